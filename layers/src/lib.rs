@@ -1,4 +1,38 @@
-//! Layers.
-mod digest;
+//! OCI layers, from bytes in a tar to files in a directory and back.
+//!
+//! The reading order is the dependency order:
+//!
+//! - [`Digest`], [`Verifier`]: what a blob is called, and whether it is the one that was asked for.
+//! - [`RelPath`]: a path inside a root, free of `..` by construction.
+//! - [`Entry`]: one path's kind, mode, owner, times, link and attributes.
+//! - [`Index`]: what a layer says, without the file contents. [`Tree`]: the merged view of a list of indexes.
+//! - [`Changes`]: what one step did. It becomes a layer by [`pack`](pack::pack), and a directory by
+//!   [`apply`](apply::apply); neither knows where it came from.
+//! - [`Layer`], [`Key`]: the name of a finished layer and of a step that would make it.
+//! - [`Root`]: a directory that paths cannot leave. [`scan`], [`upper`] and [`confirm`] find what changed in one,
+//!   [`materialise`] fills one.
+//!
+//! Deliberately absent: HTTP, threads other than rayon's, image manifests, and any knowledge of Dockerfiles. Every tar
+//! is assumed to be hostile.
 
+mod changes;
+mod digest;
+mod entry;
+mod error;
+mod index;
+mod key;
+mod layer;
+mod path;
+mod root;
+mod tree;
+
+pub use changes::{Change, Changes, Content};
 pub use digest::{Digest, Hasher, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};
+pub use entry::{Entry, Kind, Timestamp};
+pub use error::{Error, Result};
+pub use index::{INLINE, Index, IndexBuilder, Record};
+pub use key::{Key, KeyHasher};
+pub use layer::{Compression, Layer};
+pub use path::{InvalidPath, RelPath};
+pub use root::Root;
+pub use tree::{Found, Tree};

@@ -1,0 +1,233 @@
+//! What a layer says, without the file contents.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Entry, Error, RelPath, Result};
+
+/// Files that name resolution needs (`--chown=app`, `USER app`): their contents are kept in the index.
+pub const INLINE: [&str; 2] = ["etc/passwd", "etc/group"];
+
+/// The largest file kept in an index, in bytes. A larger one is treated as absent when names are resolved.
+const INLINE_LIMIT: usize = 1 << 20;
+
+/// What a layer says of one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The path is this.
+    Put(Entry),
+    /// The path of a lower layer is gone (a `.wh.` file).
+    Delete,
+    /// The directory hides everything that lower layers put into it (`.wh..wh..opq`), and is this where the layer also
+    /// says what it is.
+    Opaque(Option<Entry>),
+}
+
+impl Record {
+    /// The entry, where the record puts one.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Put(entry) | Self::Opaque(Some(entry)) => Some(entry),
+            Self::Delete | Self::Opaque(None) => None,
+        }
+    }
+}
+
+/// What a layer says, sorted by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    records: Vec<(RelPath, Record)>,
+    inline: BTreeMap<RelPath, Vec<u8>>,
+}
+
+/// The stored form. The version comes before everything else, outside the compressed part.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    records: Vec<(RelPath, Record)>,
+    inline: Vec<(RelPath, serde_bytes::ByteBuf)>,
+}
+
+impl Index {
+    /// Changes whenever the stored form changes: an index of another version is made anew.
+    pub const VERSION: u32 = 1;
+
+    /// What the layer says, sorted by path.
+    pub fn records(&self) -> &[(RelPath, Record)] {
+        &self.records
+    }
+
+    /// What the layer says of `path`.
+    pub fn get(&self, path: &RelPath) -> Option<&Record> {
+        let at = self.records.binary_search_by(|(other, _)| other.cmp(path)).ok()?;
+        Some(&self.records[at].1)
+    }
+
+    /// The content of one of the [`INLINE`] files, when the layer puts it.
+    pub fn inline(&self, path: &RelPath) -> Option<&[u8]> {
+        self.inline.get(path).map(Vec::as_slice)
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether the layer says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The stored form: a version, then zstd.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let stored = Stored {
+            records: self.records.clone(),
+            inline: self.inline.iter().map(|(path, bytes)| (path.clone(), bytes.clone().into())).collect(),
+        };
+        let failed = |reason: String| Error::Index { expected: Self::VERSION, reason };
+        let plain = postcard::to_stdvec(&stored).map_err(|error| failed(error.to_string()))?;
+        let mut bytes = Self::VERSION.to_le_bytes().to_vec();
+        zstd::stream::copy_encode(&plain[..], &mut bytes, 1).map_err(|error| failed(error.to_string()))?;
+        Ok(bytes)
+    }
+
+    /// Reads the stored form. `limit` bounds the decompressed size in bytes, since indexes also come from registries.
+    pub fn decode(bytes: &[u8], limit: u64) -> Result<Self> {
+        let failed = |reason: String| Error::Index { expected: Self::VERSION, reason };
+        let (version, rest) = bytes.split_first_chunk().ok_or_else(|| failed("it is too short".into()))?;
+        let version = u32::from_le_bytes(*version);
+        if version != Self::VERSION {
+            return Err(failed(format!("it has version {version}")));
+        }
+        let mut plain = Vec::new();
+        let mut decoder = zstd::stream::Decoder::new(rest).map_err(|error| failed(error.to_string()))?;
+        io::copy(&mut io::Read::take(&mut decoder, limit), &mut plain).map_err(|error| failed(error.to_string()))?;
+        let stored: Stored = postcard::from_bytes(&plain).map_err(|error| failed(error.to_string()))?;
+        if !stored.records.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(failed("its paths are not sorted".into()));
+        }
+        let inline = stored.inline.into_iter().map(|(path, bytes)| (path, bytes.into_vec())).collect();
+        Ok(Self { records: stored.records, inline })
+    }
+}
+
+/// Collects what a layer says in the order of its tar; of two entries for one path the later one holds.
+#[derive(Debug, Default)]
+pub struct IndexBuilder {
+    records: BTreeMap<RelPath, Record>,
+    inline: BTreeMap<RelPath, Vec<u8>>,
+}
+
+impl IndexBuilder {
+    /// Starts an empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the content of `path` belongs into the index when it has `size` bytes.
+    pub fn wants(path: &RelPath, size: u64) -> bool {
+        size <= INLINE_LIMIT as u64 && INLINE.iter().any(|inline| path.as_bytes() == inline.as_bytes())
+    }
+
+    /// Puts an entry. `content` is the file's bytes where [`IndexBuilder::wants`] asked for them. The root is passed
+    /// over.
+    pub fn put(&mut self, path: RelPath, entry: Entry, content: Option<Vec<u8>>) {
+        if path.is_root() {
+            return;
+        }
+        self.inline.remove(&path);
+        if let Some(content) = content {
+            self.inline.insert(path.clone(), content);
+        }
+        let record = match self.records.get(&path) {
+            Some(Record::Opaque(_)) if entry.is_directory() => Record::Opaque(Some(entry)),
+            _ => Record::Put(entry),
+        };
+        self.records.insert(path, record);
+    }
+
+    /// Says that lower layers' `path` is gone. What this layer itself puts there stays, whatever the order in the tar.
+    pub fn delete(&mut self, path: RelPath) {
+        if !path.is_root() {
+            self.records.entry(path).or_insert(Record::Delete);
+        }
+    }
+
+    /// Says that the directory hides what lower layers put into it.
+    pub fn opaque(&mut self, path: RelPath) {
+        let entry = match self.records.remove(&path) {
+            Some(Record::Put(entry) | Record::Opaque(Some(entry))) => Some(entry),
+            _ => None,
+        };
+        self.records.insert(path, Record::Opaque(entry));
+    }
+
+    /// What the layer said so far of `path`.
+    pub fn get(&self, path: &RelPath) -> Option<&Record> {
+        self.records.get(path)
+    }
+
+    /// The finished index.
+    pub fn finish(self) -> Index {
+        Index { records: self.records.into_iter().collect(), inline: self.inline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn sample() -> Index {
+        let mut builder = IndexBuilder::new();
+        builder.put(path("etc"), Entry::directory(0o755, Timestamp::from_secs(1)), None);
+        builder.put(path("etc/passwd"), Entry::file(2, 0o644, Timestamp::from_secs(2)), Some(b"hi".to_vec()));
+        builder.delete(path("gone"));
+        builder.opaque(path("var"));
+        builder.finish()
+    }
+
+    #[test]
+    fn an_index_survives_its_stored_form() {
+        let index = sample();
+        let decoded = Index::decode(&index.encode().unwrap(), 1 << 20).unwrap();
+        assert_eq!(decoded, index);
+        assert_eq!(decoded.inline(&path("etc/passwd")), Some(&b"hi"[..]));
+    }
+
+    #[test]
+    fn the_stored_form_is_pinned() {
+        let bytes = sample().encode().unwrap();
+        let plain = zstd::decode_all(&bytes[4..]).unwrap();
+        assert_eq!(crate::Digest::of(plain).hex(), "2707212359620b77f139d89d000ed6557b786a54a5eb2be0b3d228f368c693cf");
+    }
+
+    #[test]
+    fn other_versions_truncation_and_bombs_are_refused() {
+        let good = sample().encode().unwrap();
+        let mut other = good.clone();
+        other[0] = 99;
+        assert!(Index::decode(&other, 1 << 20).is_err());
+        assert!(Index::decode(&good[..good.len() - 1], 1 << 20).is_err());
+        assert!(Index::decode(&good[..2], 1 << 20).is_err());
+        assert!(Index::decode(&good, 8).is_err());
+    }
+
+    #[test]
+    fn an_opaque_marker_and_its_directory_meet_in_either_order() {
+        let directory = Entry::directory(0o700, Timestamp::default());
+        let mut first = IndexBuilder::new();
+        first.opaque(path("d"));
+        first.put(path("d"), directory.clone(), None);
+        let mut second = IndexBuilder::new();
+        second.put(path("d"), directory.clone(), None);
+        second.opaque(path("d"));
+        assert_eq!(first.finish().records(), [(path("d"), Record::Opaque(Some(directory)))]);
+        assert_eq!(second.finish().records().len(), 1);
+    }
+}

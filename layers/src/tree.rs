@@ -1,0 +1,338 @@
+//! The merged view of a list of layers.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::{Entry, Error, Index, Kind, Record, RelPath, Result};
+
+/// As many links as the kernel follows before it says ELOOP.
+const MAX_LINKS: u32 = 40;
+
+/// What a container made of the layers would see, computed from their indexes alone: whiteouts are applied, nothing is
+/// downloaded and nothing is unpacked.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    layers: Vec<Arc<Index>>,
+    /// Each visible path, with the layer that says what it is and the position of its record there.
+    nodes: BTreeMap<RelPath, Node>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    layer: u32,
+    record: u32,
+}
+
+/// An entry of a tree, and the layer that holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// The position of the layer, the lowest being 0. Its blob holds the file's bytes.
+    pub layer: usize,
+    /// What the layer says.
+    pub entry: &'a Entry,
+}
+
+impl Tree {
+    /// The empty tree, of an image made `FROM scratch`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The tree of `layers`, the lowest first.
+    pub fn of(layers: impl IntoIterator<Item = Arc<Index>>) -> Self {
+        let mut tree = Self::new();
+        layers.into_iter().for_each(|layer| tree.push(layer));
+        tree
+    }
+
+    /// Puts a layer on top.
+    pub fn push(&mut self, index: Arc<Index>) {
+        let layer = self.layers.len() as u32;
+        self.layers.push(Arc::clone(&index));
+        // A layer's whiteouts say what lower layers lose, so all of them come before what the layer itself puts.
+        for (path, record) in index.records() {
+            match record {
+                Record::Delete => self.remove(&self.place(path)),
+                Record::Opaque(_) => self.remove_below(&self.place(path)),
+                Record::Put(_) => {}
+            }
+        }
+        for (position, (path, record)) in index.records().iter().enumerate() {
+            let Some(entry) = record.entry() else { continue };
+            let path = self.place(path);
+            if !entry.is_directory() {
+                self.remove_below(&path);
+            }
+            self.nodes.insert(path, Node { layer, record: position as u32 });
+        }
+    }
+
+    /// Where a layer's entry lands: a symbolic link among its directories is followed, as it is when tars are unpacked
+    /// one over the other. Links that lead to each other are left as they are; nothing can be put below those.
+    fn place(&self, path: &RelPath) -> RelPath {
+        let is_link = |above: &RelPath| matches!(self.get(above), Some(Found { entry, .. }) if matches!(entry.kind, Kind::Symlink { .. }));
+        if path.ancestors().any(|above| is_link(&above)) {
+            self.resolve_parent(path).unwrap_or_else(|_| path.clone())
+        } else {
+            path.clone()
+        }
+    }
+
+    /// For each record of layer `layer`, the path under which it is visible, if it is. A path whose last statement is in
+    /// this layer is written from this layer and from no other.
+    pub fn visible(&self, layer: usize) -> Vec<Option<&RelPath>> {
+        let mut visible = vec![None; self.layers.get(layer).map_or(0, |index| index.len())];
+        for (path, node) in &self.nodes {
+            if node.layer as usize == layer {
+                visible[node.record as usize] = Some(path);
+            }
+        }
+        visible
+    }
+
+    fn remove(&mut self, path: &RelPath) {
+        self.nodes.remove(path);
+        self.remove_below(path);
+    }
+
+    fn remove_below(&mut self, path: &RelPath) {
+        let below: Vec<RelPath> = self.range_below(path).map(|(path, _)| path.clone()).collect();
+        for path in below {
+            self.nodes.remove(&path);
+        }
+    }
+
+    /// All nodes below `path`: the byte after the slash ends them, since no name can hold a slash.
+    fn range_below<'a>(&'a self, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Node)> + use<'a> {
+        let (start, end) = if path.is_root() {
+            (Vec::new(), None)
+        } else {
+            ([path.as_bytes(), b"/"].concat(), Some([path.as_bytes(), b"0"].concat()))
+        };
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.nodes.range::<[u8], _>((Bound::Included(&start[..]), end))
+    }
+
+    fn found(&self, node: Node) -> Found<'_> {
+        let record = &self.layers[node.layer as usize].records()[node.record as usize].1;
+        let entry = record.entry().expect("nodes are made of records that have an entry");
+        Found { layer: node.layer as usize, entry }
+    }
+
+    /// What `path` is. No link is followed, not even in its directories. The root itself is never in a tree.
+    pub fn get(&self, path: &RelPath) -> Option<Found<'_>> {
+        self.nodes.get(path).map(|&node| self.found(node))
+    }
+
+    /// Whether `path` is a directory, without following links. The root is one.
+    pub fn is_directory(&self, path: &RelPath) -> bool {
+        path.is_root() || self.get(path).is_some_and(|found| found.entry.is_directory()) || self.is_implied(path)
+    }
+
+    /// A directory that no layer states, but in which a layer puts something.
+    fn is_implied(&self, path: &RelPath) -> bool {
+        !self.nodes.contains_key(path) && self.range_below(path).next().is_some()
+    }
+
+    /// The file, resolved through hard links, that holds the bytes of `path`: the link's own layer says where.
+    pub fn content(&self, path: &RelPath) -> Option<(RelPath, Found<'_>)> {
+        let found = self.get(path)?;
+        let Kind::Hardlink { target } = &found.entry.kind else { return Some((path.clone(), found)) };
+        let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
+            let entry = self.layers[layer].get(target)?.entry()?;
+            Some((layer, entry))
+        })?;
+        entry.is_file().then(|| (target.clone(), Found { layer, entry }))
+    }
+
+    /// The path that `path` leads to when every symbolic link in it is followed, the last component's included, as a
+    /// process whose root is this tree would. What does not exist yet is kept as it is written.
+    pub fn resolve(&self, path: &RelPath) -> Result<RelPath> {
+        self.follow(path, true)
+    }
+
+    /// Like [`Tree::resolve`], but a symbolic link in the last component stays itself.
+    pub fn resolve_parent(&self, path: &RelPath) -> Result<RelPath> {
+        self.follow(path, false)
+    }
+
+    fn follow(&self, path: &RelPath, last: bool) -> Result<RelPath> {
+        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut done = RelPath::root();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    done = done.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let here = done.child(&name)?;
+            let link = self.get(&here).and_then(|found| match &found.entry.kind {
+                Kind::Symlink { target } if last || !todo.is_empty() => Some(target),
+                _ => None,
+            });
+            let Some(target) = link else {
+                done = here;
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Error::SymlinkLoop(path.clone()));
+            }
+            if target.starts_with(b"/") {
+                done = RelPath::root();
+            }
+            todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(done)
+    }
+
+    /// Everything below `directory`, sorted by path. Links are not followed.
+    pub fn below<'a>(&'a self, directory: &RelPath) -> impl Iterator<Item = (&'a RelPath, Found<'a>)> + use<'a> {
+        self.range_below(directory).map(|(path, &node)| (path, self.found(node)))
+    }
+
+    /// The names in `directory`, sorted.
+    pub fn names(&self, directory: &RelPath) -> Vec<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> = self
+            .range_below(directory)
+            .filter_map(|(path, _)| Some(path.strip_prefix(directory)?.components().next()?.to_vec()))
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// Everything in the tree, sorted by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, Found<'_>)> {
+        self.nodes.iter().map(|(path, &node)| (path, self.found(node)))
+    }
+
+    /// The content of `/etc/passwd` or `/etc/group`, through symbolic links, where it is known.
+    pub fn inline(&self, path: &RelPath) -> Option<&[u8]> {
+        let path = self.resolve(path).ok()?;
+        let (path, found) = self.content(&path)?;
+        self.layers[found.layer].inline(&path)
+    }
+
+    /// The layers, the lowest first.
+    pub fn layers(&self) -> &[Arc<Index>] {
+        &self.layers
+    }
+
+    /// The number of visible paths.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nothing is visible.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IndexBuilder, Timestamp};
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    /// `d/` is a directory, `f` a file, `l -> t` a symbolic link, `h = t` a hard link, `-p` a whiteout, `o!` opaque.
+    fn layer(lines: &[&str]) -> Arc<Index> {
+        let mut builder = IndexBuilder::new();
+        let at = Timestamp::default();
+        for line in lines {
+            if let Some(gone) = line.strip_prefix('-') {
+                builder.delete(path(gone));
+            } else if let Some(opaque) = line.strip_suffix('!') {
+                builder.opaque(path(opaque));
+            } else if let Some(directory) = line.strip_suffix('/') {
+                builder.put(path(directory), Entry::directory(0o755, at), None);
+            } else if let Some((link, target)) = line.split_once(" -> ") {
+                let kind = Kind::Symlink { target: target.into() };
+                builder.put(path(link), Entry { kind, ..Entry::file(0, 0o777, at) }, None);
+            } else if let Some((link, target)) = line.split_once(" = ") {
+                let kind = Kind::Hardlink { target: path(target) };
+                builder.put(path(link), Entry { kind, ..Entry::file(0, 0o644, at) }, None);
+            } else {
+                builder.put(path(line), Entry::file(0, 0o644, at), Some(line.as_bytes().to_vec()));
+            }
+        }
+        Arc::new(builder.finish())
+    }
+
+    fn tree(layers: &[&[&str]]) -> Tree {
+        Tree::of(layers.iter().map(|lines| layer(lines)))
+    }
+
+    fn paths(tree: &Tree) -> Vec<String> {
+        tree.iter().map(|(path, _)| path.to_string()).collect()
+    }
+
+    #[test]
+    fn whiteouts_remove_what_lower_layers_put_and_nothing_else() {
+        let tree = tree(&[&["a/", "a/x", "a/y", "a.txt", "b"], &["-a/x", "-b", "b"]]);
+        assert_eq!(paths(&tree), ["a", "a.txt", "a/y", "b"]);
+        assert_eq!(tree.get(&path("b")).unwrap().layer, 1);
+    }
+
+    #[test]
+    fn opaque_directories_hide_lower_layers_but_not_their_own() {
+        let tree = tree(&[&["a/", "a/x", "ab"], &["a/", "a/new", "a!"]]);
+        assert_eq!(paths(&tree), ["a", "a/new", "ab"]);
+    }
+
+    #[test]
+    fn a_file_replaces_a_directory_and_all_below_it() {
+        let tree = tree(&[&["d/", "d/x", "d/y/", "d/y/z"], &["d"]]);
+        assert_eq!(paths(&tree), ["d"]);
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_root_only() {
+        let tree =
+            tree(&[&["usr/", "usr/bin/", "bin -> usr/bin", "up -> ../../../etc", "abs -> /usr", "loop -> loop"]]);
+        let resolve = |text| tree.resolve(&path(text)).map(|path| path.to_string());
+        assert_eq!(resolve("bin/sh").unwrap(), "usr/bin/sh");
+        assert_eq!(resolve("up/passwd").unwrap(), "etc/passwd");
+        assert_eq!(resolve("abs/bin").unwrap(), "usr/bin");
+        assert_eq!(resolve("new/file").unwrap(), "new/file");
+        assert!(matches!(resolve("loop/x"), Err(Error::SymlinkLoop(_))));
+        assert_eq!(tree.resolve_parent(&path("bin")).unwrap(), path("bin"));
+    }
+
+    #[test]
+    fn entries_below_a_link_of_a_lower_layer_land_behind_it() {
+        let tree = tree(&[&["usr/", "usr/lib/", "lib -> usr/lib", "usr/lib/a"], &["lib/b", "-lib/a"]]);
+        assert_eq!(paths(&tree), ["lib", "usr", "usr/lib", "usr/lib/b"]);
+        assert_eq!(tree.visible(1), [None, Some(&path("usr/lib/b"))]);
+    }
+
+    #[test]
+    fn hard_links_lead_to_the_layer_that_holds_the_bytes() {
+        let tree = tree(&[&["a", "b = a"], &["a"]]);
+        let (target, found) = tree.content(&path("b")).unwrap();
+        assert_eq!((target.to_string().as_str(), found.layer), ("a", 0));
+        assert_eq!(tree.content(&path("a")).unwrap().1.layer, 1);
+    }
+
+    #[test]
+    fn passwd_is_known_through_links() {
+        let tree = tree(&[&["etc/", "etc/passwd -> ../real", "real"], &["etc/group"]]);
+        assert_eq!(tree.inline(&path("etc/group")), Some(&b"etc/group"[..]));
+        assert_eq!(tree.inline(&path("etc/passwd")), Some(&b"real"[..]));
+    }
+
+    #[test]
+    fn names_list_one_directory() {
+        let tree = tree(&[&["a/", "a/b/", "a/b/c", "a-b", "a/d"]]);
+        assert_eq!(tree.names(&path("a")), [b"b", b"d"]);
+        assert_eq!(tree.names(&RelPath::root()), [&b"a-b"[..], b"a"].map(<[u8]>::to_vec));
+    }
+}
