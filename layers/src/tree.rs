@@ -1,6 +1,6 @@
 //! The merged view of a list of layers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -197,13 +197,10 @@ impl Tree {
     }
 
     /// The names in `directory`, sorted.
-    pub fn names(&self, directory: &RelPath) -> Vec<Vec<u8>> {
-        let mut names: Vec<Vec<u8>> = self
-            .range_below(directory)
+    pub fn names(&self, directory: &RelPath) -> BTreeSet<Vec<u8>> {
+        self.range_below(directory)
             .filter_map(|(path, _)| Some(path.strip_prefix(directory)?.components().next()?.to_vec()))
-            .collect();
-        names.dedup();
-        names
+            .collect()
     }
 
     /// Everything in the tree, sorted by path.
@@ -332,7 +329,7 @@ mod tests {
     #[test]
     fn names_list_one_directory() {
         let tree = tree(&[&["a/", "a/b/", "a/b/c", "a-b", "a/d"]]);
-        assert_eq!(tree.names(&path("a")), [b"b", b"d"]);
-        assert_eq!(tree.names(&RelPath::root()), [&b"a-b"[..], b"a"].map(<[u8]>::to_vec));
+        assert_eq!(tree.names(&path("a")), BTreeSet::from([b"b".to_vec(), b"d".to_vec()]));
+        assert_eq!(tree.names(&RelPath::root()), BTreeSet::from([b"a".to_vec(), b"a-b".to_vec()]));
     }
 }
