@@ -1,1 +1,53 @@
-//! Registry.
+//! Where images live.
+//!
+//! A text such as `registry.example/app:1` becomes a [`Reference`]. A [`Client`], made once from [`ClientOptions`],
+//! opens the reference's repository as a [`RegistryStore`], one of three implementations of [`Store`]: registries over
+//! HTTP, OCI layout directories ([`Layout`]) and memory ([`Memory`]). A store reads and writes blobs and manifests,
+//! verifies all of them, and knows nothing of what they mean.
+//!
+//! [`resolve`] and [`pull_manifest`] are the one step beyond: from a reference, through an index, to the
+//! [`Platform`]'s manifest and configuration. The bytes of layers are the caller's to read.
+//!
+//! What goes in besides: [`Credentials`] parsed from configuration files that the caller found, certificates and
+//! proxies that the caller looked up. Nothing here reads the environment or searches for files, but for the system's
+//! certificate bundle.
+//!
+//! [`Memory::serve`] puts the in-memory store on a loopback port as a registry stricter than the real ones, with
+//! logins and faults to order: what tests talk to.
+//!
+//! Deliberately absent: building or editing images (the builder's), compression (the layers'), running credential
+//! helpers, listing and deleting, concurrency (callers decide how many transfers run), chunked uploads (blobs have a
+//! known size and can be sent again).
+
+mod blob;
+mod client;
+mod credentials;
+mod error;
+mod layout;
+mod manifest;
+pub mod media;
+mod memory;
+mod platform;
+mod pull;
+mod reference;
+mod secret;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+pub use yadokari_layers::{Digest, Mismatch};
+
+pub use self::blob::{BlobSource, BytesBlob, FileBlob};
+pub use self::client::{Client, ClientOptions, Proxies, RegistryStore, RetryPolicy, Timeouts};
+pub use self::credentials::{Credentials, Login, Warning};
+pub use self::error::{Error, Failure, Result};
+pub use self::layout::Layout;
+pub use self::manifest::{Manifest, digest_of};
+pub use self::memory::Memory;
+pub use self::platform::Platform;
+pub use self::pull::{Pulled, Resolved, pull_manifest, resolve};
+pub use self::reference::{DOCKER_HUB, Reference, Version};
+pub use self::secret::Secret;
+pub use self::store::{Sink, Store, Written, read_small};

@@ -1,0 +1,103 @@
+//! Finding, reading and writing manifests.
+
+use reqwest::Method;
+use yadokari_layers::{Digest, Mismatch};
+
+use super::answer::Answer;
+use super::auth::Scopes;
+use super::repository::RegistryStore;
+use super::transport::{Body, Call};
+use crate::manifest::MAX_MANIFEST;
+use crate::{Error, Manifest, Result, Store as _, Version, media};
+
+impl RegistryStore {
+    /// Asks for the digest by HEAD, which registries do not count as a pull; by GET where HEAD is refused as a
+    /// method or does not tell the digest.
+    pub(super) async fn find_manifest(&self, version: &Version) -> Result<Option<Digest>> {
+        let mut call = self.manifest_call(Method::HEAD, version, "look for").await?;
+        call.answers = &[200, 404, 405];
+        let answer = self.connection().send(&call).await?;
+        match answer.status() {
+            404 => return Ok(None),
+            200 => match (version, declared_digest(&answer)) {
+                (Version::Digest(digest), None) => return Ok(Some(*digest)),
+                (Version::Digest(expected), Some(found)) if found != *expected => {
+                    let mismatch = Mismatch::Digest { expected: *expected, found };
+                    return Err(Error::Mismatch { store: self.describe(), mismatch });
+                }
+                (_, Some(digest)) => return Ok(Some(digest)),
+                (Version::Tag(_), None) => {}
+            },
+            _ => {}
+        }
+        Ok(self.fetch_manifest(version).await?.map(|manifest| manifest.digest))
+    }
+
+    /// Reads a manifest. Its digest is computed here, whatever the registry declares, and must be what was asked for
+    /// and what it declares.
+    pub(super) async fn fetch_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
+        let mut call = self.manifest_call(Method::GET, version, "read").await?;
+        call.answers = &[200, 404];
+        let mut backoff = self.backoff();
+        loop {
+            let answer = self.connection().send(&call).await?;
+            if answer.status() == 404 {
+                return Ok(None);
+            }
+            let media_type = answer.header("content-type").map(str::to_owned);
+            let declared = declared_digest(&answer);
+            let bytes = match answer.bytes(MAX_MANIFEST).await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    backoff.wait(error.into()).await?;
+                    continue;
+                }
+            };
+            let store = self.describe();
+            if let Version::Digest(expected) = version {
+                Manifest::new("", bytes.clone()).expect(*expected, &store)?;
+            }
+            let manifest = Manifest::received(media_type.as_deref(), bytes, &store)?;
+            declared.map_or(Ok(()), |declared| manifest.expect(declared, &store))?;
+            return Ok(Some(manifest));
+        }
+    }
+
+    /// Writes a manifest. Repeating it is harmless. Where a tag must not be overwritten and names this very manifest
+    /// already, the refusal is no failure.
+    pub(super) async fn push_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()> {
+        if let Version::Digest(digest) = version {
+            manifest.expect(*digest, &self.describe())?;
+        }
+        let mut call = self.manifest_call(Method::PUT, version, "write").await?;
+        call.scopes = Scopes::push(&self.endpoint.repository);
+        call.answers = &[200, 201, 202, 204];
+        // Registries compare this with the mediaType inside: no parameters.
+        call.body = Body::Manifest(&manifest.media_type, manifest.bytes.clone());
+        match self.connection().send(&call).await {
+            Ok(answer) => {
+                declared_digest(&answer).map_or(Ok(()), |declared| manifest.expect(declared, &self.describe()))
+            }
+            Err(error @ Error::Refused { status: 400..=499, .. }) if matches!(version, Version::Tag(_)) => {
+                match self.find_manifest(version).await {
+                    Ok(Some(digest)) if digest == manifest.digest => Ok(()),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn manifest_call(&self, method: Method, version: &Version, verb: &str) -> Result<Call<'static>> {
+        let url = self.url(&format!("manifests/{version}")).await?;
+        let operation = format!("{verb} manifest {} of {}", version, self.endpoint.name());
+        let mut call = Call::new(method, url, operation, Scopes::pull(&self.endpoint.repository), &[]);
+        call.accept = Some(media::ACCEPT);
+        Ok(call)
+    }
+}
+
+/// The digest that the registry declares; one of another algorithm cannot be compared with ours.
+fn declared_digest(answer: &Answer) -> Option<Digest> {
+    answer.header("docker-content-digest")?.trim().parse().ok()
+}

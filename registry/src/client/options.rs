@@ -1,0 +1,114 @@
+//! What a caller may set about how registries are reached.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Credentials;
+
+/// How registries are reached. The default is anonymous HTTPS.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// Registries, as `host` or `host:port`, that may be spoken to in plain HTTP where they do not answer HTTPS.
+    pub insecure_registries: Vec<String>,
+    /// Plain HTTP is allowed as above for every registry.
+    pub insecure: bool,
+    /// Sources to ask before Docker Hub, in order, each `host[:port][/path]`.
+    pub mirrors: Vec<String>,
+    /// Sources to ask before another registry, in order: `(registry, host[:port][/path])`.
+    pub maps: Vec<(String, String)>,
+    /// Mirrors and maps replace the registry instead of preceding it: for builds without a way to the internet.
+    pub no_fallback: bool,
+    /// PEM bundles of certificate authorities to trust, in addition to the built-in and the system's.
+    pub ca_certificates: Vec<Vec<u8>>,
+    /// The logins.
+    pub credentials: Credentials,
+    /// The `User-Agent` header; empty for `yadokari`.
+    pub user_agent: String,
+    /// The proxies to go through.
+    pub proxies: Proxies,
+    /// When to stop waiting.
+    pub timeouts: Timeouts,
+    /// When to try again.
+    pub retry: RetryPolicy,
+}
+
+/// The proxies to go through, as the usual variables give them. Loopback hosts are always reached directly.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    /// The proxy for plain HTTP; its URL may hold a user and a password.
+    pub http: Option<String>,
+    /// The proxy for HTTPS.
+    pub https: Option<String>,
+    /// Hosts, `.suffixes` and CIDR blocks to reach directly, separated by commas.
+    pub no_proxy: String,
+}
+
+impl Proxies {
+    /// Looks up `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, lower case first as curl does.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let either = |name: &str| {
+            let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+            given(&name.to_ascii_lowercase()).or_else(|| given(name))
+        };
+        Self {
+            http: either("HTTP_PROXY").or_else(|| either("ALL_PROXY")),
+            https: either("HTTPS_PROXY").or_else(|| either("ALL_PROXY")),
+            no_proxy: either("NO_PROXY").unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URLs may hold passwords.
+        let given = |proxy: &Option<String>| proxy.as_ref().map(|_| "***");
+        write!(
+            f,
+            "Proxies {{ http: {:?}, https: {:?}, no_proxy: {:?} }}",
+            given(&self.http),
+            given(&self.https),
+            self.no_proxy
+        )
+    }
+}
+
+/// When to stop waiting. There is no limit on a whole transfer: only on silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub silence: Duration,
+    /// For the answer after the last byte of a blob was sent: registries move a large blob into place first.
+    pub commit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), silence: Duration::from_secs(60), commit: Duration::from_secs(300) }
+    }
+}
+
+/// When to try again.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryPolicy {
+    /// How often a request is made at most.
+    pub tries: u32,
+    /// The wait after the first failure; each further one doubles it. Between half and all of it is waited.
+    pub delay: Duration,
+    /// The longest wait, unless the registry asks for more in `Retry-After`.
+    pub longest: Duration,
+    /// No try begins later than this after the first failure.
+    pub give_up_after: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            tries: 5,
+            delay: Duration::from_millis(500),
+            longest: Duration::from_secs(15),
+            give_up_after: Duration::from_secs(120),
+        }
+    }
+}

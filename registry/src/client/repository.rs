@@ -1,0 +1,103 @@
+//! A registry's repository as a [`Store`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::Url;
+
+use super::ClientInner;
+use super::endpoint::Endpoint;
+use super::retry::{Backoff, Failed};
+use super::transport::Connection;
+use crate::store::Sink;
+use crate::{BlobSource, Digest, Error, Manifest, Result, Store, Version, Written};
+
+/// One repository of one registry, reached through a [`Client`](crate::Client). Clones are the same repository.
+#[derive(Clone)]
+pub struct RegistryStore {
+    client: Arc<ClientInner>,
+    pub(super) endpoint: Endpoint,
+}
+
+impl RegistryStore {
+    pub(super) fn new(client: Arc<ClientInner>, endpoint: Endpoint) -> Self {
+        Self { client, endpoint }
+    }
+
+    /// The registry's name: `docker.io` for Docker Hub.
+    pub fn registry(&self) -> &str {
+        &self.endpoint.registry
+    }
+
+    /// The repository's path, which [`Store::write_blob`] of another repository of the registry takes for a mount.
+    pub fn repository(&self) -> &str {
+        &self.endpoint.repository
+    }
+
+    pub(super) fn connection(&self) -> Connection<'_> {
+        Connection { client: &self.client, endpoint: &self.endpoint }
+    }
+
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(self.client.options.retry)
+    }
+
+    /// The URL of something in the repository. Finding the registry's scheme may itself take several tries.
+    pub(super) async fn url(&self, path: &str) -> Result<Url> {
+        let mut backoff = self.backoff();
+        loop {
+            match self.try_url(path).await {
+                Ok(url) => return Ok(url),
+                Err(failed) => backoff.wait(failed).await?,
+            }
+        }
+    }
+
+    /// As [`RegistryStore::url`], in one try.
+    pub(super) async fn try_url(&self, path: &str) -> Result<Url, Failed> {
+        let origin = self.connection().origin().await?;
+        let path = format!("v2/{}/{path}", self.endpoint.repository);
+        origin.join(&path).map_err(|error| {
+            let what = format!("repository '{}'", self.endpoint.repository);
+            Error::Configuration { what, reason: error.to_string() }.into()
+        })
+    }
+}
+
+#[async_trait]
+impl Store for RegistryStore {
+    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        self.find_blob(digest).await
+    }
+
+    async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()> {
+        self.fetch_blob(digest, size, sink).await
+    }
+
+    async fn write_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written> {
+        self.push_blob(blob, mount_from).await
+    }
+
+    async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
+        self.fetch_manifest(version).await
+    }
+
+    async fn manifest_digest(&self, version: &Version) -> Result<Option<Digest>> {
+        self.find_manifest(version).await
+    }
+
+    async fn write_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()> {
+        self.push_manifest(version, manifest).await
+    }
+
+    fn describe(&self) -> String {
+        self.endpoint.name()
+    }
+}
+
+impl fmt::Debug for RegistryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RegistryStore").field(&self.endpoint.name()).finish()
+    }
+}

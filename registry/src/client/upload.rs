@@ -1,0 +1,112 @@
+//! Writing blobs: look, link, or send.
+
+use reqwest::{Method, Url};
+use yadokari_layers::Digest;
+
+use super::answer::Answer;
+use super::auth::Scopes;
+use super::endpoint::next_location;
+use super::repository::RegistryStore;
+use super::retry::Failed;
+use super::transport::{Body, Call};
+use crate::{BlobSource, Error, Result, Written};
+
+impl RegistryStore {
+    /// Asks the registry for the right to push, before a build spends its time: starts an upload session, and
+    /// cancels it again. That not every registry can cancel is no failure; sessions expire.
+    pub async fn check_push(&self) -> Result<()> {
+        let url = self.url("blobs/uploads/").await?;
+        let operation = format!("check the right to push to {}", self.endpoint.name());
+        let call = Call::new(Method::POST, url, operation.clone(), self.pushing(), &[202]);
+        let answer = self.connection().send(&call).await?;
+        if let Ok(session) = session(&answer) {
+            let cancel = Call::new(Method::DELETE, session, operation, self.pushing(), &[200, 202, 204]);
+            let _ = self.connection().once(&cancel).await;
+        }
+        Ok(())
+    }
+
+    /// Looks for the blob, then asks for a mount, then uploads. After a failure the blob is looked for again: the
+    /// answer that was lost may have been the good one.
+    pub(super) async fn push_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written> {
+        let digest = blob.digest();
+        if self.exists(&digest, self.pushing()).await? {
+            return Ok(Written::Already);
+        }
+        let mut mount_from = mount_from.filter(|&source| source != self.endpoint.repository);
+        let mut backoff = self.backoff();
+        loop {
+            match self.try_push(blob, mount_from.take()).await {
+                Ok(written) => return Ok(written),
+                Err(failed) => backoff.wait(failed).await?,
+            }
+            if self.exists(&digest, self.pushing()).await? {
+                return Ok(Written::Uploaded);
+            }
+        }
+    }
+
+    async fn try_push(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written, Failed> {
+        let digest = blob.digest();
+        let session = match mount_from {
+            Some(source) => match self.mount(&digest, source).await {
+                Mount::Done => return Ok(Written::Mounted),
+                Mount::Session(session) => session,
+                Mount::Refused => self.start(&digest).await?,
+            },
+            None => self.start(&digest).await?,
+        };
+        let mut url = session;
+        // The session's own query is the registry's business, and stays as it is.
+        url.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let operation = format!("upload blob {digest} to {}", self.endpoint.name());
+        let mut call = Call::new(Method::PUT, url, operation, self.pushing(), &[200, 201, 204]);
+        call.body = Body::Blob(blob);
+        self.connection().once(&call).await?;
+        Ok(Written::Uploaded)
+    }
+
+    /// Asks for a link. It is a favour: whatever goes wrong, a plain upload still can go right, and says what is
+    /// wrong if it does not.
+    async fn mount(&self, digest: &Digest, source: &str) -> Mount {
+        let Ok(mut url) = self.try_url("blobs/uploads/").await else { return Mount::Refused };
+        url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", source);
+        let operation = format!("mount blob {digest} from {source}");
+        let scopes = Scopes::mount(&self.endpoint.repository, source);
+        let call = Call::new(Method::POST, url, operation, scopes, &[201, 202]);
+        match self.connection().once(&call).await {
+            Ok(answer) if answer.status() == 201 => Mount::Done,
+            Ok(answer) => session(&answer).map_or(Mount::Refused, Mount::Session),
+            Err(_) => Mount::Refused,
+        }
+    }
+
+    /// Starts an upload session.
+    async fn start(&self, digest: &Digest) -> Result<Url, Failed> {
+        let url = self.try_url("blobs/uploads/").await?;
+        let operation = format!("start the upload of blob {digest} to {}", self.endpoint.name());
+        let call = Call::new(Method::POST, url, operation, self.pushing(), &[202]);
+        Ok(session(&self.connection().once(&call).await?)?)
+    }
+
+    fn pushing(&self) -> Scopes {
+        Scopes::push(&self.endpoint.repository)
+    }
+}
+
+/// The answers to a mount.
+enum Mount {
+    /// The blob is linked.
+    Done,
+    /// It is not, but an upload may go here.
+    Session(Url),
+    /// Neither.
+    Refused,
+}
+
+/// The session that an answer names, taken as it is.
+fn session(answer: &Answer) -> Result<Url, Error> {
+    let location =
+        answer.header("location").ok_or_else(|| answer.broken("it started an upload without a Location".into()))?;
+    next_location(answer.url(), location).map_err(|reason| answer.broken(reason))
+}

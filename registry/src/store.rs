@@ -1,0 +1,83 @@
+//! The one interface to every place where an image lives.
+
+use std::io;
+
+use async_trait::async_trait;
+use yadokari_layers::Digest;
+
+use crate::{BlobSource, Manifest, Result, Version};
+
+/// Takes the pieces of a blob in order. It is called on the runtime's thread: whatever may take long belongs behind a
+/// bounded channel.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + Send + 'a;
+
+/// One repository of images: a registry's, an OCI layout directory, or memory.
+///
+/// # Contract
+///
+/// - Every method may be called from many tasks at once, and again after any failure: all writes are idempotent.
+/// - Absence is an answer, not a failure. `Ok(false)` and `Ok(None)` say that the store was asked and does not have
+///   the content; when that cannot be known, the result is an error.
+/// - `Ok` from a write means that the content is in the store, not that this call put it there.
+/// - What is read is verified: `Ok` says that the bytes are those that the digest names.
+/// - Order is the caller's duty: blobs first, then the manifest that names them, then tags. A store may refuse a
+///   manifest whose blobs it lacks.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Whether the store has the blob.
+    async fn has_blob(&self, digest: &Digest) -> Result<bool>;
+
+    /// Streams a blob into `sink`, checking its digest, and its size where `size` is known.
+    ///
+    /// The sink sees bytes before they are verified as a whole, and never sees a byte twice, even where a broken
+    /// connection was resumed: only `Ok` says that what it took is the blob. A blob that is absent is
+    /// [`Error::NotFound`](crate::Error::NotFound).
+    async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()>;
+
+    /// Puts a blob into the store, transferring as little as possible: nothing if it is there, nothing if the store
+    /// can link it from `mount_from` (another repository of the same registry, a hint that may be wrong), else its
+    /// bytes. A blob with the wrong digest or size never becomes visible.
+    async fn write_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written>;
+
+    /// The manifest that `version` names, its bytes exactly as stored; `None` where there is none.
+    async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>>;
+
+    /// The digest of the manifest that `version` names, without its bytes where the store can tell: registries that
+    /// count pulls do not count this. `None` where there is none.
+    async fn manifest_digest(&self, version: &Version) -> Result<Option<Digest>> {
+        Ok(self.read_manifest(version).await?.map(|manifest| manifest.digest))
+    }
+
+    /// Stores a manifest under its digest and, if `version` is a tag, points the tag at it. A digest that is not the
+    /// manifest's own is refused.
+    async fn write_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()>;
+
+    /// The store's name in messages: `registry.example/app`, `oci:/dir`.
+    fn describe(&self) -> String;
+}
+
+/// How a blob came to be in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was there already.
+    Already,
+    /// The store linked it from another repository.
+    Mounted,
+    /// Its bytes were sent.
+    Uploaded,
+}
+
+/// Reads a small blob, such as an image's configuration, into memory. A blob of unknown size is cut off at `limit`
+/// bytes, and a larger one is refused.
+pub async fn read_small(store: &dyn Store, digest: &Digest, size: Option<u64>, limit: u64) -> Result<bytes::Bytes> {
+    let mut bytes = Vec::new();
+    let mut take = |piece: &[u8]| {
+        if (bytes.len() + piece.len()) as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+        }
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    store.read_blob(digest, size, &mut take).await?;
+    Ok(bytes.into())
+}
