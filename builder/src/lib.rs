@@ -1,1 +1,3 @@
 //! Builder.
+
+pub mod sandbox;

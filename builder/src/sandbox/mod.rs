@@ -1,0 +1,176 @@
+//! Where a RUN runs.
+//!
+//! A [`Worker`] is our own executable in a process of its own. It owns one stage's root file system and does everything
+//! that touches it: it unpacks layers, executes commands, and says what they changed. The builder, which holds the
+//! credentials and talks to registries, stays outside and speaks to it over a socket.
+//!
+//! ```text
+//!  builder ──socket──► worker (one a stage; in its own namespaces where there are any)
+//!     ▲                   └──► launcher ──exec──► the command of the RUN
+//!     └───────── pipes: its standard output and error ────┘
+//! ```
+//!
+//! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe`] finds the best one by trying: it runs the real
+//! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
+//!
+//! The reading order is the dependency order: `error`, `sys`, `channel`, `mounts`, `idmap`, `namespace`, `reap`,
+//! `privileges`, `launch`, `stubs`, the drivers (`overlay`, `flat`, `in_place`), `worker`, `client`, `probe`, `doctor`.
+//!
+//! Deliberately absent: instructions, images, caches and registries.
+
+mod client;
+mod doctor;
+mod error;
+mod probe;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use yadokari_layers::Index;
+
+pub use client::{Interrupter, Worker};
+pub use doctor::doctor_lines;
+pub use error::{Error, Failure, Result};
+pub use probe::{Probe, Report, Verdict, probe};
+
+/// A way to give a RUN its root file system, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Driver {
+    /// A mount namespace with an overlay: what changed is what the upper directory holds.
+    Overlay,
+    /// A mount namespace with a plain directory: what changed is found by walking it before and after.
+    Flat,
+    /// No namespace: the image's top-level entries are renamed into the container's own `/` while a RUN runs.
+    InPlace,
+}
+
+impl Driver {
+    /// All drivers, the best first.
+    pub const ALL: [Self; 3] = [Self::Overlay, Self::Flat, Self::InPlace];
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overlay => "overlay",
+            Self::Flat => "flat",
+            Self::InPlace => "in-place",
+        })
+    }
+}
+
+/// A word that names no driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no driver '{0}': there are overlay, flat and in-place")]
+pub struct UnknownDriver(String);
+
+impl FromStr for Driver {
+    type Err = UnknownDriver;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDriver> {
+        Self::ALL.into_iter().find(|driver| driver.to_string() == text).ok_or_else(|| UnknownDriver(text.to_owned()))
+    }
+}
+
+/// What the user decides about sandboxes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The only driver to consider.
+    pub driver: Option<Driver>,
+    /// Where stages are unpacked. It is created when it is missing.
+    pub work_dir: PathBuf,
+    /// The one directory that holds everything of the executor's image. It stays in place while an in-place RUN runs.
+    pub home: PathBuf,
+    /// The build context, which stays in place too, and in which nothing is written.
+    pub context: Option<PathBuf>,
+    /// Use the in-place driver even where `/` holds the files of another image.
+    pub force: bool,
+    /// Credential files that are ours: they are gone while an in-place RUN runs.
+    pub hide: Vec<PathBuf>,
+}
+
+/// A layer whose bytes are in a file.
+#[derive(Debug)]
+pub struct LayerFile {
+    /// What the layer says.
+    pub index: Arc<Index>,
+    /// The compressed blob, open for reading and at its start. Its digest has been verified.
+    pub blob: File,
+}
+
+/// A command to execute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The command and its arguments. A command without a slash is looked up in the `PATH` of `env`, inside the root.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The working directory inside the root. It exists.
+    pub cwd: String,
+    /// The user.
+    pub uid: u32,
+    /// The user's group.
+    pub gid: u32,
+    /// The user's supplementary groups.
+    pub groups: Vec<u32>,
+    /// What the command finds in `/etc/resolv.conf`. It never enters a layer.
+    #[serde(with = "serde_bytes")]
+    pub resolv_conf: Vec<u8>,
+    /// What the command finds in `/etc/hosts`. It never enters a layer.
+    #[serde(with = "serde_bytes")]
+    pub hosts: Vec<u8>,
+    /// The host name, where the kernel allows a name of its own.
+    pub hostname: String,
+}
+
+/// Where a command wrote something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// With an exit code. As in a shell, 127 says that the command was not found and 126 that it cannot be executed.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// One stage's root file system. Every driver fulfils this contract, in the worker, and over the socket in the builder.
+///
+/// After an error the root is in an undefined state and only good for dropping, save for [`Sandbox::run`], after which
+/// it may be used again. After [`Error::Interrupted`] every call returns that.
+pub trait Sandbox {
+    /// Fills the fresh root with the layers of the base, the lowest first. It is the first call and is made once, with
+    /// no layer for a stage `FROM scratch`. Returns warnings, which do not concern the layer's owner but the user.
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>>;
+
+    /// Puts one more layer on the root, as a COPY does. What it changes is not part of the next commit; neither is what
+    /// a RUN changed before it without a commit in between.
+    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
+
+    /// Executes a command. Returns when its main process ended and every process that it left behind is dead.
+    fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit>;
+
+    /// Writes what changed since the last commit or push as the uncompressed tar of a layer, with no time stamp after
+    /// `clamp`. Returns false when nothing changed, and then nothing was written.
+    fn commit(&mut self, clamp: Option<i64>, tar: &mut dyn Write) -> Result<bool>;
+}
+
+/// Runs a hidden role of ours if `args` (with the program's name first) asks for one. `main` calls this before anything
+/// else, because a process that has threads cannot enter a user namespace.
+pub fn reexec(args: &[std::ffi::OsString]) -> Option<ExitCode> {
+    let _role = args.get(1)?.to_str()?;
+    None
+}
