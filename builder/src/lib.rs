@@ -1,1 +1,4 @@
 //! Builder.
+
+pub mod context;
+pub mod dockerfile;

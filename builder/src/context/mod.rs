@@ -1,0 +1,4 @@
+//! The build context: the directory that COPY and ADD take their sources from.
+
+pub mod glob;
+pub mod ignore;
