@@ -1,0 +1,193 @@
+//! The arguments as they are typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::Error;
+use crate::progress::Level;
+use crate::sandbox::Driver;
+
+/// Builds OCI images from Dockerfiles in unprivileged containers.
+#[derive(Debug, Parser)]
+#[command(name = "yadokari", disable_version_flag = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Build an image. This is what the program does without a subcommand, too.
+    Build(Box<Build>),
+    /// Say which sandbox drivers work here, why the others do not, and what to change.
+    Doctor(Doctor),
+    /// Say the version.
+    Version,
+}
+
+/// `yadokari doctor`
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Look at this driver only: overlay, flat or in-place.
+    #[arg(long)]
+    pub(super) driver: Option<Driver>,
+    /// Where stages would be unpacked.
+    #[arg(long)]
+    pub(super) work_dir: Option<PathBuf>,
+    /// Allow the in-place driver where `/` holds the files of another image.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(super) force: bool,
+}
+
+/// `yadokari build`, with Kaniko's flags.
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// The build context: a directory, or dir://DIRECTORY.
+    #[arg(long, short = 'c', default_value = "/workspace/")]
+    pub(super) context: String,
+    /// The Dockerfile: a path as it is, or below the context.
+    #[arg(long, short = 'f', default_value = "Dockerfile")]
+    pub(super) dockerfile: PathBuf,
+    /// Push the image under this name. Repeatable.
+    #[arg(long, short = 'd', short_alias = 't', visible_alias = "tag", value_name = "REGISTRY/REPOSITORY:TAG")]
+    pub(super) destination: Vec<String>,
+    /// Give an ARG a value; without `=` the environment's. Repeatable.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(super) build_arg: Vec<String>,
+    /// Build this stage, by name or number, instead of the last one.
+    #[arg(long)]
+    pub(super) target: Option<String>,
+    /// Build only; write what --oci-layout-path and --tar-path say.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", env = "KANIKO_NO_PUSH")]
+    pub(super) no_push: bool,
+    /// Also write the image to an OCI layout directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) oci_layout_path: Option<PathBuf>,
+    /// Also write the image to a file that `docker load` reads.
+    #[arg(long, visible_alias = "tarPath", value_name = "FILE")]
+    pub(super) tar_path: Option<PathBuf>,
+    /// Write the manifest's digest to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) digest_file: Option<PathBuf>,
+    /// Pull docker.io's images from this registry first. Repeatable.
+    #[arg(long, value_name = "HOST[/PATH]", env = "KANIKO_REGISTRY_MIRROR")]
+    pub(super) registry_mirror: Vec<String>,
+    /// Pull a registry's images from another first. Repeatable, or separated by `;`.
+    #[arg(long, value_name = "REGISTRY=HOST[/PATH]", env = "KANIKO_REGISTRY_MAP")]
+    pub(super) registry_map: Vec<String>,
+    /// Speak plain HTTP to this registry. Repeatable. Registries on loopback need no flag.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) insecure_registry: Vec<String>,
+    /// Speak plain HTTP to every registry.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(super) insecure: bool,
+    /// The same as --insecure: pulls and pushes share one client.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(super) insecure_pull: bool,
+    /// Add a label to the image. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) label: Vec<String>,
+    /// Remove what the build left behind. It always does; the flag is accepted for Kaniko's sake.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", env = "KANIKO_CLEANUP")]
+    pub(super) cleanup: bool,
+    /// Run in place even where `/` holds the files of another image.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(super) force: bool,
+    /// The cache in the registry. It is not carried out yet: only `--cache=false` is taken.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(super) cache: bool,
+    /// How much is said.
+    #[arg(long, short = 'v', default_value = "info")]
+    pub(super) verbosity: Verbosity,
+    /// Use this sandbox driver and no other: overlay, flat or in-place.
+    #[arg(long)]
+    pub(super) driver: Option<Driver>,
+    /// Where layers and stages are kept during the build.
+    #[arg(long, value_name = "DIR")]
+    pub(super) work_dir: Option<PathBuf>,
+}
+
+/// Kaniko's levels. Those above `error` say no less than it, and `trace` no more than `debug`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verbosity {
+    Panic,
+    Fatal,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Verbosity {
+    pub(super) fn level(self) -> Level {
+        match self {
+            Self::Panic | Self::Fatal | Self::Error => Level::Error,
+            Self::Warn => Level::Warn,
+            Self::Info => Level::Info,
+            Self::Debug | Self::Trace => Level::Debug,
+        }
+    }
+}
+
+impl Build {
+    /// Nothing is silently ignored: what is typed and not carried out yet is an error.
+    pub(super) fn refuse_what_is_not_carried_out(&self) -> Result<(), Error> {
+        if self.cache {
+            return Err(Error::Usage { flag: "--cache", message: "the cache is not carried out yet".into() });
+        }
+        Ok(())
+    }
+
+    /// The context's directory.
+    pub(super) fn context(&self) -> Result<PathBuf, Error> {
+        match self.context.split_once("://") {
+            None => Ok(PathBuf::from(&self.context)),
+            Some(("dir", directory)) => Ok(PathBuf::from(directory)),
+            Some((scheme, _)) => {
+                let message = format!("contexts from {scheme}:// are not carried out yet");
+                Err(Error::Usage { flag: "--context", message })
+            }
+        }
+    }
+
+    /// `--build-arg`: a name without a value takes the environment's, and is passed over where that has none.
+    pub(super) fn build_args(&self) -> Vec<(String, String)> {
+        let value = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+            None => Some((text.clone(), std::env::var(text).ok()?)),
+        };
+        self.build_arg.iter().filter_map(value).collect()
+    }
+
+    /// `--label`
+    pub(super) fn labels(&self) -> Result<Vec<(String, String)>, Error> {
+        self.label.iter().map(|text| pair("--label", text)).collect()
+    }
+
+    /// `--registry-map`
+    pub(super) fn registry_maps(&self) -> Result<Vec<(String, String)>, Error> {
+        let maps = self.registry_map.iter().flat_map(|text| text.split(';')).filter(|text| !text.is_empty());
+        maps.map(|text| pair("--registry-map", text)).collect()
+    }
+
+    /// SOURCE_DATE_EPOCH: a build argument wins over the environment.
+    pub(super) fn epoch(&self) -> Result<Option<i64>, Error> {
+        let given = self.build_args().into_iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+        let text = given.map(|(_, value)| value).or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let bad = |_| Error::Usage {
+            flag: "SOURCE_DATE_EPOCH",
+            message: format!("'{text}' is not a number of seconds since 1970"),
+        };
+        text.parse().map(Some).map_err(bad)
+    }
+}
+
+fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::Usage { flag, message: format!("'{text}' is not of the form NAME=VALUE") }),
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line: what was typed becomes a [`Request`]. Arguments, environment and the user's files are read here
+//! and nowhere else.
+
+mod args;
+mod credentials;
+mod exit;
+mod paths;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches};
+use yadokari_layers::pack;
+use yadokari_registry::{Client, ClientOptions, Platform, Reference};
+
+use crate::dockerfile::Source;
+use crate::execute::{Interrupt, NetworkFiles};
+use crate::output::Destination;
+use crate::plan::Options;
+use crate::progress::Progress;
+use crate::{Built, Error, Request, sandbox};
+
+use args::{Build, Cli, Command, Doctor};
+
+/// What the command line asks for.
+pub enum Invocation {
+    /// Build an image.
+    Build(Box<BuildInvocation>),
+    /// Explain the choice of sandbox driver.
+    Doctor(sandbox::Settings),
+    /// Say the version.
+    Version,
+}
+
+/// A build, and what happens around it.
+pub struct BuildInvocation {
+    /// The build.
+    pub request: Request,
+    /// Whom to tell.
+    pub progress: Arc<Progress>,
+    /// `--digest-file`
+    digest_file: Option<PathBuf>,
+}
+
+/// Reads the command line `args`, the program's name first. Called without a subcommand it takes Kaniko's flags, as
+/// `build` does.
+pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let known = |word: &str| Cli::command().get_subcommands().any(|command| command.get_name() == word);
+    let subcommand = args.get(1).and_then(|word| word.to_str()).is_some_and(|word| known(word) || word == "help");
+    let asks_for_help = args.len() == 2 && matches!(args[1].to_str(), Some("--help" | "-h" | "--version" | "-V"));
+    let mut words = args;
+    if !subcommand && !asks_for_help {
+        words.insert(words.len().min(1), "build".into());
+    }
+    let matches = Cli::command().try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Turns arguments into what they mean, with the environment and the user's files at hand.
+pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
+    match cli.command {
+        Command::Version => Ok(Invocation::Version),
+        Command::Doctor(doctor) => Ok(Invocation::Doctor(doctor_settings(doctor))),
+        Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build)?))),
+    }
+}
+
+/// Runs an invocation to its end and gives the exit code.
+pub fn run(invocation: Invocation) -> u8 {
+    match invocation {
+        Invocation::Version => say(&format!("yadokari {}", env!("CARGO_PKG_VERSION"))),
+        Invocation::Doctor(settings) => {
+            let probe = sandbox::probe(&settings);
+            let lines = sandbox::doctor_lines(&probe);
+            let code = say(&lines.join("\n"));
+            if probe.chosen.is_some() { code } else { crate::ExitCode::Sandbox as u8 }
+        }
+        Invocation::Build(build) => exit::build(*build),
+    }
+}
+
+fn say(text: &str) -> u8 {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => 0,
+        Err(_) => crate::ExitCode::Io as u8,
+    }
+}
+
+impl BuildInvocation {
+    /// Builds, then writes the files that were asked for.
+    async fn execute(self, interrupt: Interrupt) -> Result<Built, Error> {
+        let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
+        if let Some(path) = &self.digest_file {
+            let failed = |source| Error::Host { operation: "write", path: path.clone(), source };
+            fs::write(path, built.digest.to_string()).map_err(failed)?;
+        }
+        self.progress.summary(&built.digest, built.layers, built.size);
+        Ok(built)
+    }
+}
+
+fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
+    let home = paths::home();
+    sandbox::Settings {
+        driver: doctor.driver,
+        work_dir: doctor.work_dir.unwrap_or_else(|| paths::work_dir(&home)),
+        home,
+        context: None,
+        force: doctor.force,
+        hide: Vec::new(),
+    }
+}
+
+fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
+    args.refuse_what_is_not_carried_out()?;
+    let progress = Arc::new(Progress::new(args.verbosity.level()));
+    let context = args.context()?;
+    let dockerfile_path = paths::dockerfile(&args.dockerfile, &context);
+    let no_dockerfile = |source| Error::NoDockerfile { path: dockerfile_path.clone(), source };
+    let bytes = fs::read(&dockerfile_path).map_err(no_dockerfile)?;
+    let dockerfile = Source::from_bytes(dockerfile_path.display().to_string(), bytes)?;
+    let epoch = args.epoch()?;
+    let (credentials, credential_files) = credentials::load(&progress)?;
+    let client = Client::new(ClientOptions {
+        insecure: args.insecure || args.insecure_pull,
+        insecure_registries: args.insecure_registry.clone(),
+        mirrors: args.registry_mirror.clone(),
+        maps: args.registry_maps()?,
+        ca_certificates: paths::ca_certificates(),
+        credentials,
+        user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
+        proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
+        ..ClientOptions::default()
+    });
+    let client = client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })?;
+    let home = paths::home();
+    let work_dir = args.work_dir.clone().unwrap_or_else(|| paths::work_dir(&home));
+    let request = Request {
+        dockerfile,
+        dockerfile_path,
+        options: Options {
+            target: args.target.clone().filter(|target| !target.is_empty()),
+            build_args: args.build_args(),
+            labels: args.labels()?,
+            platform: Platform::host(),
+            epoch,
+        },
+        destinations: destinations(&args)?,
+        pack: pack::Options { clamp: epoch, ..pack::Options::default() },
+        sandbox: sandbox::Settings {
+            driver: args.driver,
+            work_dir,
+            home,
+            context: Some(context.clone()),
+            force: args.force,
+            hide: credential_files,
+        },
+        network_files: network_files(),
+        context,
+        client,
+    };
+    Ok(BuildInvocation { request, progress, digest_file: args.digest_file })
+}
+
+/// Where the image goes, by flags. Without any the command line is wrong.
+fn destinations(args: &Build) -> Result<Vec<Destination>, Error> {
+    let mut names: Vec<Reference> = Vec::new();
+    for text in &args.destination {
+        let bad = |error: yadokari_registry::Error| Error::Usage { flag: "--destination", message: error.to_string() };
+        names.push(text.parse().map_err(bad)?);
+    }
+    let mut destinations = Vec::new();
+    if let Some(directory) = &args.oci_layout_path {
+        let tag = names.first().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(|| "latest".into());
+        destinations.push(Destination::Layout { directory: directory.clone(), tag });
+    }
+    if let Some(path) = &args.tar_path {
+        destinations.push(Destination::Tarball { path: path.clone(), names: names.clone() });
+    }
+    if !args.no_push {
+        if names.is_empty() {
+            let message = "give at least one, or --no-push".into();
+            return Err(Error::Usage { flag: "--destination", message });
+        }
+        destinations.extend(names.into_iter().map(Destination::Registry));
+    }
+    Ok(destinations)
+}
+
+fn network_files() -> NetworkFiles {
+    let read = |path: &str| fs::read(Path::new(path)).unwrap_or_default();
+    let hostname = String::from_utf8_lossy(&read("/proc/sys/kernel/hostname")).trim().to_owned();
+    NetworkFiles { resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts"), hostname }
+}

@@ -1,0 +1,1 @@
+//! Patterns for the names of files.

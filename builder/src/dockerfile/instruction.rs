@@ -1,0 +1,238 @@
+//! The typed instructions. The plan reads nothing else of a Dockerfile.
+
+use super::{Diagnostic, Span, Word};
+
+/// A whole Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The escape character: `\`, or what the `# escape=` directive says.
+    pub escape: char,
+    /// The ARG instructions before the first FROM, which only FROM lines see.
+    pub global_args: Vec<ArgInstruction>,
+    /// The stages in file order; there is at least one.
+    pub stages: Vec<Stage>,
+    /// What is legal and probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A stage: a FROM line and what follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The FROM line.
+    pub from: From,
+    /// The instructions in order.
+    pub instructions: Vec<Instruction>,
+}
+
+/// `FROM [--platform=PLATFORM] IMAGE [AS NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct From {
+    /// The base: an image, an earlier stage, or `scratch`.
+    pub image: Word,
+    /// The name after AS, in lower case.
+    pub name: Option<String>,
+    /// The value of `--platform`.
+    pub platform: Option<Word>,
+    /// The whole line.
+    pub span: Span,
+    /// The line as written, continuations joined.
+    pub text: String,
+}
+
+/// An ARG instruction before the first FROM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArgInstruction {
+    /// The whole instruction.
+    pub span: Span,
+    /// The instruction as written, continuations joined.
+    pub text: String,
+    /// What it declares.
+    pub declarations: Vec<ArgDecl>,
+}
+
+/// An instruction of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instruction {
+    /// The instruction's lines, here-documents included.
+    pub span: Span,
+    /// The instruction as written, continuations joined, here-documents left out: for progress and history.
+    pub text: String,
+    /// What it says.
+    pub kind: InstructionKind,
+}
+
+/// What an instruction says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstructionKind {
+    /// RUN
+    Run(Run),
+    /// COPY
+    Copy(Copy),
+    /// ADD
+    Add(Add),
+    /// ENV
+    Env(Vec<Pair>),
+    /// ARG
+    Arg(Vec<ArgDecl>),
+    /// WORKDIR
+    Workdir(Word),
+    /// USER
+    User(Word),
+    /// CMD
+    Cmd(CommandLine),
+    /// ENTRYPOINT
+    Entrypoint(CommandLine),
+    /// EXPOSE: each word may expand to several ports.
+    Expose(Vec<Word>),
+    /// LABEL
+    Label(Vec<Pair>),
+    /// VOLUME
+    Volume(Vec<Word>),
+    /// SHELL: never empty.
+    Shell(Vec<String>),
+    /// HEALTHCHECK
+    Healthcheck(Healthcheck),
+    /// STOPSIGNAL
+    Stopsignal(Word),
+    /// ONBUILD
+    Onbuild(Onbuild),
+    /// MAINTAINER
+    Maintainer(String),
+}
+
+impl InstructionKind {
+    /// The instruction's name in capitals.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "RUN",
+            Self::Copy(_) => "COPY",
+            Self::Add(_) => "ADD",
+            Self::Env(_) => "ENV",
+            Self::Arg(_) => "ARG",
+            Self::Workdir(_) => "WORKDIR",
+            Self::User(_) => "USER",
+            Self::Cmd(_) => "CMD",
+            Self::Entrypoint(_) => "ENTRYPOINT",
+            Self::Expose(_) => "EXPOSE",
+            Self::Label(_) => "LABEL",
+            Self::Volume(_) => "VOLUME",
+            Self::Shell(_) => "SHELL",
+            Self::Healthcheck(_) => "HEALTHCHECK",
+            Self::Stopsignal(_) => "STOPSIGNAL",
+            Self::Onbuild(_) => "ONBUILD",
+            Self::Maintainer(_) => "MAINTAINER",
+        }
+    }
+}
+
+/// A command in one of its two forms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandLine {
+    /// One text for the shell, exactly as the shell gets it: continuations are joined, comment lines inside are gone,
+    /// nothing is expanded.
+    Shell(String),
+    /// The JSON form: the program and its arguments. It may be empty.
+    Exec(Vec<String>),
+}
+
+/// RUN
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The command. Here-documents are in it already: `RUN <<EOF` alone is its body, and a here-document beside a
+    /// command follows the command's line, for the shell to read.
+    pub command: CommandLine,
+}
+
+/// COPY
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    /// `--from`: a stage, its number, or an image. Variables are not expanded here, and a `$` is refused.
+    pub from: Option<Word>,
+    /// `--chown`
+    pub chown: Option<Word>,
+    /// `--chmod`
+    pub chmod: Option<Word>,
+    /// The source paths, which may be patterns.
+    pub sources: Vec<Word>,
+    /// The sources given inline. They are copied after `sources`; one of the two lists holds something.
+    pub heredocs: Vec<Heredoc>,
+    /// The destination.
+    pub destination: Word,
+}
+
+/// ADD
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Add {
+    /// `--chown`
+    pub chown: Option<Word>,
+    /// `--chmod`
+    pub chmod: Option<Word>,
+    /// The sources: paths, patterns, URLs or git repositories.
+    pub sources: Vec<Word>,
+    /// The sources given inline. They are copied after `sources`; one of the two lists holds something.
+    pub heredocs: Vec<Heredoc>,
+    /// The destination.
+    pub destination: Word,
+}
+
+/// A file whose content stands in the Dockerfile: `COPY <<NAME /destination`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The word after `<<`, without quotes: the terminator and the file's name.
+    pub name: String,
+    /// False where a part of the word was quoted: the content is then literal.
+    pub expand: bool,
+    /// The lines up to the terminator, with the leading tabs already gone where the introducer was `<<-`.
+    pub content: String,
+    /// The place of the introducer.
+    pub span: Span,
+}
+
+/// A key and a value of ENV or LABEL. Both are expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The part before `=`.
+    pub key: Word,
+    /// The part after it.
+    pub value: Word,
+}
+
+/// A name that ARG declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArgDecl {
+    /// The name, which is expanded too.
+    pub name: Word,
+    /// The default; `ARG name=` has an empty one.
+    pub default: Option<Word>,
+}
+
+/// HEALTHCHECK
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Healthcheck {
+    /// `HEALTHCHECK NONE`: an inherited check is switched off.
+    None,
+    /// `HEALTHCHECK CMD`. Times are in nanoseconds; an option that is absent or zero means the runtime's default.
+    Check {
+        /// The command.
+        command: CommandLine,
+        /// `--interval`
+        interval: Option<i64>,
+        /// `--timeout`
+        timeout: Option<i64>,
+        /// `--start-period`
+        start_period: Option<i64>,
+        /// `--start-interval`
+        start_interval: Option<i64>,
+        /// `--retries`
+        retries: Option<u32>,
+    },
+}
+
+/// ONBUILD
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Onbuild {
+    /// The trigger as the image config stores it: the instruction's text, here-documents included.
+    pub text: String,
+    /// The same, parsed.
+    pub instruction: Box<Instruction>,
+}

@@ -1,0 +1,167 @@
+//! What can go wrong in a build, and the exit code that says so.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::dockerfile::Diagnostic;
+
+/// A failed build.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The Dockerfile is wrong, or asks for what is not carried out yet.
+    #[error(transparent)]
+    Dockerfile(#[from] Diagnostic),
+    /// An ONBUILD trigger of a base image is wrong.
+    #[error("ONBUILD trigger of the base image, '{text}': {message}")]
+    Trigger {
+        /// The trigger.
+        text: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// `--target` names no stage.
+    #[error("--target={target}: the Dockerfile has no such stage{}", if stages.is_empty() { String::new() } else { format!("; it has {stages}") })]
+    NoSuchTarget {
+        /// What was asked for.
+        target: String,
+        /// The names that exist.
+        stages: String,
+    },
+    /// A pattern that no file name could match.
+    #[error("'{pattern}' is not a valid pattern")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// The ignore file is wrong.
+    #[error("{}:{line}: {message}", path.display())]
+    Ignore {
+        /// The ignore file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The Dockerfile is missing or unreadable.
+    #[error("Dockerfile '{}': {source}", path.display())]
+    NoDockerfile {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The context is missing, or no directory.
+    #[error("build context '{}': {source}", path.display())]
+    Context {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A command-line value that cannot be used.
+    #[error("{flag}: {message}")]
+    Usage {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with its value.
+        message: String,
+    },
+    /// A base image, or an image copied from, cannot be had.
+    #[error("image '{name}': {source}")]
+    Image {
+        /// The image as the Dockerfile names it.
+        name: String,
+        /// Why.
+        source: Box<yadokari_registry::Error>,
+    },
+    /// An image has a config or manifest that makes no sense.
+    #[error("image '{name}': {reason}")]
+    BadImage {
+        /// The image as the Dockerfile names it.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The result cannot be written where it should go.
+    #[error("push to {destination}: {source}")]
+    Push {
+        /// The destination.
+        destination: String,
+        /// Why.
+        source: Box<yadokari_registry::Error>,
+    },
+    /// Layers, roots, files.
+    #[error(transparent)]
+    Layers(#[from] yadokari_layers::Error),
+    /// A file of the host.
+    #[error("{operation} '{}': {source}", path.display())]
+    Host {
+        /// The system call or what it was for.
+        operation: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The sandbox failed, not the command in it.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::Error),
+    /// No driver can execute a RUN here.
+    #[error("no sandbox driver works here:\n{0}")]
+    NoDriver(String),
+    /// A RUN failed.
+    #[error("{text}: exit code {code}")]
+    Run {
+        /// The instruction.
+        text: String,
+        /// What it exited with, or 128 and the signal's number.
+        code: u8,
+    },
+    /// The build was interrupted by a signal.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+}
+
+/// The exit codes that are ours; a failing RUN's code is its own. They follow BSD's `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The command line is wrong (2, as with every other tool).
+    Usage = 2,
+    /// The Dockerfile, or an image, is wrong.
+    Data = 65,
+    /// The Dockerfile, the context, a source or an image does not exist.
+    NoInput = 66,
+    /// A registry cannot be reached, or fails.
+    Unavailable = 69,
+    /// No sandbox driver works here, or the sandbox failed.
+    Sandbox = 71,
+    /// A file cannot be read or written; the disk is full.
+    Io = 74,
+    /// A registry's answer contradicts itself or a digest.
+    Protocol = 76,
+    /// A registry refused the login.
+    NoPermission = 77,
+}
+
+impl Error {
+    /// The exit code of a build that failed so.
+    pub fn exit_code(&self) -> u8 {
+        let code = match self {
+            Self::Run { code, .. } => return *code,
+            Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
+            Self::Usage { .. } => ExitCode::Usage,
+            Self::Dockerfile(_) | Self::Trigger { .. } | Self::NoSuchTarget { .. } | Self::Pattern { .. } => ExitCode::Data,
+            Self::Ignore { .. } | Self::BadImage { .. } => ExitCode::Data,
+            Self::NoDockerfile { .. } | Self::Context { .. } => ExitCode::NoInput,
+            Self::Image { source, .. } | Self::Push { source, .. } => registry_code(source),
+            Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => ExitCode::Protocol,
+            Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
+            Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
+            Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,
+        };
+        code as u8
+    }
+}

@@ -1,0 +1,125 @@
+//! The layers on disk: fetched when something needs their bytes, indexed as soon as they are there.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, Layer, RelPath, Tree, blob_path, compress, tar};
+
+use crate::plan::LayerRef;
+
+/// Knows the base images' layers, and brings their blobs to the blob directory.
+pub trait Fetch: Sync {
+    /// The layers of an image that the plan names, the lowest first.
+    fn layers(&self, image: &str) -> Vec<LayerRef>;
+
+    /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
+    /// verified.
+    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
+}
+
+/// A directory of blobs, and the indexes of those that were read or made.
+pub struct Blobs<'a> {
+    directory: PathBuf,
+    fetch: &'a dyn Fetch,
+    indexes: Mutex<HashMap<Digest, Arc<Index>>>,
+}
+
+impl<'a> Blobs<'a> {
+    /// Keeps blobs in `directory`, which must exist.
+    pub fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
+        Self { directory, fetch, indexes: Mutex::default() }
+    }
+
+    /// Where the blobs are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Remembers the index of a layer that was just made.
+    pub fn made(&self, layer: &Layer) {
+        self.lock().insert(layer.digest, Arc::clone(&layer.index));
+    }
+
+    /// What the layers say together, the lowest first. Those whose index is unknown are fetched and read.
+    pub fn tree(&self, layers: &[LayerRef]) -> Result<Tree, crate::Error> {
+        let unknown: Vec<LayerRef> = {
+            let known = self.lock();
+            layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()
+        };
+        self.fetch.fetch(&unknown, &self.directory)?;
+        let indexes: Result<Vec<_>, _> = layers.iter().map(|layer| self.index(layer)).collect();
+        Ok(Tree::of(indexes?))
+    }
+
+    /// What one layer says.
+    pub fn index(&self, layer: &LayerRef) -> Result<Arc<Index>, crate::Error> {
+        if let Some(index) = self.lock().get(&layer.digest) {
+            return Ok(Arc::clone(index));
+        }
+        let mut reader = HashingReader::new(compress::decoder(self.open(layer)?)?);
+        let index = Arc::new(tar::index(&mut reader)?);
+        let found = reader.finish().map_err(|source| LayersError::Stream { operation: "read layer", source })?;
+        if found != layer.diff_id {
+            return Err(LayersError::DiffId { layer: layer.digest, expected: layer.diff_id, found }.into());
+        }
+        self.lock().insert(layer.digest, Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// Opens the compressed blob of a layer, which is fetched first where it is not here.
+    pub fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
+        let path = blob_path(&self.directory, &layer.digest);
+        if !path.exists() {
+            self.fetch.fetch(&[*layer], &self.directory)?;
+        }
+        File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
+    }
+
+    /// Copies the contents of some files of a layer into `directory`, in one pass over its blob, and says under which
+    /// names. Only files under their first name count; the paths are those of the layer's own tar.
+    pub fn extract(
+        &self,
+        layer: &LayerRef,
+        wanted: &[RelPath],
+        directory: &Path,
+    ) -> Result<HashMap<RelPath, PathBuf>, crate::Error> {
+        let mut missing: std::collections::HashSet<&RelPath> = wanted.iter().collect();
+        let mut found = HashMap::new();
+        let tar = compress::decoder(self.open(layer)?)?;
+        tar::read(tar, |path, item, content| {
+            let tar::Item::Put(entry) = item else { return Ok(()) };
+            if entry.is_file() && missing.contains(&path) {
+                let to = directory.join(format!("{}-{}", layer.digest.hex(), found.len()));
+                let failed = |source| LayersError::Host { operation: "write", path: to.clone(), source };
+                let mut file = File::create(&to).map_err(failed)?;
+                std::io::copy(content, &mut file).map_err(failed)?;
+                // Of two entries for one path the later one holds, as in the index.
+                found.insert(path, to);
+            }
+            Ok(())
+        })?;
+        missing.retain(|path| !found.contains_key(*path));
+        match missing.into_iter().next() {
+            Some(path) => Err(crate::Error::Layers(LayersError::Path {
+                operation: "find in its layer",
+                path: path.clone(),
+                source: std::io::Error::from(std::io::ErrorKind::NotFound),
+            })),
+            None => Ok(found),
+        }
+    }
+
+    /// A fresh directory for contents on their way from one layer to another.
+    pub fn spool(&self) -> Result<tempfile::TempDir, crate::Error> {
+        let failed = |source| crate::Error::Host { operation: "make a directory in", path: self.directory.clone(), source };
+        let parent = self.directory.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(parent).map_err(failed)?;
+        tempfile::Builder::new().prefix("spool-").tempdir_in(parent).map_err(failed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Index>>> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,120 @@
+//! From steps to layers.
+//!
+//! Instructions are unknown here; there are three operations. COPY and WORKDIR are worked out on the
+//! [`Tree`](yadokari_layers::Tree) of the stage. A root file system is made when the first RUN of a stage needs one, and
+//! kept up to date from then on: a layer that a COPY makes is put on it like any other.
+//!
+//! ```text
+//!  Op::Run ─sandbox→ tar ┐
+//!  Op::Copy ──placing────┼─→ Changes ─pack→ Layer ─→ uploads, and the stage's tree
+//!  Op::Mkdir ─placing────┘
+//! ```
+
+mod blobs;
+mod copy;
+mod interrupt;
+mod stage;
+mod unpack;
+mod users;
+mod work_dir;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use yadokari_layers::{Layer, Timestamp, pack};
+
+use crate::context::Context;
+use crate::plan::{Base, LayerRef, Plan};
+use crate::progress::Progress;
+use crate::sandbox::{Probe, Settings, doctor_lines, probe};
+
+pub use blobs::Fetch;
+pub use interrupt::Interrupt;
+pub use users::{Identity, UnknownName, identity, owner};
+pub use work_dir::WorkDir;
+
+/// Files of the host that make names resolve in a RUN. They never enter a layer.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkFiles {
+    /// `/etc/resolv.conf`
+    pub resolv_conf: Vec<u8>,
+    /// `/etc/hosts`
+    pub hosts: Vec<u8>,
+    /// The host's name.
+    pub hostname: String,
+}
+
+/// All that executing a plan needs.
+pub struct Executor<'a> {
+    /// What is done.
+    pub plan: &'a Plan,
+    /// Where COPY takes files from.
+    pub context: &'a Context,
+    /// Brings the layers of base images.
+    pub fetch: &'a dyn Fetch,
+    /// How layers are written.
+    pub pack: &'a pack::Options,
+    /// Where blobs and roots are.
+    pub work: &'a WorkDir,
+    /// The chosen driver, when the plan has a RUN.
+    pub sandbox: Option<(&'a Probe, &'a Settings)>,
+    /// For RUN steps.
+    pub network_files: &'a NetworkFiles,
+    /// Whom to tell.
+    pub progress: &'a Progress,
+    /// Ends the build early.
+    pub interrupt: &'a Interrupt,
+    /// Takes each layer of the target's chain as soon as it is made.
+    pub finished: &'a (dyn Fn(Layer) -> Result<(), crate::Error> + Sync),
+}
+
+/// What became of a stage.
+#[derive(Debug, Clone)]
+pub struct StageResult {
+    /// All layers, the lowest first.
+    pub layers: Vec<LayerRef>,
+    /// For each step, the layer that it made, if it changed anything.
+    pub made: Vec<Option<LayerRef>>,
+}
+
+impl Executor<'_> {
+    /// Executes all stages of the plan, each after those it needs. The result is in the plan's order.
+    pub fn execute(&self) -> Result<Vec<StageResult>, crate::Error> {
+        let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), self.fetch);
+        let chain = target_chain(self.plan);
+        let mut results: Vec<StageResult> = Vec::new();
+        for position in 0..self.plan.stages.len() {
+            let run = stage::StageRun::new(self, &blobs, &results, position)?;
+            let result = run.execute(chain.contains(&position))?;
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// The time of what is made now: SOURCE_DATE_EPOCH where there is one.
+    fn now(&self) -> Timestamp {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        Timestamp::from_secs(self.pack.clamp.map_or(clock, |clamp| clamp.min(clock)))
+    }
+}
+
+/// The target and the stages that it starts from: their layers are the image's, all others only serve to copy from.
+pub(crate) fn target_chain(plan: &Plan) -> Vec<usize> {
+    let below = |&position: &usize| match plan.stages[position].base {
+        Base::Stage(below) => Some(below),
+        Base::Scratch | Base::Image(_) => None,
+    };
+    std::iter::successors(Some(plan.stages.len() - 1), below).collect()
+}
+
+/// Chooses the driver by trying, when the plan executes anything at all.
+pub fn choose_driver(plan: &Plan, settings: &Settings, progress: &Progress) -> Result<Option<Probe>, crate::Error> {
+    if !plan.has_run() {
+        return Ok(None);
+    }
+    let probe = probe(settings);
+    match probe.chosen {
+        Some(driver) => progress.info(&format!("sandbox: {driver}")),
+        None => return Err(crate::Error::NoDriver(doctor_lines(&probe).join("\n"))),
+    }
+    Ok(Some(probe))
+}

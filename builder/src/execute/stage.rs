@@ -1,0 +1,330 @@
+//! One stage: its steps in order, each to a layer.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
+
+use super::blobs::Blobs;
+use super::copy::{Conflict, Placing, Restyle};
+use super::{Executor, StageResult, unpack, users};
+use crate::dockerfile::{Diagnostic, Span};
+use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step, select};
+use crate::progress::StepDone;
+use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
+
+/// A stage under way.
+pub(super) struct StageRun<'a> {
+    executor: &'a Executor<'a>,
+    blobs: &'a Blobs<'a>,
+    results: &'a [StageResult],
+    stage: &'a Stage,
+    /// All layers so far, the lowest first.
+    layers: Vec<LayerRef>,
+    /// What they say together, once something asked.
+    tree: Option<Tree>,
+    /// The root file system, once a RUN needed one.
+    worker: Option<Worker>,
+}
+
+impl<'a> StageRun<'a> {
+    pub(super) fn new(
+        executor: &'a Executor<'a>,
+        blobs: &'a Blobs<'a>,
+        results: &'a [StageResult],
+        position: usize,
+    ) -> Result<Self, crate::Error> {
+        let stage = &executor.plan.stages[position];
+        let layers = match &stage.base {
+            Base::Scratch => Vec::new(),
+            Base::Image(name) => executor.fetch.layers(name),
+            Base::Stage(below) => results[*below].layers.clone(),
+        };
+        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None })
+    }
+
+    /// Executes the steps. The layers are handed on where `wanted` says that they belong to the image.
+    pub(super) fn execute(mut self, wanted: bool) -> Result<StageResult, crate::Error> {
+        let mut made = Vec::new();
+        let stage = self.stage;
+        for (number, step) in stage.steps.iter().enumerate() {
+            self.executor.interrupt.check()?;
+            let name = format!("{} {}/{}", stage.name, number + 1, stage.steps.len());
+            self.executor.progress.step(&name, &step.text, &step.key);
+            let start = Instant::now();
+            let layer = self.step(&name, step).map_err(|error| self.interrupted_or(error))?;
+            let done = StepDone { time: start.elapsed(), size: layer.as_ref().map(|layer| layer.size) };
+            self.executor.progress.step_done(&name, done);
+            made.push(layer.as_ref().map(LayerRef::from));
+            if let Some(layer) = layer {
+                self.layers.push(LayerRef::from(&layer));
+                self.blobs.made(&layer);
+                if let Some(tree) = &mut self.tree {
+                    tree.push(Arc::clone(&layer.index));
+                }
+                if wanted {
+                    (self.executor.finished)(layer)?;
+                }
+            }
+        }
+        Ok(StageResult { layers: self.layers, made })
+    }
+
+    /// A failure that an interrupt caused is an interrupt.
+    fn interrupted_or(&self, error: crate::Error) -> crate::Error {
+        self.executor.interrupt.check().err().unwrap_or(error)
+    }
+
+    fn step(&mut self, name: &str, step: &Step) -> Result<Option<Layer>, crate::Error> {
+        match &step.op {
+            Op::Run(run) => self.run(name, run, step),
+            Op::Copy(copy) => {
+                let layer = self.copy(copy, step)?;
+                self.apply(layer)
+            }
+            Op::Mkdir(mkdir) => {
+                let layer = self.mkdir(mkdir, step)?;
+                self.apply(layer)
+            }
+        }
+    }
+
+    /// The tree of all layers so far.
+    fn tree(&mut self) -> Result<&Tree, crate::Error> {
+        if self.tree.is_none() {
+            self.tree = Some(self.blobs.tree(&self.layers)?);
+        }
+        Ok(self.tree.as_ref().expect("it was just made"))
+    }
+
+    /// Keeps a root, where there is one, in step with a layer that was made without it.
+    fn apply(&mut self, layer: Option<Layer>) -> Result<Option<Layer>, crate::Error> {
+        if let (Some(layer), Some(worker)) = (&layer, &mut self.worker) {
+            let file = layer_file(self.blobs, &LayerRef::from(layer), Arc::clone(&layer.index))?;
+            let warnings = worker.push(file)?;
+            warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        }
+        Ok(layer)
+    }
+
+    fn mkdir(&mut self, mkdir: &Mkdir, step: &Step) -> Result<Option<Layer>, crate::Error> {
+        let now = self.executor.now();
+        let tree = self.tree()?;
+        let identity = users::identity(tree, &mkdir.owner).map_err(|error| at(error, step.span))?;
+        let restyle = Restyle { owner: Some((identity.uid, identity.gid)), mode: None };
+        let mut placing = Placing::new(tree, restyle, now);
+        let path = placing.resolve(&mkdir.path).map_err(|conflict| refused(conflict, step.span))?;
+        placing.directory(&path).map_err(|conflict| refused(conflict, step.span))?;
+        Ok(pack::pack(&placing.finish(), self.executor.pack, self.blobs.directory())?)
+    }
+
+    fn copy(&mut self, copy: &Copy, step: &Step) -> Result<Option<Layer>, crate::Error> {
+        let now = self.executor.now();
+        let (blobs, executor, results) = (self.blobs, self.executor, self.results);
+        let from = match &copy.from {
+            Origin::Context => None,
+            Origin::Stage(position) => Some(results[*position].layers.clone()),
+            Origin::Image(name) => Some(executor.fetch.layers(name)),
+        };
+        let tree = self.tree()?;
+        let owner = copy.chown.as_ref().map(|owner| {
+            users::owner(tree, &owner.text).map_err(|error| at(error, step.span.and(Some(owner.span))))
+        });
+        let restyle = Restyle { owner: owner.transpose()?, mode: copy.chmod };
+        let mut placing = Placing::new(tree, restyle, now);
+        let spool = blobs.spool()?;
+        let copied = match &from {
+            None => copy_from_context(executor, &mut placing, copy, spool.path(), step.span),
+            Some(layers) => copy_from_layers(blobs, &mut placing, copy, layers, spool.path(), step.span),
+        };
+        copied?;
+        for inline in &copy.inline {
+            let target = placing.target(&copy.destination, Some(inline.name.as_bytes()));
+            let target = target.map_err(|conflict| refused(conflict, step.span))?;
+            let entry = Entry::file(inline.content.len() as u64, 0o644, now);
+            let content = Content::Bytes(inline.content.as_bytes().into());
+            placing.put(&target, entry, content).map_err(|conflict| refused(conflict, step.span))?;
+        }
+        Ok(pack::pack(&placing.finish(), executor.pack, blobs.directory())?)
+    }
+
+    fn run(&mut self, name: &str, run: &Run, step: &Step) -> Result<Option<Layer>, crate::Error> {
+        let executor = self.executor;
+        let identity = users::identity(self.tree()?, &run.user).map_err(|error| at(error, step.span))?;
+        let mut env: Vec<(String, String)> = run.proxies.iter().chain(&run.env).cloned().collect();
+        if !env.iter().any(|(variable, _)| variable == "HOME") {
+            env.push(("HOME".into(), identity.home.clone()));
+        }
+        let files = executor.network_files.clone();
+        let command = sandbox::Run {
+            argv: run.argv.clone(),
+            env,
+            cwd: run.workdir.clone(),
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups,
+            resolv_conf: files.resolv_conf,
+            hosts: files.hosts,
+            hostname: files.hostname,
+        };
+        let worker = self.worker()?;
+        let output = executor.progress.output(name);
+        let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
+        output.finish();
+        let code = match exit {
+            Exit::Code(0) => None,
+            Exit::Code(code) => Some(u8::try_from(code).unwrap_or(u8::MAX)),
+            Exit::Signal(signal) => Some(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+        };
+        if let Some(code) = code {
+            executor.interrupt.check()?;
+            return Err(crate::Error::Run { text: step.text.clone(), code });
+        }
+        self.commit()
+    }
+
+    /// Packs what the sandbox says has changed, while it says so.
+    fn commit(&mut self) -> Result<Option<Layer>, crate::Error> {
+        let pipe_failed = |source| yadokari_layers::Error::Stream { operation: "make a pipe for a layer", source };
+        let (mut reader, mut writer) = io::pipe().map_err(pipe_failed)?;
+        let (options, directory) = (self.executor.pack, self.blobs.directory());
+        let worker = self.worker.as_mut().expect("a RUN made it");
+        let (committed, packed) = std::thread::scope(|scope| {
+            let packing = scope.spawn(move || pack::pack_tar(&mut reader, options, directory));
+            let committed = worker.commit(options.clamp, &mut writer);
+            drop(writer);
+            (committed, packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        // The cause stands on whichever side failed by itself: a broken pipe only says that the other one did.
+        match (committed, packed) {
+            (Ok(_), packed) => Ok(packed?),
+            (Err(_), Err(error)) if error.raw_os_error().is_some() => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// The root file system of this stage, made of all layers so far when it is first needed.
+    fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
+        if self.worker.is_none() {
+            let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since the plan has a RUN");
+            let settings = sandbox::Settings { work_dir: self.executor.work.path().to_owned(), ..settings.clone() };
+            let mut worker = Worker::start(probe, &settings, &self.stage.name)?;
+            self.executor.interrupt.watch(worker.interrupter());
+            let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
+            let files: Result<Vec<_>, _> =
+                self.layers.iter().zip(indexes).map(|(layer, index)| layer_file(self.blobs, layer, index)).collect();
+            let warnings = worker.materialise(files?)?;
+            warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+            self.worker = Some(worker);
+        }
+        Ok(self.worker.as_mut().expect("it was just made"))
+    }
+}
+
+fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
+    Ok(LayerFile { index, blob: blobs.open(layer)? })
+}
+
+fn copy_from_context(
+    executor: &Executor<'_>,
+    placing: &mut Placing<'_>,
+    copy: &Copy,
+    spool: &std::path::Path,
+    span: Option<Span>,
+) -> Result<(), crate::Error> {
+    let context = executor.context;
+    if copy.sources.is_empty() {
+        return Ok(());
+    }
+    let tree = context.tree()?;
+    let selected = select_all(tree, copy, span)?;
+    needs_directory(placing, copy, selected.len(), span)?;
+    for selected in &selected {
+        let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
+        if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
+            continue;
+        }
+        let copied = placing.copy(tree, selected, &copy.destination, &|_, path| context.content(path));
+        copied.map_err(|conflict| refused(conflict, span))?;
+    }
+    Ok(())
+}
+
+/// Copies from the layers of a stage or an image. What they say is known from their indexes; only the layers that hold
+/// what is copied are read, each once.
+fn copy_from_layers(
+    blobs: &Blobs<'_>,
+    placing: &mut Placing<'_>,
+    copy: &Copy,
+    layers: &[LayerRef],
+    spool: &std::path::Path,
+    span: Option<Span>,
+) -> Result<(), crate::Error> {
+    let tree = blobs.tree(layers)?;
+    let selected = select_all(&tree, copy, span)?;
+    needs_directory(placing, copy, selected.len(), span)?;
+    let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
+    for selected in &selected {
+        let itself = tree.get(&selected.path).map(|_| &selected.path);
+        for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
+            if let Some((name, found)) = tree.content(path)
+                && found.entry.is_file()
+            {
+                wanted.entry(found.layer).or_default().push(name.clone());
+            }
+        }
+    }
+    let mut contents = BTreeMap::new();
+    for (layer, names) in wanted {
+        contents.insert(layer, blobs.extract(&layers[layer], &names, spool)?);
+    }
+    let content = |layer: usize, name: &RelPath| {
+        contents.get(&layer).and_then(|files| files.get(name)).map_or(Content::Empty, |file| Content::Host(file.clone()))
+    };
+    for selected in &selected {
+        let copied = placing.copy(&tree, selected, &copy.destination, &content);
+        copied.map_err(|conflict| refused(conflict, span))?;
+    }
+    Ok(())
+}
+
+fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate::plan::Selected>, crate::Error> {
+    let mut all = Vec::new();
+    for source in &copy.sources {
+        let Some(selected) = select(tree, &source.pattern)? else {
+            let error = Diagnostic::new(format!("'{}' does not exist in what is copied from", source.pattern));
+            return Err(match span {
+                Some(_) => error.at(source.span).label("no such file or directory").into(),
+                None => error.into(),
+            });
+        };
+        all.extend(selected);
+    }
+    Ok(all)
+}
+
+/// Several sources need a directory: one that the destination is marked as, or one that is there.
+fn needs_directory(placing: &Placing<'_>, copy: &Copy, count: usize, span: Option<Span>) -> Result<(), crate::Error> {
+    let destination = &copy.destination;
+    if count < 2 || placing.means_directory(destination).map_err(|conflict| refused(conflict, span))? {
+        return Ok(());
+    }
+    let error = Diagnostic::new(Conflict::NeedsDirectory(destination.clone()).to_string());
+    let error = error.help(format!("write the destination as '{destination}/'"));
+    Err(if span.is_some() { error.at(copy.destination_span) } else { error }.into())
+}
+
+/// Something that the Dockerfile asks for and the tree does not allow.
+fn refused(conflict: Conflict, span: Option<Span>) -> crate::Error {
+    match conflict {
+        Conflict::Layers(error) => error.into(),
+        conflict => at(conflict, span),
+    }
+}
+
+fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
+    let error = Diagnostic::new(error.to_string());
+    span.map_or(error.clone(), |span| error.at(span)).into()
+}

@@ -1,0 +1,161 @@
+//! What each instruction leaves in an image's history, in BuildKit's words, which in turn are Go's formats.
+
+use crate::image::HealthcheckConfig;
+
+/// `RUN |2 A=1 B=2 /bin/sh -c text`: the stage's arguments come first, with their count.
+pub(super) fn run(argv: &[String], args: &[(String, String)]) -> String {
+    let mut words = vec!["RUN".to_owned()];
+    if !args.is_empty() {
+        words.push(format!("|{}", args.len()));
+        words.extend(args.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.extend_from_slice(argv);
+    words.join(" ")
+}
+
+/// `COPY --chown=a --chmod=755 source destination`
+pub(super) fn copy(
+    name: &str,
+    chown: Option<&str>,
+    chmod: Option<&str>,
+    sources: &[String],
+    destination: &str,
+) -> String {
+    let mut text = name.to_owned();
+    for (flag, value) in [("chown", chown), ("chmod", chmod)] {
+        text.extend(value.map(|value| format!(" --{flag}={value}")));
+    }
+    for word in sources.iter().map(String::as_str).chain([destination]) {
+        text.push(' ');
+        text.push_str(word);
+    }
+    text
+}
+
+/// `ENV a=b c=d`
+pub(super) fn pairs(name: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(name.to_owned(), |text, (key, value)| format!("{text} {key}={value}"))
+}
+
+/// `ARG a=b c`
+pub(super) fn args(args: &[(String, Option<String>)]) -> String {
+    args.iter().fold("ARG".to_owned(), |text, (name, value)| match value {
+        Some(value) => format!("{text} {name}={value}"),
+        None => format!("{text} {name}"),
+    })
+}
+
+/// `CMD ["a" "b"]`: Go's `%q` of a list.
+pub(super) fn quoted_list(name: &str, words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("{name} [{}]", words.join(" "))
+}
+
+/// `VOLUME [a b]`: Go's `%v` of a list.
+pub(super) fn plain_list(name: &str, words: &[String]) -> String {
+    format!("{name} [{}]", words.join(" "))
+}
+
+/// `HEALTHCHECK &{["CMD" "x"] "30s" "0s" "0s" "0s" '\x03'}`: Go's `%q` of the struct.
+pub(super) fn healthcheck(check: &HealthcheckConfig) -> String {
+    let test: Vec<String> = check.test.iter().map(|word| quoted(word)).collect();
+    let times = [check.interval, check.timeout, check.start_period, check.start_interval];
+    let times: Vec<String> = times.iter().map(|time| format!("\"{}\"", duration(*time))).collect();
+    let retries = match u32::try_from(check.retries).ok().and_then(char::from_u32) {
+        Some(c) if c.is_ascii_graphic() && c != '\'' && c != '\\' => format!("'{c}'"),
+        _ => format!("'\\x{:02x}'", check.retries),
+    };
+    format!("HEALTHCHECK &{{[{}] {} {retries}}}", test.join(" "), times.join(" "))
+}
+
+/// Go's quoted form of a text.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_control() && (c as u32) < 0x80 => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Go's form of a duration in nanoseconds: `1h0m30s`, `1.5s`, `20ms`, `0s`.
+fn duration(nanos: i64) -> String {
+    let fraction = |nanos: i64, unit: i64, name: &str| {
+        let text = format!("{}.{:0width$}", nanos / unit, nanos % unit, width = unit.ilog10() as usize);
+        let text = if unit == 1 { nanos.to_string() } else { text.trim_end_matches('0').trim_end_matches('.').into() };
+        format!("{text}{name}")
+    };
+    match nanos {
+        0 => "0s".into(),
+        1..1_000 => fraction(nanos, 1, "ns"),
+        1_000..1_000_000 => fraction(nanos, 1_000, "µs"),
+        1_000_000..1_000_000_000 => fraction(nanos, 1_000_000, "ms"),
+        _ => {
+            let (minutes, rest) = (nanos / 60_000_000_000, nanos % 60_000_000_000);
+            let seconds = fraction(rest, 1_000_000_000, "s");
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn run_names_the_arguments_before_the_command() {
+        assert_eq!(run(&words("/bin/sh -c true"), &[]), "RUN /bin/sh -c true");
+        let args = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())];
+        assert_eq!(run(&words("/bin/sh -c true"), &args), "RUN |2 A=1 B= /bin/sh -c true");
+    }
+
+    #[test]
+    fn copy_names_its_flags() {
+        assert_eq!(copy("COPY", Some("a:b"), Some("755"), &words("x y"), "/d/"), "COPY --chown=a:b --chmod=755 x y /d/");
+    }
+
+    #[test]
+    fn lists_are_quoted_as_go_does() {
+        assert_eq!(quoted_list("CMD", &words("a b\"c")), "CMD [\"a\" \"b\\\"c\"]");
+        assert_eq!(plain_list("VOLUME", &words("/a /b")), "VOLUME [/a /b]");
+    }
+
+    #[test]
+    fn a_healthcheck_is_written_as_go_writes_the_struct() {
+        let check = HealthcheckConfig {
+            test: words("CMD x"),
+            interval: 90_000_000_000,
+            timeout: 1_500_000_000,
+            retries: 3,
+            ..Default::default()
+        };
+        assert_eq!(
+            healthcheck(&check),
+            "HEALTHCHECK &{[\"CMD\" \"x\"] \"1m30s\" \"1.5s\" \"0s\" \"0s\" '\\x03'}"
+        );
+    }
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (nanos, text) in [(0, "0s"), (5, "5ns"), (1_500, "1.5µs"), (20_000_000, "20ms"), (3_600_000_000_000, "1h0m0s")] {
+            assert_eq!(duration(nanos), text);
+        }
+    }
+}

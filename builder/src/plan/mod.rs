@@ -1,0 +1,173 @@
+//! From instructions to steps, without running anything.
+//!
+//! [`plan`] walks back from the target to the stages it needs, expands every variable and lowers what remains to three
+//! operations: [`Op::Run`], [`Op::Copy`], [`Op::Mkdir`]. All other instructions only edit the image's config. Stages
+//! that the target does not need are never looked at, and their base images never asked for.
+//!
+//! Planning reads the context, to hash what COPY takes, and nothing else. What must come from elsewhere is a need: the
+//! caller fetches all needs at once and calls again. Two or three rounds do: base images first, then what their ONBUILD
+//! triggers name.
+//!
+//! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
+
+mod history;
+mod key;
+mod lower;
+mod op;
+mod scope;
+mod select;
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use yadokari_layers::{Compression, Digest, Key, Layer};
+use yadokari_registry::Platform;
+
+use crate::context::Context;
+use crate::dockerfile::{Diagnostic, Dockerfile};
+use crate::image::ImageConfig;
+
+pub use op::{Copy, CopySource, Inline, Mkdir, Op, Origin, Owner, Run};
+pub use select::{Selected, is_pattern, select};
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--target`: a stage's name or number; the last stage when absent.
+    pub target: Option<String>,
+    /// `--build-arg`, in order; a later value wins.
+    pub build_args: Vec<(String, String)>,
+    /// `--label`, which override LABEL.
+    pub labels: Vec<(String, String)>,
+    /// The platform that images are made for and RUN steps run on: this host's.
+    pub platform: Platform,
+    /// SOURCE_DATE_EPOCH, in seconds since the Unix epoch.
+    pub epoch: Option<i64>,
+}
+
+/// An image that a FROM or a `--from` names, as far as planning needs it.
+#[derive(Debug, Clone)]
+pub struct BaseImage {
+    /// The digest of the manifest for the platform.
+    pub manifest: Digest,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerRef>,
+}
+
+/// A layer by name. Its index is unknown until the blob is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerRef {
+    /// The compressed blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// What the config says of the uncompressed tar.
+    pub diff_id: Digest,
+}
+
+impl From<&Layer> for LayerRef {
+    fn from(layer: &Layer) -> Self {
+        let Layer { digest, diff_id, size, compression, .. } = *layer;
+        Self { digest, size, compression, diff_id }
+    }
+}
+
+/// The images fetched so far, by the name that the Dockerfile gives them once variables are expanded.
+pub type Images = BTreeMap<String, BaseImage>;
+
+/// The outcome of a round of planning.
+#[derive(Debug)]
+pub enum Planned {
+    /// Everything is known.
+    Ready(Plan),
+    /// These images must be fetched first. None of them was in [`Images`].
+    Needs(BTreeSet<String>),
+}
+
+/// All that will happen.
+#[derive(Debug)]
+pub struct Plan {
+    /// The stages that the target needs, each after those it needs itself. The target is the last.
+    pub stages: Vec<Stage>,
+    /// What is legal and probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Plan {
+    /// The stage whose image is the result.
+    pub fn target(&self) -> &Stage {
+        self.stages.last().expect("a plan has at least the target's stage")
+    }
+
+    /// Whether any step executes a command.
+    pub fn has_run(&self) -> bool {
+        self.steps().any(|step| matches!(step.op, Op::Run(_)))
+    }
+
+    /// All steps of all stages.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|stage| &stage.steps)
+    }
+}
+
+/// Where a stage starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// An image of [`Images`].
+    Image(String),
+    /// The result of another stage, by its position in [`Plan::stages`].
+    Stage(usize),
+}
+
+/// A stage that will be executed.
+#[derive(Debug)]
+pub struct Stage {
+    /// What progress lines call it: its name, or its number.
+    pub name: String,
+    /// Where it starts.
+    pub base: Base,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+    /// The image's config as the instructions leave it. Its `rootfs` is empty, its `history` the base image's.
+    pub config: ImageConfig,
+    /// One line for each instruction since the base image, those of the stages below included.
+    pub history: Vec<HistoryLine>,
+}
+
+/// The trace that an instruction leaves in the image's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// The instruction, in BuildKit's words.
+    pub created_by: String,
+    /// The step that may make a layer: its stage's position in [`Plan::stages`], and its position there.
+    pub step: Option<(usize, usize)>,
+}
+
+/// One operation.
+#[derive(Debug)]
+pub struct Step {
+    /// What is done.
+    pub op: Op,
+    /// The identity of its result.
+    pub key: Key,
+    /// The instruction as written, for progress.
+    pub text: String,
+    /// The instruction's place in the Dockerfile; `None` for an ONBUILD trigger, which stands in its base's config.
+    pub span: Option<crate::dockerfile::Span>,
+}
+
+/// Turns a Dockerfile into a plan, as far as `images` are known.
+pub fn plan(
+    file: &Dockerfile,
+    options: &Options,
+    context: &Context,
+    images: &Images,
+) -> Result<Planned, crate::Error> {
+    stage::Planner::new(file, options, context, images)?.plan()
+}

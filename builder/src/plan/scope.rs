@@ -1,0 +1,158 @@
+//! Variables: which are visible where, and which value wins.
+
+use std::borrow::Cow;
+
+use yadokari_registry::Platform;
+
+use crate::dockerfile::Variables;
+
+/// Variables in the order of their first definition, as an image's `Env` keeps them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Env(Vec<(String, String)>);
+
+impl Env {
+    /// The variables of an image's `Env`. An element without `=` is a name with an empty value.
+    pub(super) fn of_image(env: &[String]) -> Self {
+        let mut this = Self::default();
+        for variable in env {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            this.set(name, value);
+        }
+        this
+    }
+
+    /// Gives `name` a value, in its old place where it has one.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        match self.0.iter_mut().find(|(other, _)| other == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.0.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// The value of `name`.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All variables in order.
+    pub(super) fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
+    /// The form of an image's `Env`.
+    pub(super) fn to_image(&self) -> Vec<String> {
+        self.0.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+}
+
+impl Variables for Env {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.value(name).map(Cow::Borrowed)
+    }
+}
+
+/// Arguments that RUN steps see without an ARG, and that neither history nor keys mention.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// What `--build-arg` gave, and the values that exist before the first FROM.
+#[derive(Debug)]
+pub(super) struct Globals<'a> {
+    build_args: &'a [(String, String)],
+    values: Env,
+}
+
+impl<'a> Globals<'a> {
+    /// The automatic arguments of a build for `platform`, which `--build-arg` may override.
+    pub(super) fn new(
+        build_args: &'a [(String, String)],
+        platform: &Platform,
+        target: Option<&str>,
+        epoch: Option<i64>,
+    ) -> Self {
+        let mut this = Self { build_args, values: Env::default() };
+        for side in ["TARGET", "BUILD"] {
+            this.define(&format!("{side}PLATFORM"), Some(platform.to_string()));
+            this.define(&format!("{side}OS"), Some(platform.os.clone()));
+            this.define(&format!("{side}ARCH"), Some(platform.architecture.clone()));
+            this.define(&format!("{side}VARIANT"), Some(platform.variant.clone().unwrap_or_default()));
+            this.define(&format!("{side}OSVERSION"), Some(String::new()));
+        }
+        this.define("TARGETSTAGE", Some(target.unwrap_or("default").to_owned()));
+        this.define("SOURCE_DATE_EPOCH", epoch.map(|epoch| epoch.to_string()));
+        this
+    }
+
+    /// An ARG before the first FROM: its value is what `--build-arg` says, else `default`.
+    pub(super) fn define(&mut self, name: &str, default: Option<String>) {
+        if let Some(value) = self.build_arg(name).map(str::to_owned).or(default) {
+            self.values.set(name, &value);
+        }
+    }
+
+    /// The value of an ARG in a stage: what `--build-arg` says, else its default, else the global value.
+    pub(super) fn argument(&self, name: &str, default: Option<String>) -> Option<String> {
+        let given = self.build_arg(name).map(str::to_owned);
+        given.or(default).or_else(|| self.values.value(name).map(str::to_owned))
+    }
+
+    /// The values that FROM lines see.
+    pub(super) fn values(&self) -> &Env {
+        &self.values
+    }
+
+    /// The proxy settings given with `--build-arg`.
+    pub(super) fn proxies(&self) -> Vec<(String, String)> {
+        let given = |name: &&str| Some(((*name).to_owned(), self.build_arg(name)?.to_owned()));
+        PROXIES.iter().filter_map(given).collect()
+    }
+
+    fn build_arg(&self, name: &str) -> Option<&'a str> {
+        self.build_args.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Whether an argument is one of those that are known without an ARG.
+pub(super) fn is_predefined(name: &str) -> bool {
+    PROXIES.contains(&name)
+        || name.starts_with("BUILDKIT_")
+        || name == "SOURCE_DATE_EPOCH"
+        || name == "TARGETSTAGE"
+        || ["TARGET", "BUILD"].iter().any(|side| {
+            let rest = name.strip_prefix(side);
+            rest.is_some_and(|rest| ["PLATFORM", "OS", "ARCH", "VARIANT", "OSVERSION"].contains(&rest))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_keeps_its_first_place() {
+        let mut env = Env::of_image(&["A=1".into(), "B".into()]);
+        env.set("C", "3");
+        env.set("A", "9");
+        assert_eq!(env.to_image(), ["A=9", "B=", "C=3"]);
+    }
+
+    #[test]
+    fn build_args_override_defaults_and_the_last_one_wins() {
+        let given = [("V".to_owned(), "1".to_owned()), ("V".to_owned(), "2".to_owned())];
+        let globals = Globals::new(&given, &Platform::host(), None, None);
+        assert_eq!(globals.argument("V", Some("default".into())).as_deref(), Some("2"));
+        assert_eq!(globals.argument("W", Some("default".into())).as_deref(), Some("default"));
+        assert_eq!(globals.argument("TARGETSTAGE", None).as_deref(), Some("default"));
+        assert_eq!(globals.argument("X", None), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! Which stages are planned, in which order, and what each starts from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use yadokari_layers::Key;
+
+use super::lower::Lowering;
+use super::scope::{Env, Globals, is_predefined};
+use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
+use crate::context::Context;
+use crate::dockerfile::{self, Diagnostic, Dockerfile, InstructionKind, Span, expand};
+use crate::image::{ContainerConfig, ImageConfig};
+
+/// What BuildKit gives an image whose base has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Plans the stages that a target needs.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    pub(super) file: &'a Dockerfile,
+    pub(super) options: &'a Options,
+    pub(super) context: &'a Context,
+    pub(super) images: &'a Images,
+    pub(super) globals: Globals<'a>,
+    /// By the stage's number in the file: its position in `stages`, once it is planned.
+    planned: BTreeMap<usize, usize>,
+    stages: Vec<Stage>,
+    /// How each of `stages` ended.
+    ends: Vec<End>,
+    needs: BTreeSet<String>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// What a stage leaves to those that start from it.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) key: Key,
+    pub(super) env: Env,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        file: &'a Dockerfile,
+        options: &'a Options,
+        context: &'a Context,
+        images: &'a Images,
+    ) -> Result<Self, crate::Error> {
+        let target = options.target.as_deref();
+        let mut globals = Globals::new(&options.build_args, &options.platform, target, options.epoch);
+        for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
+            let name = expand(&declaration.name, file.escape, globals.values())?;
+            let default = declaration.default.as_ref();
+            let default = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
+            globals.define(&name, default);
+        }
+        Ok(Self {
+            file,
+            options,
+            context,
+            images,
+            globals,
+            planned: BTreeMap::new(),
+            stages: Vec::new(),
+            ends: Vec::new(),
+            needs: BTreeSet::new(),
+            warnings: file.warnings.clone(),
+        })
+    }
+
+    /// Plans the target, and with it all that it needs.
+    pub(super) fn plan(mut self) -> Result<Planned, crate::Error> {
+        let target = self.target()?;
+        match self.stage(target)? {
+            Some(_) if self.needs.is_empty() => {
+                self.warn_of_unused_arguments();
+                let labels = self.options.labels.iter().cloned();
+                let last = self.stages.last_mut().expect("the target was just planned");
+                last.config.config.labels.extend(labels);
+                Ok(Planned::Ready(Plan { stages: self.stages, warnings: self.warnings }))
+            }
+            _ => Ok(Planned::Needs(self.needs)),
+        }
+    }
+
+    fn target(&self) -> Result<usize, crate::Error> {
+        let Some(target) = &self.options.target else { return Ok(self.file.stages.len() - 1) };
+        self.find(target, self.file.stages.len()).ok_or_else(|| {
+            let names: Vec<&str> = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref()).collect();
+            crate::Error::NoSuchTarget { target: target.clone(), stages: names.join(", ") }
+        })
+    }
+
+    /// The stage among the first `before` that `name` means: by name, the later of two alike, or by number.
+    pub(super) fn find(&self, name: &str, before: usize) -> Option<usize> {
+        let stages = &self.file.stages[..before];
+        let named = |stage: &dockerfile::Stage| {
+            stage.from.name.as_deref().is_some_and(|other| other.eq_ignore_ascii_case(name))
+        };
+        let number = || name.parse().ok().filter(|&number| number < before);
+        stages.iter().rposition(named).or_else(number)
+    }
+
+    /// Plans the stage of number `number` in the file, unless it is planned already, and gives its position in the
+    /// plan; `None` where something must be fetched first.
+    pub(super) fn stage(&mut self, number: usize) -> Result<Option<usize>, crate::Error> {
+        if let Some(&position) = self.planned.get(&number) {
+            return Ok(Some(position));
+        }
+        let file = self.file;
+        let stage = &file.stages[number];
+        self.need_copied_images(number)?;
+        let Some((base, lowering)) = self.start(number)? else { return Ok(None) };
+        let Some(lowering) = self.instructions(lowering, number)? else { return Ok(None) };
+        let position = self.stages.len();
+        let name = stage.from.name.clone().unwrap_or_else(|| format!("stage-{number}"));
+        let (mut stage, end) = lowering.finish(name, base);
+        for line in &mut stage.history {
+            line.step = line.step.map(|(stage, step)| (if stage == usize::MAX { position } else { stage }, step));
+        }
+        self.stages.push(stage);
+        self.ends.push(end);
+        self.planned.insert(number, position);
+        Ok(Some(position))
+    }
+
+    /// Asks for the images that the stage's instructions copy from, even where its base is not known yet: all needs go
+    /// out at once.
+    fn need_copied_images(&mut self, number: usize) -> Result<(), crate::Error> {
+        let file = self.file;
+        for instruction in &file.stages[number].instructions {
+            if let InstructionKind::Copy(copy) = &instruction.kind
+                && let Some(from) = &copy.from
+            {
+                match self.find(&from.raw, number) {
+                    Some(stage) => _ = self.stage(stage)?,
+                    None => _ = self.image(&from.raw, from.span)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The image `name`, or `None` and a need.
+    pub(super) fn image(&mut self, name: &str, span: Span) -> Result<Option<&'a super::BaseImage>, crate::Error> {
+        if name.is_empty() {
+            return Err(Diagnostic::new("the name of the image is empty").at(span).into());
+        }
+        let image = self.images.get(name);
+        if image.is_none() {
+            self.needs.insert(name.to_owned());
+        }
+        Ok(image)
+    }
+
+    /// What the stage starts from.
+    fn start(&mut self, number: usize) -> Result<Option<(Base, Lowering)>, crate::Error> {
+        let file = self.file;
+        let from = &file.stages[number].from;
+        self.check_platform(from)?;
+        let name = expand(&from.image, file.escape, self.globals.values())?;
+        if name.is_empty() {
+            let error = Diagnostic::new("the base name is empty once its variables are replaced").at(from.image.span);
+            return Err(error.help("give the ARG a default value before the first FROM, or pass --build-arg").into());
+        }
+        if let Some(stage) = self.find(&name, number) {
+            let Some(position) = self.stage(stage)? else { return Ok(None) };
+            let below = &self.stages[position];
+            let end = self.ends[position].clone();
+            let lowering = Lowering::new(below.config.clone(), end.env, end.key, below.history.clone());
+            return Ok(Some((Base::Stage(position), lowering)));
+        }
+        let (base, config, key) = if name == "scratch" {
+            (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
+        } else {
+            let Some(image) = self.image(&name, from.image.span)? else { return Ok(None) };
+            (Base::Image(name), image.config.clone(), key::image(&image.manifest))
+        };
+        let mut env = Env::of_image(&config.config.env);
+        if env.value("PATH").is_none() {
+            env.set("PATH", DEFAULT_PATH);
+        }
+        let mut config = config;
+        config.config.env = env.to_image();
+        if config.config.working_dir.is_empty() {
+            config.config.working_dir = "/".into();
+        }
+        Ok(Some((base, Lowering::new(config, env, key, Vec::new()))))
+    }
+
+    /// Only this host's platform is carried out; every other is an error, not a wrong image.
+    fn check_platform(&self, from: &dockerfile::From) -> Result<(), crate::Error> {
+        let Some(word) = &from.platform else { return Ok(()) };
+        let wanted = expand(word, self.file.escape, self.globals.values())?;
+        let host = &self.options.platform;
+        let same = wanted.eq_ignore_ascii_case(&host.to_string())
+            || wanted.eq_ignore_ascii_case(&format!("{}/{}", host.os, host.architecture));
+        if same {
+            return Ok(());
+        }
+        Err(Diagnostic::not_carried_out(format!("FROM --platform={wanted} on a {host} host"), word.span).into())
+    }
+
+    fn empty_config(&self) -> ImageConfig {
+        let platform = &self.options.platform;
+        ImageConfig {
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            os: platform.os.clone(),
+            config: ContainerConfig::default(),
+            ..ImageConfig::default()
+        }
+    }
+
+    /// Lowers the base's triggers, then the stage's own instructions.
+    fn instructions(&mut self, mut lowering: Lowering, number: usize) -> Result<Option<Lowering>, crate::Error> {
+        let file = self.file;
+        for trigger in lowering.take_triggers() {
+            let instruction = dockerfile::parse_instruction(&trigger, file.escape)
+                .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
+            if !lowering.instruction(self, number, &instruction, true)? {
+                return Ok(None);
+            }
+        }
+        for instruction in &file.stages[number].instructions {
+            if !lowering.instruction(self, number, instruction, false)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(lowering))
+    }
+
+    /// The key of a planned stage's result.
+    pub(super) fn key_of(&self, position: usize) -> Key {
+        self.ends[position].key
+    }
+
+    fn warn_of_unused_arguments(&mut self) {
+        let declared = |name: &str| {
+            let in_stages = self.file.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|instruction| {
+                let InstructionKind::Arg(declarations) = &instruction.kind else { return None };
+                Some(declarations)
+            });
+            let global = self.file.global_args.iter().map(|arg| &arg.declarations);
+            in_stages.chain(global).flatten().any(|declaration| declaration.name.raw == name)
+        };
+        let unused: Vec<&str> = self.options.build_args.iter().map(|(name, _)| name.as_str()).collect();
+        let unused: Vec<&str> = unused.into_iter().filter(|name| !declared(name) && !is_predefined(name)).collect();
+        if !unused.is_empty() {
+            let message = format!("no ARG takes --build-arg {}", unused.join(", "));
+            self.warnings.push(Diagnostic::warning(message));
+        }
+    }
+}
+
+/// A line of history whose step belongs to the stage being planned; its position is filled in when it is known.
+pub(super) fn own_line(created_by: String, step: Option<usize>) -> HistoryLine {
+    HistoryLine { created_by, step: step.map(|step| (usize::MAX, step)) }
+}

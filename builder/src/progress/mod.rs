@@ -1,0 +1,248 @@
+//! What the user sees: plain lines, for logs.
+//!
+//! A line when a step begins and one when it ends, with its time and the size of its layer; what a command prints,
+//! indented; a summary. Everything goes to standard error, so that standard output stays free for results.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use yadokari_layers::{Digest, Key};
+use yadokari_registry::{Version, Written};
+
+use crate::sandbox::Stream;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And steps, and what commands print.
+    Info,
+    /// And keys, digests and decisions.
+    Debug,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy)]
+pub struct StepDone {
+    /// How long it took.
+    pub time: Duration,
+    /// The compressed size of its layer in bytes, if it made one.
+    pub size: Option<u64>,
+}
+
+/// Writes lines, each whole.
+pub struct Progress {
+    level: Level,
+    start: Instant,
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Progress {
+    /// Writes to standard error what `level` lets through.
+    pub fn new(level: Level) -> Self {
+        Self::to(level, Box::new(io::stderr()))
+    }
+
+    /// Writes to `out` what `level` lets through.
+    pub fn to(level: Level, out: Box<dyn Write + Send>) -> Self {
+        Self { level, start: Instant::now(), out: Mutex::new(out) }
+    }
+
+    fn line(&self, level: Level, text: &str) {
+        if level <= self.level {
+            let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+            // There is nobody to tell that nobody listens.
+            _ = writeln!(out, "{text}");
+        }
+    }
+
+    /// Something for whoever looks for the cause of something.
+    pub fn debug(&self, text: &str) {
+        self.line(Level::Debug, text);
+    }
+
+    /// Something that everybody wants to know.
+    pub fn info(&self, text: &str) {
+        self.line(Level::Info, text);
+    }
+
+    /// Something that may not be meant. A text of several lines brings its own heading.
+    pub fn warning(&self, text: &str) {
+        let heading = if text.starts_with("warning") { "" } else { "warning: " };
+        self.line(Level::Warn, &format!("{heading}{text}"));
+    }
+
+    /// What ended the build.
+    pub fn error(&self, text: &str) {
+        let heading = if text.starts_with("error") { "" } else { "error: " };
+        self.line(Level::Error, &format!("{heading}{text}"));
+    }
+
+    /// A step begins.
+    pub fn step(&self, name: &str, text: &str, key: &Key) {
+        self.info(&format!("[{name}] {}", one_line(text)));
+        self.debug(&format!("[{name}] key {key}"));
+    }
+
+    /// A step ended well.
+    pub fn step_done(&self, name: &str, done: StepDone) {
+        let size = done.size.map_or("no change".into(), bytes);
+        self.info(&format!("[{name}] done in {}, {size}", seconds(done.time)));
+    }
+
+    /// Layers of base images came.
+    pub fn pulled(&self, layers: usize, size: u64, time: Duration) {
+        self.info(&format!("pulled {layers} layers, {}, in {}", bytes(size), seconds(time)));
+    }
+
+    /// A tag points to the image.
+    pub fn pushed(&self, store: &str, version: &Version, digest: &Digest) {
+        let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
+        self.info(&format!("pushed {store}{separator}{version} {digest}"));
+    }
+
+    /// How the blobs got to their destinations.
+    pub fn transfers(&self, written: &[Written]) {
+        let count = |kind| written.iter().filter(|&&written| written == kind).count();
+        let (uploaded, mounted) = (count(Written::Uploaded), count(Written::Mounted));
+        self.debug(&format!("{uploaded} layers uploaded, {mounted} mounted, {} already there", count(Written::Already)));
+    }
+
+    /// The last line.
+    pub fn summary(&self, digest: &Digest, layers: usize, size: u64) {
+        let time = seconds(self.start.elapsed());
+        self.info(&format!("built {digest}: {layers} layers, {}, in {time}", bytes(size)));
+    }
+
+    /// Where what the command of a step prints goes.
+    pub fn output(&self, name: &str) -> Output<'_> {
+        Output { progress: self, name: name.to_owned(), start: Instant::now(), partial: Mutex::default() }
+    }
+}
+
+/// Cuts what a command prints into lines, each with the seconds since it began.
+pub struct Output<'a> {
+    progress: &'a Progress,
+    name: String,
+    start: Instant,
+    /// What came of the line under way, of each stream.
+    partial: Mutex<[Vec<u8>; 2]>,
+}
+
+/// A line longer than this is cut, so that a command without line ends does not fill the memory.
+const LONGEST_LINE: usize = 16 << 10;
+
+impl Output<'_> {
+    /// Takes what came from one of the streams.
+    pub fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let partial = &mut partial[usize::from(stream == Stream::Stderr)];
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || partial.len() > LONGEST_LINE {
+                self.line(&std::mem::take(partial));
+            }
+        }
+    }
+
+    /// Writes what is left of lines that never ended.
+    pub fn finish(&self) {
+        for partial in std::mem::take(&mut *self.partial.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if !partial.is_empty() {
+                self.line(&partial);
+            }
+        }
+    }
+
+    fn line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.progress.info(&format!("[{}] {seconds:6.2} {}", self.name, text.trim_end_matches(['\n', '\r'])));
+    }
+}
+
+/// The first line of an instruction, and a sign that there is more.
+fn one_line(text: &str) -> String {
+    let mut lines = text.trim().lines();
+    let first = lines.next().unwrap_or_default();
+    if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+}
+
+/// A time in seconds: `0.04 s`, `12.3 s`.
+fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{seconds:.1} s") }
+}
+
+/// A size in decimal units: `12.3 MB`.
+fn bytes(size: u64) -> String {
+    match size {
+        0..1_000 => format!("{size} B"),
+        1_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", size as f64 / 1e6),
+        _ => format!("{:.2} GB", size as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(level: Level, act: impl Fn(&Progress)) -> Vec<String> {
+        let buffer = Buffer::default();
+        act(&Progress::to(level, Box::new(buffer.clone())));
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_level_decides_what_is_said() {
+        let speak = |progress: &Progress| {
+            progress.debug("d");
+            progress.info("i");
+            progress.warning("w");
+            progress.error("e");
+        };
+        assert_eq!(lines(Level::Warn, speak), ["warning: w", "error: e"]);
+        assert_eq!(lines(Level::Debug, speak).len(), 4);
+    }
+
+    #[test]
+    fn output_is_cut_into_whole_lines() {
+        let said = lines(Level::Info, |progress| {
+            let output = progress.output("s 1/1");
+            output.write(Stream::Stdout, b"ab");
+            output.write(Stream::Stderr, b"x\n");
+            output.write(Stream::Stdout, b"c\r\nlast");
+            output.finish();
+        });
+        let texts: Vec<&str> = said.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(texts, ["x", "abc", "last"]);
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!([bytes(5), bytes(1_500), bytes(12_340_000), bytes(2_500_000_000)], ["5 B", "1.5 kB", "12.3 MB", "2.50 GB"]);
+        assert_eq!(seconds(Duration::from_millis(40)), "0.04 s");
+    }
+}

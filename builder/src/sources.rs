@@ -1,0 +1,236 @@
+//! What a build takes from elsewhere: base images, and images copied from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::try_join_all;
+use yadokari_layers::{Compression, Digest, blob_path};
+use yadokari_registry::media::LayerCompression;
+use yadokari_registry::{Client, Layout, Platform, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve};
+
+use crate::context::Context;
+use crate::dockerfile::Dockerfile;
+use crate::execute::Fetch;
+use crate::image::ImageConfig;
+use crate::plan::{BaseImage, Images, LayerRef, Options, Plan, Planned, plan};
+use crate::progress::Progress;
+
+/// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
+const LAYOUT: &str = "oci:";
+
+/// Images by name, and where their layers can be had.
+pub struct Sources {
+    client: Client,
+    platform: Platform,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    images: Images,
+    layers: BTreeMap<Digest, Arc<Origin>>,
+}
+
+/// A store that has a layer.
+struct Origin {
+    store: Arc<dyn Store>,
+    /// The image, as the Dockerfile names it.
+    name: String,
+    /// The registry and repository, when that is what the store is.
+    repository: Option<(String, String)>,
+}
+
+impl Sources {
+    /// Takes images for `platform` from registries through `client`, and from layout directories.
+    pub fn new(client: Client, platform: Platform) -> Self {
+        Self { client, platform, found: Mutex::default() }
+    }
+
+    /// Plans, fetching what the plan says it needs, until it needs nothing more.
+    pub async fn plan(
+        &self,
+        file: &Dockerfile,
+        options: &Options,
+        context: &Context,
+        progress: &Progress,
+    ) -> Result<Plan, crate::Error> {
+        loop {
+            let images = self.lock().images.clone();
+            match plan(file, options, context, &images)? {
+                Planned::Ready(plan) => return Ok(plan),
+                Planned::Needs(names) => {
+                    let fetched = names.iter().map(|name| self.resolve(name, progress));
+                    let fetched = try_join_all(fetched).await?;
+                    self.lock().images.extend(names.into_iter().zip(fetched));
+                }
+            }
+        }
+    }
+
+    /// Where a layer of a base image comes from, for mounting it across repositories: the registry and repository.
+    pub fn repository_of(&self, layer: &Digest) -> Option<(String, String)> {
+        self.lock().layers.get(layer)?.repository.clone()
+    }
+
+    /// What brings layers while steps are executed.
+    pub fn fetcher<'a>(&'a self, progress: &'a Progress) -> Fetcher<'a> {
+        Fetcher { sources: self, progress, runtime: tokio::runtime::Handle::current() }
+    }
+
+    async fn resolve(&self, name: &str, progress: &Progress) -> Result<BaseImage, crate::Error> {
+        let failed = |source| crate::Error::Image { name: name.to_owned(), source: Box::new(source) };
+        let (store, repository, resolved): (Arc<dyn Store>, _, Resolved) = match name.strip_prefix(LAYOUT) {
+            Some(rest) => {
+                let (directory, version) = layout_name(rest);
+                let layout = Layout::open(directory).map_err(failed)?;
+                let version = match version {
+                    Some(version) => version,
+                    None => only_tag(&layout).map_err(failed)?,
+                };
+                let resolved = resolve(&layout, &version, &self.platform).await.map_err(failed)?;
+                (Arc::new(layout), None, resolved)
+            }
+            None => {
+                let reference: Reference = name.parse().map_err(failed)?;
+                let pulled = pull_manifest(&self.client, &reference, &self.platform).await.map_err(failed)?;
+                let repository = (pulled.store.registry().to_owned(), pulled.store.repository().to_owned());
+                (Arc::new(pulled.store), Some(repository), pulled.resolved)
+            }
+        };
+        progress.debug(&format!("image {name}: {}", resolved.manifest.digest));
+        let image = base_image(name, &resolved)?;
+        let origin = Arc::new(Origin { store, name: name.to_owned(), repository });
+        let mut found = self.lock();
+        for layer in &image.layers {
+            found.layers.entry(layer.digest).or_insert_with(|| Arc::clone(&origin));
+        }
+        Ok(image)
+    }
+
+    /// Brings one layer to the blob directory, under a temporary name until all of it is verified.
+    pub async fn download(&self, layer: &LayerRef, directory: &Path) -> Result<(), crate::Error> {
+        let to = blob_path(directory, &layer.digest);
+        if to.exists() {
+            return Ok(());
+        }
+        let origin = self.lock().layers.get(&layer.digest).map(Arc::clone);
+        let origin = origin.expect("a layer that is not on disk was named by a base image");
+        let host = |operation| {
+            let path = to.clone();
+            move |source| crate::Error::Host { operation, path, source }
+        };
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
+        let mut full = None;
+        let mut sink = |piece: &[u8]| {
+            file.write_all(piece).map_err(|error| {
+                let kind = error.kind();
+                full = Some(error);
+                std::io::Error::from(kind)
+            })
+        };
+        let read = origin.store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
+        if let Some(error) = full {
+            return Err(host("write")(error));
+        }
+        read.map_err(|source| crate::Error::Image { name: origin.name.clone(), source: Box::new(source) })?;
+        file.persist(&to).map_err(|error| host("rename to")(error.error))?;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings layers of base images from within the threads that execute steps.
+pub struct Fetcher<'a> {
+    sources: &'a Sources,
+    progress: &'a Progress,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Fetch for Fetcher<'_> {
+    fn layers(&self, image: &str) -> Vec<LayerRef> {
+        self.sources.lock().images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+    }
+
+    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+        let missing = layers.iter().filter(|layer| !fs::exists(blob_path(directory, &layer.digest)).unwrap_or(false));
+        let missing: Vec<&LayerRef> = missing.collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let start = std::time::Instant::now();
+        let downloads = missing.iter().map(|layer| self.sources.download(layer, directory));
+        self.runtime.block_on(try_join_all(downloads))?;
+        self.progress.pulled(missing.len(), missing.iter().map(|layer| layer.size).sum(), start.elapsed());
+        Ok(())
+    }
+}
+
+/// `DIR`, `DIR:TAG` or `DIR@sha256:…`. A colon before a slash belongs to the directory.
+fn layout_name(text: &str) -> (&str, Option<Version>) {
+    if let Some((directory, digest)) = text.rsplit_once('@')
+        && let Ok(digest) = digest.parse()
+    {
+        return (directory, Some(Version::Digest(digest)));
+    }
+    match text.rsplit_once(':') {
+        Some((directory, tag)) if !tag.contains('/') => (directory, Some(Version::Tag(tag.to_owned()))),
+        _ => (text, None),
+    }
+}
+
+/// A layout that holds one image needs no tag in its name.
+fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
+    let tags = layout.tags()?;
+    match &tags[..] {
+        [only] => Ok(Version::Tag(only.clone())),
+        _ if tags.iter().any(|tag| tag == "latest") => Ok(Version::Tag("latest".into())),
+        _ => Err(yadokari_registry::Error::NotFound {
+            what: format!("a tag to choose by itself (there are: {})", tags.join(", ")),
+            store: layout.describe(),
+        }),
+    }
+}
+
+/// What planning needs of a resolved image.
+fn base_image(name: &str, resolved: &Resolved) -> Result<BaseImage, crate::Error> {
+    let bad = |reason: String| crate::Error::BadImage { name: name.to_owned(), reason };
+    let config = ImageConfig::parse(&resolved.config).map_err(|error| bad(format!("its config: {error}")))?;
+    let descriptors = resolved.image.layers();
+    let diff_ids = &config.rootfs.diff_ids;
+    if descriptors.len() != diff_ids.len() {
+        return Err(bad(format!("{} layers, but {} diff ids in its config", descriptors.len(), diff_ids.len())));
+    }
+    let mut layers = Vec::new();
+    for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
+        let media_type = descriptor.media_type().to_string();
+        let compression = match LayerCompression::of(&media_type) {
+            Some(LayerCompression::None) => Compression::None,
+            Some(LayerCompression::Gzip) => Compression::Gzip,
+            Some(LayerCompression::Zstd) => Compression::Zstd,
+            None => return Err(bad(format!("a layer has the unknown media type {media_type}"))),
+        };
+        let digest = digest_of(descriptor).map_err(|error| bad(error.to_string()))?;
+        layers.push(LayerRef { digest, size: descriptor.size(), compression, diff_id: *diff_id });
+    }
+    Ok(BaseImage { manifest: resolved.manifest.digest, config, layers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_names_hold_a_tag_or_a_digest_or_neither() {
+        assert_eq!(layout_name("/a/b"), ("/a/b", None));
+        assert_eq!(layout_name("/a/b:c"), ("/a/b", Some(Version::Tag("c".into()))));
+        assert_eq!(layout_name("/a:b/c"), ("/a:b/c", None));
+        let digest = Digest::of("x");
+        assert_eq!(layout_name(&format!("d@{digest}")), ("d", Some(Version::Digest(digest))));
+    }
+}
