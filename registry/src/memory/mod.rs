@@ -135,7 +135,7 @@ impl Repository {
         let descriptors = match manifest.kind() {
             Some(ManifestKind::Image) => {
                 let image = manifest.image().map_err(|error| error.to_string())?;
-                let layers = image.layers().iter().filter(|layer| !media::is_foreign(&layer.media_type().to_string()));
+                let layers = image.layers().iter().filter(|layer| !media::is_foreign(layer.media_type().as_ref()));
                 layers.chain([image.config()]).cloned().collect::<Vec<_>>()
             }
             Some(ManifestKind::Index) => manifest.index().map_err(|error| error.to_string())?.manifests().clone(),

@@ -117,7 +117,11 @@ async fn a_refused_login_is_told_in_the_registrys_words_and_without_the_password
     let served = serve(&Memory::new(), Auth::Basic { user: "ci".into(), password: "hunter2".into() }).await;
     let error = push(logged_in(&served, "ci", "wrong"), &served).await.unwrap_err();
     assert!(error.to_string().contains("UNAUTHORIZED: authentication required"), "{error}");
-    assert_eq!(served.seen().iter().filter(|seen| seen.authorization.is_some()).count(), 1);
+    assert_eq!(
+        served.seen().iter().filter(|seen| seen.authorization.is_some()).count(),
+        2,
+        "HEAD, and GET for the words"
+    );
 }
 
 #[tokio::test]
