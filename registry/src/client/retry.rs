@@ -28,7 +28,10 @@ pub(crate) enum Again {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        let again = if matches!(error, Error::Unreachable { .. }) { Again::Later } else { Again::No };
+        let again = match &error {
+            Error::Unreachable { source, .. } if !source.is_permanent() => Again::Later,
+            _ => Again::No,
+        };
         Self { error, again }
     }
 }

@@ -137,7 +137,7 @@ impl Connection<'_> {
         })?;
         let host = host_of(request.url());
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
-        let mut response = std::pin::pin!(self.client.http.execute(request));
+        let mut response = std::pin::pin!(self.client.http_for(request.url()).execute(request));
         loop {
             let before = progress.map(Progress::sent);
             let complete = progress.is_some_and(Progress::is_complete);

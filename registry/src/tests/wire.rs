@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{client, image, quick, repository};
 use crate::memory::{Effect, Fault, Locations, Memory, Served, Serving};
 use crate::{
-    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Manifest, Platform, RegistryStore, Store as _, Version,
-    Written, media, pull_manifest,
+    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, RegistryStore, Store as _,
+    Version, Written, media, pull_manifest,
 };
 
 fn answer(status: u16, headers: &[(&str, &str)]) -> Effect {
@@ -220,4 +220,24 @@ async fn schema_1_is_refused_in_plain_words() {
     let reference = format!("{}/app", served.host()).parse().unwrap();
     let error = pull_manifest(&client(quick()), &reference, &Platform::host()).await.unwrap_err();
     assert!(error.to_string().contains("schema 1, obsolete since 2017"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_permanent_and_a_refused_connection_is_not() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let plain = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+    };
+    let (failed, _stream) = tokio::join!(http.get(&url).send(), plain);
+    let failure = Failure::Transport(failed.unwrap_err());
+    assert!(failure.is_permanent(), "{failure}");
+    drop(listener);
+    let failure = Failure::Transport(http.get(&url).send().await.unwrap_err());
+    assert!(!failure.is_permanent(), "{failure}");
 }
