@@ -144,6 +144,32 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether the same request must fail the same way: a certificate that is not trusted now will not be in a
+    /// minute. The TLS library reports all that it refuses as invalid data; everything else may be the network's mood.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Transport(error) => {
+                let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+                while let Some(cause) = next {
+                    // An I/O error in an I/O error is no link of the chain of sources.
+                    let mut io = cause.downcast_ref::<io::Error>();
+                    while let Some(found) = io {
+                        if error.is_connect() && found.kind() == io::ErrorKind::InvalidData {
+                            return true;
+                        }
+                        io = found.get_ref().and_then(|inner| inner.downcast_ref());
+                    }
+                    next = cause.source();
+                }
+                false
+            }
+            Self::Silent(_) => false,
+            Self::Both { first, second } => first.is_permanent() && second.is_permanent(),
+        }
+    }
+}
+
 /// An error and its causes in one line: reqwest's own text names only the outermost ("error sending request").
 fn chain(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();

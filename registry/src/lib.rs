@@ -26,7 +26,7 @@ mod error;
 mod layout;
 mod manifest;
 pub mod media;
-mod memory;
+pub mod memory;
 mod platform;
 mod pull;
 mod reference;

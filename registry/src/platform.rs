@@ -30,10 +30,9 @@ impl Platform {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
         }
-        let (wanted, offered) = (self.level(), offered.level());
-        match (wanted, offered) {
+        match (self.level(), offered.level()) {
             (Some(wanted), Some(offered)) => (offered <= wanted).then_some(offered),
-            _ => (self.variant.is_none() || wanted == offered).then_some(0),
+            _ => (self.variant.is_none() || self.variant == offered.variant).then_some(0),
         }
     }
 

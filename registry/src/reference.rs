@@ -13,8 +13,7 @@ pub const DOCKER_HUB: &str = "docker.io";
 /// A parsed image reference: registry, repository, and a tag, a digest or both.
 ///
 /// Parsing applies Docker's shorthand: `alpine` is `docker.io/library/alpine:latest`. The first component is a
-/// registry only if it holds a dot, a colon or an upper-case letter, is `localhost`, or is an IPv6 literal in
-/// brackets.
+/// registry only if it holds a dot or a colon, is `localhost`, or is an IPv6 literal in brackets.
 /// Displaying gives the full form, which parses back to the same reference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
@@ -161,7 +160,7 @@ pub(crate) fn is_hub(host: &str) -> bool {
 }
 
 fn names_a_registry(component: &str) -> bool {
-    component.contains(['.', ':', '[']) || component == "localhost" || component.chars().any(|c| c.is_ascii_uppercase())
+    component.contains(['.', ':', '[']) || component == "localhost"
 }
 
 /// Checks a lower-case `host[:port]`, where the host may be an IPv6 literal in brackets.
@@ -247,7 +246,6 @@ mod tests {
             ("[::1]/x:t", "[::1]/x:t"),
             ("127.0.0.1:5000/a/b/c:V_1.2-x", "127.0.0.1:5000/a/b/c:V_1.2-x"),
             ("Registry.Example/app", "registry.example/app:latest"),
-            ("UPPER/foo", "upper/foo:latest"),
             ("registry.example/a__b/c--d/e.f_g:1", "registry.example/a__b/c--d/e.f_g:1"),
             ("my_registry:5000/app", "my_registry:5000/app:latest"),
         ];
@@ -270,6 +268,7 @@ mod tests {
             ("", "the repository is empty"),
             ("registry.example/", "the repository is empty"),
             ("Alpine", "a repository is in lower case"),
+            ("UPPER/foo", "a repository is in lower case"),
             ("registry.example/App", "a repository is in lower case"),
             ("a//b", "a repository's components"),
             ("a/../b", "a repository's components"),

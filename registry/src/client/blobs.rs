@@ -17,17 +17,10 @@ impl RegistryStore {
         self.exists(digest, Scopes::pull(&self.endpoint.repository)).await
     }
 
-    /// Asks for a blob's existence, by GET where HEAD is refused as a method.
     pub(super) async fn exists(&self, digest: &Digest, scopes: Scopes) -> Result<bool> {
         let url = self.url(&format!("blobs/{digest}")).await?;
-        let mut call = Call::new(Method::HEAD, url, format!("look for blob {digest}"), scopes, &[200, 404, 405]);
-        let mut answer = self.connection().send(&call).await?;
-        if answer.status() == 405 {
-            call.method = Method::GET;
-            call.answers = &[200, 404];
-            answer = self.connection().send(&call).await?;
-        }
-        Ok(answer.status() == 200)
+        let call = Call::new(Method::HEAD, url, format!("look for blob {digest}"), scopes, &[200, 404]);
+        Ok(self.connection().send(&call).await?.status() == 200)
     }
 
     /// Streams a blob, resuming where a connection breaks: the registry is asked for the rest, and where it sends the

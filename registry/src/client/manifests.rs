@@ -11,24 +11,23 @@ use crate::manifest::MAX_MANIFEST;
 use crate::{Error, Manifest, Result, Store as _, Version, media};
 
 impl RegistryStore {
-    /// Asks for the digest by HEAD, which registries do not count as a pull; by GET where HEAD is refused as a
-    /// method or does not tell the digest.
+    /// Asks for the digest by HEAD, which registries do not count as a pull; by GET where HEAD does not tell
+    /// the digest.
     pub(super) async fn find_manifest(&self, version: &Version) -> Result<Option<Digest>> {
         let mut call = self.manifest_call(Method::HEAD, version, "look for").await?;
-        call.answers = &[200, 404, 405];
+        call.answers = &[200, 404];
         let answer = self.connection().send(&call).await?;
-        match answer.status() {
-            404 => return Ok(None),
-            200 => match (version, declared_digest(&answer)) {
-                (Version::Digest(digest), None) => return Ok(Some(*digest)),
-                (Version::Digest(expected), Some(found)) if found != *expected => {
-                    let mismatch = Mismatch::Digest { expected: *expected, found };
-                    return Err(Error::Mismatch { store: self.describe(), mismatch });
-                }
-                (_, Some(digest)) => return Ok(Some(digest)),
-                (Version::Tag(_), None) => {}
-            },
-            _ => {}
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        match (version, declared_digest(&answer)) {
+            (Version::Digest(digest), None) => return Ok(Some(*digest)),
+            (Version::Digest(expected), Some(found)) if found != *expected => {
+                let mismatch = Mismatch::Digest { expected: *expected, found };
+                return Err(Error::Mismatch { store: self.describe(), mismatch });
+            }
+            (_, Some(digest)) => return Ok(Some(digest)),
+            (Version::Tag(_), None) => {}
         }
         Ok(self.fetch_manifest(version).await?.map(|manifest| manifest.digest))
     }

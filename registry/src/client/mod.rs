@@ -33,6 +33,8 @@ pub struct Client(Arc<ClientInner>);
 
 pub(crate) struct ClientInner {
     pub(crate) http: reqwest::Client,
+    /// The client that takes any certificate, where the options name hosts for it.
+    unverified: Option<reqwest::Client>,
     pub(crate) options: ClientOptions,
     pub(crate) keyring: auth::Keyring,
     /// Which scheme each host with a choice answered.
@@ -57,8 +59,10 @@ impl Client {
             sources.push((registry, endpoint::source("registry map to", replacement)?));
         }
         let http = tls::http_client(&options)?;
+        let careless = options.unverified || !options.unverified_registries.is_empty();
+        let unverified = if careless { Some(tls::unverified_client(&options)?) } else { None };
         let (keyring, origins) = (auth::Keyring::default(), Mutex::default());
-        Ok(Self(Arc::new(ClientInner { http, options, keyring, origins, sources })))
+        Ok(Self(Arc::new(ClientInner { http, unverified, options, keyring, origins, sources })))
     }
 
     /// The repository of a reference, at its own registry: where pushes go.
@@ -94,6 +98,16 @@ impl fmt::Debug for Client {
 }
 
 impl ClientInner {
+    /// The HTTP client for a URL's host.
+    fn http_for(&self, url: &Url) -> &reqwest::Client {
+        let host = endpoint::host_of(url);
+        let named = || self.options.unverified_registries.iter().any(|name| *name == host);
+        match &self.unverified {
+            Some(unverified) if self.options.unverified || named() => unverified,
+            _ => &self.http,
+        }
+    }
+
     fn known_origin(&self, host: &str) -> Option<Url> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }

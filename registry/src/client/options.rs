@@ -12,6 +12,11 @@ pub struct ClientOptions {
     pub insecure_registries: Vec<String>,
     /// Plain HTTP is allowed as above for every registry.
     pub insecure: bool,
+    /// Hosts, as `host` or `host:port`, whose certificates are taken as they come: anybody in between can read and
+    /// change what is transferred, and take the login.
+    pub unverified_registries: Vec<String>,
+    /// Every host's certificate is taken as it comes.
+    pub unverified: bool,
     /// Sources to ask before Docker Hub, in order, each `host[:port][/path]`.
     pub mirrors: Vec<String>,
     /// Sources to ask before another registry, in order: `(registry, host[:port][/path])`.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use reqwest::{Certificate, NoProxy, Proxy, redirect};
+use reqwest::{Certificate, ClientBuilder, NoProxy, Proxy, redirect};
 
 use super::options::{ClientOptions, Proxies};
 use crate::{Error, Result};
@@ -47,7 +47,16 @@ pub(crate) fn http_client(options: &ClientOptions) -> Result<reqwest::Client> {
     }
 }
 
+/// Builds the client that takes any certificate.
+pub(crate) fn unverified_client(options: &ClientOptions) -> Result<reqwest::Client> {
+    finish(builder(options)?.tls_certs_only([]).tls_danger_accept_invalid_certs(true))
+}
+
 fn build(options: &ClientOptions, authorities: Vec<Certificate>) -> Result<reqwest::Client> {
+    finish(builder(options)?.tls_certs_only(authorities))
+}
+
+fn builder(options: &ClientOptions) -> Result<ClientBuilder> {
     let agent = if options.user_agent.is_empty() { "yadokari" } else { &options.user_agent };
     let mut builder = reqwest::Client::builder()
         .user_agent(agent)
@@ -55,7 +64,6 @@ fn build(options: &ClientOptions, authorities: Vec<Certificate>) -> Result<reqwe
         .retry(reqwest::retry::never())
         .referer(false)
         .no_proxy()
-        .tls_certs_only(authorities)
         .connect_timeout(options.timeouts.connect)
         .tcp_keepalive(DEAD_AFTER / 4)
         .tcp_keepalive_interval(DEAD_AFTER / 4)
@@ -64,6 +72,10 @@ fn build(options: &ClientOptions, authorities: Vec<Certificate>) -> Result<reqwe
     for proxy in proxies(&options.proxies)? {
         builder = builder.proxy(proxy);
     }
+    Ok(builder)
+}
+
+fn finish(builder: ClientBuilder) -> Result<reqwest::Client> {
     builder.build().map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         Error::Configuration { what: "HTTP client".into(), reason: cause.unwrap_or_else(|| error.to_string()) }

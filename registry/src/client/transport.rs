@@ -70,6 +70,7 @@ impl Connection<'_> {
     pub(crate) async fn once(&self, call: &Call<'_>) -> Result<Answer, Failed> {
         let origin = self.origin().await?;
         let mut url = call.url.clone();
+        let mut method = call.method.clone();
         let mut authorization = self.known(&origin, &call.scopes).await?;
         let mut renewed = false;
         let mut redirects = 0;
@@ -77,7 +78,7 @@ impl Connection<'_> {
             // The login is the registry's: storage behind a redirect, or an upload session elsewhere, never sees it.
             let ours = url.origin() == origin.origin();
             let progress = Arc::new(Progress::default());
-            let mut request = self.request(call, &url, &progress)?;
+            let mut request = self.request(call, &method, &url, &progress)?;
             if let Some(value) = authorization.as_ref().filter(|_| ours).and_then(|given| given.value()) {
                 request = request.header(AUTHORIZATION, value);
             }
@@ -109,6 +110,12 @@ impl Connection<'_> {
             if call.answers.contains(&status) {
                 return Ok(answer);
             }
+            // Some registries refuse HEAD as a method, and the signatures of some storage cover only GET. If GET is
+            // refused too, its answer at least has a body with the registry's words.
+            if method == Method::HEAD && matches!(status, 401 | 403 | 405) {
+                (method, url) = (Method::GET, call.url.clone());
+                continue;
+            }
             return Err(answer.refused(&self.endpoint.registry).await);
         }
     }
@@ -130,7 +137,7 @@ impl Connection<'_> {
         })?;
         let host = host_of(request.url());
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
-        let mut response = std::pin::pin!(self.client.http.execute(request));
+        let mut response = std::pin::pin!(self.client.http_for(request.url()).execute(request));
         loop {
             let before = progress.map(Progress::sent);
             let complete = progress.is_some_and(Progress::is_complete);
@@ -145,8 +152,14 @@ impl Connection<'_> {
         }
     }
 
-    fn request(&self, call: &Call<'_>, url: &Url, progress: &Arc<Progress>) -> Result<RequestBuilder, Error> {
-        let mut request = self.client.http.request(call.method.clone(), url.clone());
+    fn request(
+        &self,
+        call: &Call<'_>,
+        method: &Method,
+        url: &Url,
+        progress: &Arc<Progress>,
+    ) -> Result<RequestBuilder, Error> {
+        let mut request = self.client.http.request(method.clone(), url.clone());
         if let Some(accept) = call.accept {
             request = request.header(ACCEPT, accept);
         }

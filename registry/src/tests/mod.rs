@@ -1,1 +1,49 @@
+//! Tests that need more than one module: one table of cases over all stores, and the client's behaviour on the wire.
 
+mod auth;
+mod stores;
+mod wire;
+
+use std::time::Duration;
+
+use crate::memory::Served;
+use crate::{
+    BytesBlob, Client, ClientOptions, Credentials, Login, Manifest, RegistryStore, RetryPolicy, Secret, Timeouts,
+};
+
+/// Options whose retries do not slow the tests down.
+fn quick() -> ClientOptions {
+    let retry = RetryPolicy { delay: Duration::from_millis(5), ..RetryPolicy::default() };
+    let silence = Duration::from_millis(500);
+    let timeouts = Timeouts { silence, commit: silence, ..Timeouts::default() };
+    ClientOptions { retry, timeouts, ..ClientOptions::default() }
+}
+
+fn client(options: ClientOptions) -> Client {
+    Client::new(options).unwrap()
+}
+
+/// The repository `name` of a served registry.
+fn repository(client: &Client, served: &Served, name: &str) -> RegistryStore {
+    client.repository(&format!("{}/{name}", served.host()).parse().unwrap())
+}
+
+/// Options with a login for a served registry.
+fn logged_in(served: &Served, user: &str, password: &str) -> ClientOptions {
+    let mut credentials = Credentials::default();
+    credentials.add(&served.host(), Login::Password { user: user.into(), password: Secret::new(password) });
+    ClientOptions { credentials, ..quick() }
+}
+
+/// A manifest of these blobs.
+fn image(config: &BytesBlob, layers: &[&BytesBlob]) -> Manifest {
+    use crate::{BlobSource as _, media};
+    let layer = |layer: &&BytesBlob| serde_json::json!({ "mediaType": media::OCI_LAYER_GZIP, "digest": layer.digest(), "size": layer.size() });
+    let text = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media::OCI_MANIFEST,
+        "config": { "mediaType": media::OCI_CONFIG, "digest": config.digest(), "size": config.size() },
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+    });
+    Manifest::new(media::OCI_MANIFEST, text.to_string())
+}

@@ -1,0 +1,221 @@
+//! The distribution specification, strictly.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use serde_json::json;
+use yadokari_layers::Digest;
+
+use super::http::{Head, Reply};
+use super::serve::Locations;
+use super::{Registry, lock};
+use crate::{Manifest, Version};
+
+/// The size that the specification asks registries to take.
+const MAX_MANIFEST: usize = 4 << 20;
+
+/// What a path addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    Base,
+    Token,
+    Blob(String, String),
+    Uploads(String),
+    Upload(String, String),
+    Manifest(String, String),
+    Tags(String),
+    Unknown,
+}
+
+impl Route {
+    pub(crate) fn of(path: &str) -> Self {
+        let Some(rest) = path.strip_prefix("/v2/") else {
+            return if path == "/token" { Self::Token } else { Self::Unknown };
+        };
+        if rest.is_empty() {
+            return Self::Base;
+        }
+        // A repository may have a component named like these: the last one in the path is the separator.
+        let split = |middle: &str| rest.rsplit_once(middle).map(|(name, last)| (name.to_owned(), last.to_owned()));
+        match (split("/blobs/uploads/"), split("/blobs/"), split("/manifests/"), rest.strip_suffix("/tags/list")) {
+            (Some((name, id)), ..) if id.is_empty() => Self::Uploads(name),
+            (Some((name, id)), ..) => Self::Upload(name, id),
+            (_, Some((name, digest)), ..) => Self::Blob(name, digest),
+            (_, _, Some((name, version)), _) => Self::Manifest(name, version),
+            (.., Some(name)) => Self::Tags(name.into()),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The repository that a login is for.
+    pub(crate) fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Manifest(name, _)
+            | Self::Tags(name) => Some(name),
+            Self::Base | Self::Token | Self::Unknown => None,
+        }
+    }
+}
+
+/// The upload sessions: by id, the repository and a state that only the Location tells.
+pub(crate) type Sessions = HashMap<String, (String, String)>;
+
+/// One request to the API.
+pub(crate) struct Exchange<'a> {
+    pub(crate) registry: &'a Mutex<Registry>,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) locations: Locations,
+    pub(crate) declare_digests: bool,
+    pub(crate) may_mount: bool,
+    pub(crate) host: &'a str,
+    pub(crate) head: &'a Head,
+    pub(crate) body: Bytes,
+}
+
+impl Exchange<'_> {
+    pub(crate) fn answer(mut self, route: &Route) -> Reply {
+        match (self.head.method.as_str(), route) {
+            ("GET", Route::Base) => Reply::new(200).body("{}"),
+            ("GET" | "HEAD", Route::Blob(name, digest)) => self.get_blob(name, digest),
+            ("POST", Route::Uploads(name)) => self.start(name),
+            ("PUT", Route::Upload(name, id)) => self.upload(name, id),
+            ("DELETE", Route::Upload(_, id)) => {
+                self.sessions.remove(id);
+                Reply::new(204)
+            }
+            ("GET" | "HEAD", Route::Manifest(name, version)) => self.get_manifest(name, version),
+            ("PUT", Route::Manifest(name, version)) => self.put_manifest(name, version),
+            ("GET", Route::Tags(name)) => match lock(self.registry).existing(name) {
+                Some(found) => {
+                    let tags: Vec<_> = found.tags.keys().collect();
+                    Reply::new(200).body(json!({"name": name, "tags": tags}).to_string())
+                }
+                None => refuse(404, "NAME_UNKNOWN", "repository name not known to registry"),
+            },
+            (_, Route::Unknown | Route::Token) => refuse(404, "UNSUPPORTED", "no such path"),
+            _ => refuse(405, "UNSUPPORTED", "the operation is unsupported"),
+        }
+    }
+
+    fn get_blob(&self, name: &str, digest: &str) -> Reply {
+        let Ok(digest) = digest.parse::<Digest>() else { return refuse(400, "DIGEST_INVALID", "not a digest") };
+        let blob = lock(self.registry).existing(name).and_then(|found| found.blobs.get(&digest)).cloned();
+        let Some(blob) = blob else { return refuse(404, "BLOB_UNKNOWN", "blob unknown to registry") };
+        let reply = self.declare(Reply::new(200), digest).with("content-type", "application/octet-stream");
+        let Some(range) = self.head.header("range") else { return reply.body(blob) };
+        match range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).map(str::parse::<usize>) {
+            Some(Ok(from)) if from < blob.len() => {
+                let range = format!("bytes {from}-{}/{}", blob.len() - 1, blob.len());
+                Reply { status: 206, ..reply.with("content-range", range).body(blob.slice(from..)) }
+            }
+            _ => refuse(416, "RANGE_INVALID", "invalid content range"),
+        }
+    }
+
+    fn start(&mut self, name: &str) -> Reply {
+        if let (Some(digest), Some(source)) = (self.head.query("mount"), self.head.query("from"))
+            && self.may_mount
+            && let Ok(digest) = digest.parse::<Digest>()
+            && lock(self.registry).mount(&digest, &source, name)
+        {
+            let reply = Reply::new(201).with("location", self.location(&format!("/v2/{name}/blobs/{digest}")));
+            return self.declare(reply, digest);
+        }
+        let random = || format!("{:016x}", RandomState::new().build_hasher().finish());
+        let (id, state) = (random(), format!("{}+/=", random()));
+        let location = self.location(&format!("/v2/{name}/blobs/uploads/{id}?_state={}%2B%2F%3D", &state[..16]));
+        self.sessions.insert(id, (name.into(), state));
+        Reply::new(202).with("location", location).with("range", "0-0")
+    }
+
+    fn upload(&mut self, name: &str, id: &str) -> Reply {
+        // A session serves once, whatever comes of it.
+        let session = self.sessions.remove(id);
+        let known = session.is_some_and(|(repository, state)| {
+            repository == name && self.head.query("_state").as_deref() == Some(&state)
+        });
+        if !known {
+            return refuse(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
+        }
+        if self.head.header("content-type") != Some("application/octet-stream") {
+            return refuse(415, "BLOB_UPLOAD_INVALID", "the content type of a blob is application/octet-stream");
+        }
+        let digest = Digest::of(&self.body);
+        if self.head.query("digest") != Some(digest.to_string()) {
+            return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
+        }
+        lock(self.registry).repository(name).blobs.insert(digest, self.body.clone());
+        let reply = Reply::new(201).with("location", self.location(&format!("/v2/{name}/blobs/{digest}")));
+        self.declare(reply, digest)
+    }
+
+    fn get_manifest(&self, name: &str, version: &str) -> Reply {
+        let Some(version) = version_of(version) else { return refuse(400, "TAG_INVALID", "not a tag or digest") };
+        let registry = lock(self.registry);
+        let found = registry.existing(name).and_then(|found| found.manifest(&version));
+        let accepted = |manifest: &Manifest| {
+            let accept = self.head.header("accept").unwrap_or_default();
+            accept.split(',').any(|accepted| accepted.trim() == manifest.media_type)
+        };
+        match found.filter(|(_, manifest)| accepted(manifest)) {
+            Some((digest, manifest)) => {
+                let reply = self.declare(Reply::new(200), digest);
+                reply.with("content-type", &manifest.media_type).body(manifest.bytes.clone())
+            }
+            None => refuse(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+        }
+    }
+
+    fn put_manifest(&self, name: &str, version: &str) -> Reply {
+        let Some(version) = version_of(version) else { return refuse(400, "TAG_INVALID", "not a tag or digest") };
+        if self.body.len() > MAX_MANIFEST {
+            return refuse(413, "SIZE_INVALID", "the manifest is longer than 4 MiB");
+        }
+        let media_type = self.head.header("content-type").unwrap_or_default();
+        let inside = serde_json::from_slice::<serde_json::Value>(&self.body).ok();
+        let inside = inside.as_ref().and_then(|json| json.get("mediaType")).and_then(|value| value.as_str());
+        if inside != Some(media_type) {
+            return refuse(400, "MANIFEST_INVALID", "the content type is not the mediaType inside");
+        }
+        let manifest = Manifest::new(media_type, self.body.clone());
+        let digest = manifest.digest;
+        if matches!(version, Version::Digest(expected) if expected != digest) {
+            return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
+        }
+        match lock(self.registry).repository(name).put_manifest(&version, manifest) {
+            Ok(()) => {
+                let reply = Reply::new(201).with("location", self.location(&format!("/v2/{name}/manifests/{digest}")));
+                self.declare(reply, digest)
+            }
+            Err(reason) => refuse(400, "MANIFEST_BLOB_UNKNOWN", &reason),
+        }
+    }
+
+    fn declare(&self, reply: Reply, digest: Digest) -> Reply {
+        if self.declare_digests { reply.with("docker-content-digest", digest) } else { reply }
+    }
+
+    fn location(&self, path: &str) -> String {
+        match self.locations {
+            Locations::Relative => path.into(),
+            Locations::Absolute => format!("http://{}{path}", self.host),
+        }
+    }
+}
+
+fn version_of(text: &str) -> Option<Version> {
+    if text.contains(':') {
+        return text.parse().ok().map(Version::Digest);
+    }
+    Some(Version::Tag(text.into()))
+}
+
+fn refuse(status: u16, code: &str, message: &str) -> Reply {
+    let words = json!({"errors": [{"code": code, "message": message}]});
+    Reply::new(status).with("content-type", "application/json").body(words.to_string())
+}

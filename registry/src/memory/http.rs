@@ -1,0 +1,134 @@
+//! As much of HTTP/1.1 as a test registry needs, so that its manners are in our hands to the byte.
+
+use std::io;
+
+use bytes::Bytes;
+use reqwest::Url;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The longest request head, and the longest body.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_BODY: u64 = 4 << 30;
+
+/// A request without its body.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) method: String,
+    /// Path and query, on a host that means nothing.
+    pub(crate) url: Url,
+    headers: Vec<(String, String)>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+}
+
+impl Head {
+    /// Reads the next head of a connection; `None` at its end.
+    pub(crate) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Self>> {
+        let mut lines = Vec::new();
+        let mut size = 0;
+        loop {
+            let mut line = String::new();
+            let n = (&mut *stream).take(MAX_HEAD as u64).read_line(&mut line).await?;
+            size += n;
+            match line.trim_end() {
+                _ if n == 0 && lines.is_empty() => return Ok(None),
+                _ if n == 0 || size > MAX_HEAD => return Err(invalid("the head is cut or too long")),
+                "" if lines.is_empty() => {}
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        let mut words = lines[0].split(' ');
+        let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
+            return Err(invalid("not a request of HTTP/1.1"));
+        };
+        let url = Url::parse(&format!("http://registry{target}")).map_err(|_| invalid("the target is no path"))?;
+        let header = |line: &String| {
+            let (name, value) = line.split_once(':').ok_or_else(|| invalid("a header without a colon"))?;
+            Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+        };
+        let headers = lines[1..].iter().map(header).collect::<io::Result<_>>()?;
+        Ok(Some(Self { method: method.into(), url, headers }))
+    }
+
+    /// A header's value, by its lower-case name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of the query, decoded.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// Reads the body, at most `limit` bytes of it: `None` where there were more.
+    pub(crate) async fn body(
+        &self,
+        stream: &mut (impl AsyncBufRead + Unpin),
+        limit: Option<u64>,
+    ) -> io::Result<Option<Bytes>> {
+        if self.header("transfer-encoding").is_some() {
+            // Real registries want a length for most uploads, and some for all.
+            return Err(invalid("a body without a length"));
+        }
+        let length = self.header("content-length").unwrap_or("0");
+        let length: u64 = length.parse().map_err(|_| invalid("the length is no number"))?;
+        if length > MAX_BODY {
+            return Err(invalid("the body is too long"));
+        }
+        let wanted = limit.map_or(length, |limit| limit.min(length));
+        let mut body = Vec::new();
+        (&mut *stream).take(wanted).read_to_end(&mut body).await?;
+        if (body.len() as u64) < wanted {
+            return Err(invalid("the body is cut"));
+        }
+        Ok((wanted == length).then(|| body.into()))
+    }
+}
+
+impl Reply {
+    pub(crate) fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.into(), value.to_string()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Writes the answer; of its body at most `limit` bytes, whatever the announced length.
+    pub(crate) async fn write(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        head_only: bool,
+        limit: Option<usize>,
+    ) -> io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} -\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if self.status != 204 {
+            head += &format!("content-length: {}\r\n", self.body.len());
+        }
+        stream.write_all((head + "\r\n").as_bytes()).await?;
+        if !head_only {
+            stream.write_all(&self.body[..limit.unwrap_or(usize::MAX).min(self.body.len())]).await?;
+        }
+        stream.flush().await
+    }
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}

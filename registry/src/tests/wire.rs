@@ -1,0 +1,243 @@
+//! The client against a registry that misbehaves.
+
+use std::time::{Duration, Instant};
+
+use super::{client, image, quick, repository};
+use crate::memory::{Effect, Fault, Locations, Memory, Served, Serving};
+use crate::{
+    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, RegistryStore, Store as _,
+    Version, Written, media, pull_manifest,
+};
+
+fn answer(status: u16, headers: &[(&str, &str)]) -> Effect {
+    let headers = headers.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    Effect::Answer { status, headers, body: r#"{"errors":[{"code":"WORDS","message":"the registry's own"}]}"#.into() }
+}
+
+async fn fixture() -> (Memory, Served, RegistryStore) {
+    let memory = Memory::new().repository("app");
+    let served = memory.serve().await.unwrap();
+    let store = repository(&client(quick()), &served, "app");
+    (memory, served, store)
+}
+
+fn count(served: &Served, method: &str, part: &str) -> usize {
+    served.seen().iter().filter(|seen| seen.method == method && seen.path.contains(part)).count()
+}
+
+#[tokio::test]
+async fn transient_answers_are_tried_again_and_others_are_not() {
+    for (status, tries) in [(408, 3), (429, 3), (500, 3), (502, 3), (503, 3), (504, 3), (400, 1), (403, 1), (501, 1)] {
+        let (_memory, served, store) = fixture().await;
+        served.inject(Fault { method: "", path: "/blobs/", times: 2, effect: answer(status, &[]) });
+        let result = store.has_blob(&Digest::of("x")).await;
+        assert_eq!(count(&served, "HEAD", "/blobs/"), tries, "{status}");
+        assert_eq!(result.is_ok(), tries > 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed() {
+    let (_memory, served, store) = fixture().await;
+    served.inject(Fault { method: "POST", path: "", times: 1, effect: answer(429, &[("Retry-After", "1")]) });
+    let started = Instant::now();
+    store.write_blob(&BytesBlob::new("x"), None).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn the_registrys_own_words_end_a_hopeless_push() {
+    let (_memory, served, store) = fixture().await;
+    let limits = [("RateLimit-Limit", "100;w=21600"), ("RateLimit-Remaining", "0")];
+    served.inject(Fault { method: "PUT", path: "", times: 99, effect: answer(429, &limits) });
+    let error = store.write_blob(&BytesBlob::new("x"), None).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { status: 429, code: Some(code), .. } if code == "WORDS"), "{error:?}");
+    assert!(error.to_string().ends_with("WORDS: the registry's own (limit 100;w=21600, remaining 0)"), "{error}");
+    assert!(!error.to_string().contains("_state"), "an upload session is a secret: {error}");
+    assert_eq!(count(&served, "PUT", ""), 5);
+}
+
+#[tokio::test]
+async fn mounts_are_tried_and_any_refusal_ends_in_an_upload() {
+    let cases = [
+        (None, Written::Mounted),
+        (Some(Effect::NoMount), Written::Uploaded),
+        (Some(answer(405, &[])), Written::Uploaded),
+        (Some(answer(500, &[])), Written::Uploaded),
+        (Some(answer(202, &[])), Written::Uploaded),
+    ];
+    for (fault, expected) in cases {
+        let (memory, served, store) = fixture().await;
+        let blob = BytesBlob::new("layer");
+        memory.repository("base").write_blob(&blob, None).await.unwrap();
+        if let Some(effect) = fault.clone() {
+            served.inject(Fault { method: "POST", path: "", times: 1, effect });
+        }
+        assert_eq!(store.write_blob(&blob, Some("base")).await.unwrap(), expected, "{fault:?}");
+        assert_eq!(memory.blobs(), [blob.digest()]);
+        assert_eq!(store.write_blob(&BytesBlob::new("no base has it"), Some("base")).await.unwrap(), Written::Uploaded);
+    }
+}
+
+#[tokio::test]
+async fn uploads_survive_cut_connections_and_lost_answers() {
+    let content = vec![7; 3 << 20];
+    for effect in [Effect::CutRequest(1 << 20), Effect::LoseAnswer, Effect::Silence] {
+        for locations in [Locations::Relative, Locations::Absolute] {
+            let memory = Memory::new().repository("app");
+            let served = memory.serve_with(Serving { locations, ..Serving::default() }).await.unwrap();
+            let store = repository(&client(quick()), &served, "app");
+            served.inject(Fault { method: "PUT", path: "", times: 1, effect: effect.clone() });
+            let blob = BytesBlob::new(content.clone());
+            store.write_blob(&blob, None).await.unwrap();
+            let sent_again = if matches!(effect, Effect::LoseAnswer) { 1 } else { 2 };
+            assert_eq!(count(&served, "PUT", ""), sent_again, "{effect:?}");
+            assert_eq!(memory.blobs(), [blob.digest()]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn downloads_resume_where_they_were_cut() {
+    let (memory, served, store) = fixture().await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 249) as u8).collect();
+    let blob = BytesBlob::new(content.clone());
+    memory.write_blob(&blob, None).await.unwrap();
+    for _ in 0..8 {
+        served.inject(Fault { method: "GET", path: "/blobs/", times: 1, effect: Effect::CutAnswer(300_000) });
+    }
+    let read = crate::read_small(&store, &blob.digest(), Some(blob.size()), 1 << 30).await.unwrap();
+    assert!(read == content);
+    assert_eq!(count(&served, "GET", "/blobs/"), 9);
+}
+
+#[tokio::test]
+async fn a_registry_that_vanishes_in_mid_push_is_named_within_seconds() {
+    let (_memory, served, store) = fixture().await;
+    let host = served.host();
+    store.check_push().await.unwrap();
+    drop(served);
+    let started = Instant::now();
+    let error = store.write_blob(&BytesBlob::new("x"), None).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(&host) && error.to_string().contains("refused"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn silence_is_an_error() {
+    let (_memory, served, store) = fixture().await;
+    served.inject(Fault { method: "HEAD", path: "", times: 99, effect: Effect::Silence });
+    let error = store.has_blob(&Digest::of("x")).await.unwrap_err();
+    assert!(error.to_string().ends_with("nothing came for 0.5 s"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_content_from_a_registry_is_detected() {
+    let (memory, _served, store) = fixture().await;
+    let (config, layer) = (BytesBlob::new("{}"), BytesBlob::new("layer"));
+    memory.write_blob(&config, None).await.unwrap();
+    memory.write_blob(&layer, None).await.unwrap();
+    let manifest = image(&config, &[&layer]);
+    let tag = Version::Tag("1".into());
+    memory.write_manifest(&tag, &manifest).await.unwrap();
+    for rot in ["LAYER", "laye", "layers"] {
+        memory.corrupt_blob(&layer.digest(), rot);
+        let error = crate::read_small(&store, &layer.digest(), Some(5), 100).await.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    }
+    memory.corrupt_manifest(&manifest.digest, image(&layer, &[&config]));
+    for version in [tag, Version::Digest(manifest.digest)] {
+        let error = store.read_manifest(&version).await.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn registries_that_declare_no_digest_or_refuse_head_are_served_by_get() {
+    let memory = Memory::new().repository("app");
+    let served = memory.serve_with(Serving { declare_digests: false, ..Serving::default() }).await.unwrap();
+    let store = repository(&client(quick()), &served, "app");
+    let config = BytesBlob::new("{}");
+    store.write_blob(&config, None).await.unwrap();
+    let (tag, manifest) = (Version::Tag("1".into()), image(&config, &[]));
+    store.write_manifest(&tag, &manifest).await.unwrap();
+    assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(manifest.digest));
+    served.inject(Fault { method: "HEAD", path: "", times: 2, effect: answer(405, &[]) });
+    assert!(store.has_blob(&config.digest()).await.unwrap());
+    assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(manifest.digest));
+    memory.corrupt_manifest(&manifest.digest, Manifest::new(media::OCI_MANIFEST, "{}"));
+    assert!(store.read_manifest(&Version::Digest(manifest.digest)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_immutable_tag_that_names_the_manifest_already_is_no_failure() {
+    let (_memory, served, store) = fixture().await;
+    let config = BytesBlob::new("{}");
+    store.write_blob(&config, None).await.unwrap();
+    let (tag, manifest) = (Version::Tag("1".into()), image(&config, &[]));
+    store.write_manifest(&tag, &manifest).await.unwrap();
+    served.inject(Fault { method: "PUT", path: "", times: 2, effect: answer(409, &[]) });
+    store.write_manifest(&tag, &manifest).await.unwrap();
+    let other = image(&config, &[&config]);
+    assert!(matches!(store.write_manifest(&tag, &other).await, Err(Error::Refused { status: 409, .. })));
+}
+
+#[tokio::test]
+async fn redirects_into_a_loop_or_without_end_are_refused() {
+    let (_memory, served, store) = fixture().await;
+    served.inject(Fault { method: "GET", path: "", times: 99, effect: answer(307, &[("Location", "?again")]) });
+    let error = crate::read_small(&store, &Digest::of("x"), None, 100).await.unwrap_err();
+    assert!(error.to_string().contains("redirects more than 5 times"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pull_falls_back_from_mirrors_and_keeps_the_registrys_error() {
+    let (memory, served, _store) = fixture().await;
+    let config = BytesBlob::new("{}");
+    memory.write_blob(&config, None).await.unwrap();
+    memory.write_manifest(&Version::Tag("1".into()), &image(&config, &[])).await.unwrap();
+    let empty = Memory::new().serve().await.unwrap();
+    let maps = vec![(served.host(), "127.0.0.1:1/gone".into()), (served.host(), format!("{}/proxy", empty.host()))];
+    let client = client(ClientOptions { maps, ..quick() });
+    let reference = |tag: &str| format!("{}/app:{tag}", served.host()).parse().unwrap();
+    let pulled = pull_manifest(&client, &reference("1"), &Platform::host()).await.unwrap();
+    assert_eq!((pulled.store.registry(), pulled.resolved.config.as_ref()), (served.host().as_str(), &b"{}"[..]));
+    assert_eq!(count(&empty, "GET", "/v2/proxy/app/manifests/1"), 1);
+    let error = pull_manifest(&client, &reference("2"), &Platform::host()).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("manifest 2 not found in {}/app", served.host()));
+}
+
+#[tokio::test]
+async fn schema_1_is_refused_in_plain_words() {
+    let (_memory, served, _store) = fixture().await;
+    let effect = Effect::Answer {
+        status: 200,
+        headers: vec![("Content-Type".into(), "application/vnd.docker.distribution.manifest.v1+prettyjws".into())],
+        body: r#"{"schemaVersion":1,"fsLayers":[]}"#.into(),
+    };
+    served.inject(Fault { method: "GET", path: "/manifests/", times: 1, effect });
+    let reference = format!("{}/app", served.host()).parse().unwrap();
+    let error = pull_manifest(&client(quick()), &reference, &Platform::host()).await.unwrap_err();
+    assert!(error.to_string().contains("schema 1, obsolete since 2017"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_permanent_and_a_refused_connection_is_not() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let plain = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+    };
+    let (failed, _stream) = tokio::join!(http.get(&url).send(), plain);
+    let failure = Failure::Transport(failed.unwrap_err());
+    assert!(failure.is_permanent(), "{failure}");
+    drop(listener);
+    let failure = Failure::Transport(http.get(&url).send().await.unwrap_err());
+    assert!(!failure.is_permanent(), "{failure}");
+}
