@@ -18,13 +18,21 @@
 //! Deliberately absent: files, registries, the environment. `# syntax=` names a front-end image; it is accepted and has
 //! no effect, because the language is compiled in.
 
+mod arguments;
+mod command;
+mod copy;
 mod diagnostic;
+mod directive;
 mod expand;
+mod flags;
+mod heredoc;
 mod instruction;
+mod lines;
 mod parse;
 mod pattern;
 mod source;
 mod suggest;
+mod text;
 mod values;
 
 pub use diagnostic::{Diagnostic, Level};

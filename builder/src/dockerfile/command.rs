@@ -1,0 +1,235 @@
+//! Commands: RUN, CMD, ENTRYPOINT, SHELL and HEALTHCHECK.
+
+use super::arguments::{Statement, needed};
+use super::flags::{Known, flags, later, value};
+use super::heredoc::Document;
+use super::text::Text;
+use super::{CommandLine, Diagnostic, Healthcheck, Run, Word, parse_duration};
+
+const RUN_FLAGS: [Known; 4] = [later("mount"), later("network"), later("security"), later("device")];
+
+const HEALTHCHECK_FLAGS: [Known; 5] =
+    [value("interval"), value("timeout"), value("start-period"), value("start-interval"), value("retries")];
+
+/// The shortest time of a health check that Docker accepts.
+const SHORTEST: i64 = 1_000_000;
+
+/// A command in JSON form or as text.
+pub(super) fn command_line(text: Text<'_>) -> Result<CommandLine, Diagnostic> {
+    Ok(match text.json()? {
+        Some(arguments) => CommandLine::Exec(arguments),
+        None => CommandLine::Shell(text.as_str().to_owned()),
+    })
+}
+
+/// `RUN [FLAG…] COMMAND`
+pub(super) fn run(statement: &Statement<'_>, documents: &[Document]) -> Result<Run, Diagnostic> {
+    let (_, rest) = flags("RUN", statement.arguments, &RUN_FLAGS)?;
+    let command = needed(statement, rest)?;
+    let command = match documents {
+        [] => command_line(command)?,
+        // The body alone is the command, so that it works in shells which know no here-documents.
+        [document] if document.range == command.range() => {
+            if document.is_script() {
+                return Err(Diagnostic::not_carried_out(
+                    "RUN with a script that names its interpreter",
+                    command.span(),
+                )
+                .help("name the interpreter in the command, as in RUN python3 <<EOF"));
+            }
+            CommandLine::Shell(document.content())
+        }
+        documents => {
+            let mut text = command.as_str().to_owned();
+            for document in documents {
+                text.push('\n');
+                text.push_str(&document.as_written());
+            }
+            CommandLine::Shell(text)
+        }
+    };
+    Ok(Run { command })
+}
+
+/// `SHELL ["PROGRAM", "ARGUMENT", …]`
+pub(super) fn shell(arguments: Text<'_>) -> Result<Vec<String>, Diagnostic> {
+    match arguments.json()? {
+        Some(arguments) if !arguments.is_empty() => Ok(arguments),
+        _ => Err(Diagnostic::new("SHELL needs a JSON array that is not empty")
+            .at(arguments.span())
+            .help(r#"write SHELL ["/bin/sh", "-c"]"#)),
+    }
+}
+
+/// `HEALTHCHECK [FLAG…] CMD COMMAND` or `HEALTHCHECK NONE`
+pub(super) fn healthcheck(statement: &Statement<'_>) -> Result<Healthcheck, Diagnostic> {
+    let (mut flags, rest) = flags("HEALTHCHECK", statement.arguments, &HEALTHCHECK_FLAGS)?;
+    let (form, command) = needed(statement, rest)?.split_first();
+    if form.as_str().eq_ignore_ascii_case("none") {
+        if !command.is_empty() || form.range().start != statement.arguments.range().start {
+            let error = Diagnostic::new("HEALTHCHECK NONE takes neither flags nor arguments");
+            return Err(error.at(statement.arguments.span()));
+        }
+        return Ok(Healthcheck::None);
+    }
+    if !form.as_str().eq_ignore_ascii_case("cmd") {
+        let error = Diagnostic::new(format!("HEALTHCHECK has no form '{}'", form.as_str())).at(form.span());
+        return Err(error.help("write HEALTHCHECK CMD COMMAND or HEALTHCHECK NONE"));
+    }
+    let missing = || Diagnostic::new("HEALTHCHECK CMD needs a command").at(statement.span());
+    let command = if command.is_empty() { return Err(missing()) } else { command_line(command)? };
+    if command == CommandLine::Exec(Vec::new()) {
+        return Err(missing());
+    }
+    let mut time = |name: &str| flags.take(name).map_or(Ok(None), |word| duration(name, &word));
+    Ok(Healthcheck::Check {
+        command,
+        interval: time("interval")?,
+        timeout: time("timeout")?,
+        start_period: time("start-period")?,
+        start_interval: time("start-interval")?,
+        retries: flags.take("retries").map_or(Ok(None), |word| retries(&word))?,
+    })
+}
+
+fn duration(name: &str, word: &Word) -> Result<Option<i64>, Diagnostic> {
+    match parse_duration(&word.raw).map_err(|error| error.at(word.span))? {
+        0 => Ok(None),
+        duration @ SHORTEST.. => Ok(Some(duration)),
+        _ => Err(Diagnostic::new(format!("HEALTHCHECK --{name} cannot be shorter than 1ms")).at(word.span)),
+    }
+}
+
+fn retries(word: &Word) -> Result<Option<u32>, Diagnostic> {
+    match word.raw.parse::<u32>() {
+        Ok(0) => Ok(None),
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(Diagnostic::new("HEALTHCHECK --retries needs a number that is not negative").at(word.span)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::InstructionKind;
+    use crate::dockerfile::parse::only;
+
+    fn text(text: &str) -> CommandLine {
+        CommandLine::Shell(text.to_owned())
+    }
+
+    fn exec(arguments: &[&str]) -> CommandLine {
+        CommandLine::Exec(arguments.iter().map(|argument| (*argument).to_owned()).collect())
+    }
+
+    #[test]
+    fn commands_have_two_forms() {
+        let cases = [
+            ("echo $x  \"a\" ; b  ", text("echo $x  \"a\" ; b")),
+            ("a && \\\n    b \\\n# c\n    && d", text("a &&     b     && d")),
+            ("[\"a\", \"$x\"]", exec(&["a", "$x"])),
+            ("[]", exec(&[])),
+            ("['a']", text("['a']")),
+            ("[ -f a ] || b", text("[ -f a ] || b")),
+            ("-- --version", text("--version")),
+        ];
+        for (line, command) in cases {
+            let run = InstructionKind::Run(Run { command: command.clone() });
+            assert_eq!(only(&format!("RUN {line}")), Ok(run), "{line}");
+            assert_eq!(only(&format!("cmd {line}")), Ok(InstructionKind::Cmd(command.clone())), "{line}");
+            assert_eq!(only(&format!("Entrypoint {line}")), Ok(InstructionKind::Entrypoint(command)), "{line}");
+        }
+    }
+
+    #[test]
+    fn here_documents_are_the_command_or_follow_it() {
+        let cases = [
+            ("RUN <<EOF\necho $x\n  b\nEOF", "echo $x\n  b\n"),
+            ("RUN <<-EOF\n\ta\n\t\tb\n\tEOF", "a\nb\n"),
+            ("RUN cat <<EOF > f\nx\nEOF", "cat <<EOF > f\nx\nEOF"),
+            ("RUN cat <<-'A' 3<<B\n\tx\nA\ny\nB", "cat <<-'A' 3<<B\n\tx\nA\ny\nB"),
+            ("RUN <<EOF sh \\\n -x\na\nEOF", "<<EOF sh  -x\na\nEOF"),
+            ("RUN a <<<EOF", "a <<<EOF"),
+        ];
+        for (line, command) in cases {
+            let run = InstructionKind::Run(Run { command: text(command) });
+            assert_eq!(only(line), Ok(run), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_commands_are_refused() {
+        let script = "RUN with a script that names its interpreter is not carried out yet";
+        let cases = [
+            ("RUN", "RUN needs an argument"),
+            ("CMD", "CMD needs an argument"),
+            ("ENTRYPOINT [1]", "a JSON array must hold strings only"),
+            ("CMD --x", "CMD has no flag --x"),
+            ("RUN --mount=type=cache,target=/c a", "RUN --mount is not carried out yet"),
+            ("RUN --network=none a", "RUN --network is not carried out yet"),
+            ("RUN --security=insecure a", "RUN --security is not carried out yet"),
+            ("RUN --device=a a", "RUN --device is not carried out yet"),
+            ("RUN --mout=a a", "RUN has no flag --mout"),
+            ("RUN <<EOF\n#!/usr/bin/python3\nEOF", script),
+            ("RUN <<EOF\na", "the here-document has no end: no line is 'EOF'"),
+            ("SHELL /bin/sh", "SHELL needs a JSON array that is not empty"),
+            ("SHELL []", "SHELL needs a JSON array that is not empty"),
+        ];
+        for (line, message) in cases {
+            assert_eq!(only(line), Err(message.to_owned()), "{line}");
+        }
+        let shell = vec!["a".to_owned(), "-c".to_owned()];
+        assert_eq!(only("SHELL [\"a\",\"-c\"]"), Ok(InstructionKind::Shell(shell)));
+    }
+
+    #[test]
+    fn health_checks_have_options() {
+        let bare = |command| Healthcheck::Check {
+            command,
+            interval: None,
+            timeout: None,
+            start_period: None,
+            start_interval: None,
+            retries: None,
+        };
+        let all = Healthcheck::Check {
+            command: exec(&["a", "b"]),
+            interval: Some(90_000_000_000),
+            timeout: Some(1_000_000),
+            start_period: Some(3_000_000_000),
+            start_interval: Some(4_000_000_000),
+            retries: Some(5),
+        };
+        let options = "--interval=1m30s --timeout=1ms --start-period=3s \\\n --start-interval=4s --retries=5";
+        let cases = [
+            ("NONE", Healthcheck::None),
+            ("none", Healthcheck::None),
+            ("CMD a  $b", bare(text("a  $b"))),
+            ("--interval=0s --retries=0 cmd a", bare(text("a"))),
+            (&format!("{options} CMD [\"a\", \"b\"]"), all),
+        ];
+        for (line, check) in cases {
+            assert_eq!(only(&format!("HEALTHCHECK {line}")), Ok(InstructionKind::Healthcheck(check)), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_health_checks_are_refused() {
+        let cases = [
+            ("", "HEALTHCHECK needs an argument"),
+            ("CMD", "HEALTHCHECK CMD needs a command"),
+            ("CMD []", "HEALTHCHECK CMD needs a command"),
+            ("RUN a", "HEALTHCHECK has no form 'RUN'"),
+            ("NONE a", "HEALTHCHECK NONE takes neither flags nor arguments"),
+            ("--retries=1 NONE", "HEALTHCHECK NONE takes neither flags nor arguments"),
+            ("--retries=-1 CMD a", "HEALTHCHECK --retries needs a number that is not negative"),
+            ("--interval=5 CMD a", "'5' is not a duration"),
+            ("--interval=999us CMD a", "HEALTHCHECK --interval cannot be shorter than 1ms"),
+            ("--timeout=-1s CMD a", "HEALTHCHECK --timeout cannot be shorter than 1ms"),
+            ("--intervall=5s CMD a", "HEALTHCHECK has no flag --intervall"),
+        ];
+        for (line, message) in cases {
+            assert_eq!(only(&format!("HEALTHCHECK {line}")), Err(message.to_owned()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! COPY and ADD.
+
+use super::arguments::{Statement, words_or_json};
+use super::flags::{Flags, Known, flags, later, value};
+use super::heredoc::Document;
+use super::text::Text;
+use super::{Add, Copy, Diagnostic, Heredoc, Word};
+
+const COPY_FLAGS: [Known; 6] =
+    [value("from"), value("chown"), value("chmod"), later("link"), later("parents"), later("exclude")];
+
+const ADD_FLAGS: [Known; 7] = [
+    value("chown"),
+    value("chmod"),
+    later("link"),
+    later("exclude"),
+    later("checksum"),
+    later("keep-git-dir"),
+    later("unpack"),
+];
+
+/// `COPY [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
+pub(super) fn copy(statement: &Statement<'_>, documents: &[Document]) -> Result<Copy, Diagnostic> {
+    let (mut flags, Files { sources, heredocs, destination }) = files("COPY", statement, &COPY_FLAGS, documents)?;
+    let from = flags.take("from");
+    if let Some(from) = &from {
+        check_from(from)?;
+    }
+    Ok(Copy { from, chown: flags.take("chown"), chmod: flags.take("chmod"), sources, heredocs, destination })
+}
+
+/// `ADD [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
+pub(super) fn add(statement: &Statement<'_>, documents: &[Document]) -> Result<Add, Diagnostic> {
+    let (mut flags, Files { sources, heredocs, destination }) = files("ADD", statement, &ADD_FLAGS, documents)?;
+    Ok(Add { chown: flags.take("chown"), chmod: flags.take("chmod"), sources, heredocs, destination })
+}
+
+fn check_from(from: &Word) -> Result<(), Diagnostic> {
+    if from.raw.is_empty() {
+        return Err(Diagnostic::new("COPY --from is empty").at(from.span).help("name a stage or an image"));
+    }
+    if from.raw.contains('$') {
+        return Err(Diagnostic::new("variables are not expanded in COPY --from")
+            .at(from.span)
+            .help("define a stage with FROM, using an ARG that stands before the first FROM, and name that stage"));
+    }
+    Ok(())
+}
+
+struct Files {
+    sources: Vec<Word>,
+    heredocs: Vec<Heredoc>,
+    destination: Word,
+}
+
+fn files(
+    name: &str,
+    statement: &Statement<'_>,
+    known: &[Known],
+    documents: &[Document],
+) -> Result<(Flags, Files), Diagnostic> {
+    let (flags, rest) = flags(name, statement.arguments, known)?;
+    // Only plain words can introduce a here-document, and each introducer must be one word of the instruction.
+    let words: Vec<Text<'_>> = if documents.is_empty() { Vec::new() } else { rest.words() };
+    let document_at = |index: usize| {
+        let range = words.get(index)?.range();
+        documents.iter().find(|document| document.range == range)
+    };
+    if (0..words.len()).filter_map(document_at).count() < documents.len() {
+        let error = Diagnostic::new(format!("the name of a here-document of {name} must not hold spaces"));
+        return Err(error.at(rest.span()));
+    }
+    let arguments = words_or_json(rest)?;
+    let Some((destination, sources)) = arguments.split_last().filter(|(_, sources)| !sources.is_empty()) else {
+        return Err(Diagnostic::new(format!("{name} needs a source and a destination"))
+            .at(statement.span())
+            .help(format!("write {name} SOURCE DESTINATION")));
+    };
+    if document_at(sources.len()).is_some() {
+        return Err(Diagnostic::new("a here-document cannot be the destination").at(destination.span));
+    }
+    let files = Files {
+        sources: (0..sources.len()).filter(|&at| document_at(at).is_none()).map(|at| sources[at].clone()).collect(),
+        heredocs: (0..sources.len()).filter_map(document_at).map(Document::file).collect(),
+        destination: destination.clone(),
+    };
+    Ok((flags, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::InstructionKind;
+    use crate::dockerfile::parse::only;
+
+    fn raws(words: &[Word]) -> Vec<&str> {
+        words.iter().map(|word| word.raw.as_str()).collect()
+    }
+
+    fn parsed(line: &str) -> Copy {
+        match only(line).unwrap() {
+            InstructionKind::Copy(copy) => copy,
+            InstructionKind::Add(Add { chown, chmod, sources, heredocs, destination }) => {
+                Copy { from: None, chown, chmod, sources, heredocs, destination }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sources_come_before_the_destination() {
+        let cases: [(&str, &[&str], &str); 5] = [
+            ("COPY a b", &["a"], "b"),
+            ("ADD a* https://x/y \\\n  $d/", &["a*", "https://x/y"], "$d/"),
+            (r#"COPY ["a b", "c", "/d e/"]"#, &["a b", "c"], "/d e/"),
+            ("ADD [ a b", &["[", "a"], "b"),
+            ("COPY 'a b' c", &["'a", "b'"], "c"),
+        ];
+        for (line, sources, destination) in cases {
+            let copy = parsed(line);
+            assert_eq!((raws(&copy.sources), copy.destination.raw.as_str()), (sources.to_vec(), destination), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_are_words() {
+        let copy = parsed("COPY --from=build --chown=$u:g --chmod=u=rwX,go=rX a b");
+        let raw = |word: Option<Word>| word.map(|word| word.raw);
+        assert_eq!(raw(copy.from).as_deref(), Some("build"));
+        assert_eq!(raw(copy.chown).as_deref(), Some("$u:g"));
+        assert_eq!(raw(copy.chmod).as_deref(), Some("u=rwX,go=rX"));
+    }
+
+    #[test]
+    fn here_documents_are_sources() {
+        let copy = parsed("COPY <<one f <<-'two' /d/\n$a\none\n\t$b\n\ttwo\n");
+        assert_eq!(raws(&copy.sources), ["f"]);
+        let files: Vec<_> =
+            copy.heredocs.iter().map(|file| (file.name.as_str(), file.expand, file.content.as_str())).collect();
+        assert_eq!(files, [("one", true, "$a\n"), ("two", false, "$b\n")]);
+    }
+
+    #[test]
+    fn wrong_copies_are_refused() {
+        let cases = [
+            ("COPY a", "COPY needs a source and a destination"),
+            ("COPY", "COPY needs a source and a destination"),
+            ("ADD []", "ADD needs a source and a destination"),
+            ("ADD [\"a\", 1]", "a JSON array must hold strings only"),
+            ("COPY --from=$x a b", "variables are not expanded in COPY --from"),
+            ("COPY --from= a b", "COPY --from is empty"),
+            ("COPY --link a b", "COPY --link is not carried out yet"),
+            ("COPY --parents a b", "COPY --parents is not carried out yet"),
+            ("COPY --exclude=x a b", "COPY --exclude is not carried out yet"),
+            ("COPY --chwon=x a b", "COPY has no flag --chwon"),
+            ("ADD --from=x a b", "ADD has no flag --from"),
+            ("ADD --link a b", "ADD --link is not carried out yet"),
+            ("ADD --exclude=x a b", "ADD --exclude is not carried out yet"),
+            ("ADD --checksum=sha256:a a b", "ADD --checksum is not carried out yet"),
+            ("ADD --keep-git-dir a b", "ADD --keep-git-dir is not carried out yet"),
+            ("ADD --unpack=false a b", "ADD --unpack is not carried out yet"),
+            ("COPY a <<EOF\nEOF", "a here-document cannot be the destination"),
+            ("COPY <<'a b' c\na b", "the name of a here-document of COPY must not hold spaces"),
+        ];
+        for (line, message) in cases {
+            assert_eq!(only(line), Err(message.to_owned()), "{line}");
+        }
+    }
+}
