@@ -27,7 +27,7 @@ mod root;
 mod tree;
 
 pub use changes::{Change, Changes, Content};
-pub use digest::{Digest, Hasher, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};
+pub use digest::{Digest, Hasher, HashingReader, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};
 pub use entry::{Entry, Kind, Timestamp};
 pub use error::{Error, Result};
 pub use index::{INLINE, Index, IndexBuilder, Record};

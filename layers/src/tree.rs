@@ -135,15 +135,20 @@ impl Tree {
         !self.nodes.contains_key(path) && self.range_below(path).next().is_some()
     }
 
-    /// The file, resolved through hard links, that holds the bytes of `path`: the link's own layer says where.
-    pub fn content(&self, path: &RelPath) -> Option<(RelPath, Found<'_>)> {
-        let found = self.get(path)?;
-        let Kind::Hardlink { target } = &found.entry.kind else { return Some((path.clone(), found)) };
+    /// The file, resolved through hard links, that holds the bytes of `path`: its name in the tar of its layer, which is
+    /// the layer of the answer. A link's own layer, and those below it, say what it leads to.
+    pub fn content(&self, path: &RelPath) -> Option<(&RelPath, Found<'_>)> {
+        let node = *self.nodes.get(path)?;
+        let found = self.found(node);
+        let Kind::Hardlink { target } = &found.entry.kind else {
+            let (name, _) = &self.layers[found.layer].records()[node.record as usize];
+            return Some((name, found));
+        };
         let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
             let entry = self.layers[layer].get(target)?.entry()?;
             Some((layer, entry))
         })?;
-        entry.is_file().then(|| (target.clone(), Found { layer, entry }))
+        entry.is_file().then_some((target, Found { layer, entry }))
     }
 
     /// The path that `path` leads to when every symbolic link in it is followed, the last component's included, as a
@@ -212,7 +217,7 @@ impl Tree {
     pub fn inline(&self, path: &RelPath) -> Option<&[u8]> {
         let path = self.resolve(path).ok()?;
         let (path, found) = self.content(&path)?;
-        self.layers[found.layer].inline(&path)
+        self.layers[found.layer].inline(path)
     }
 
     /// The layers, the lowest first.
