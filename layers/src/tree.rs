@@ -135,20 +135,24 @@ impl Tree {
         !self.nodes.contains_key(path) && self.range_below(path).next().is_some()
     }
 
-    /// The file, resolved through hard links, that holds the bytes of `path`: its name in the tar of its layer, which is
-    /// the layer of the answer. A link's own layer, and those below it, say what it leads to.
+    /// The entry, resolved through hard links, that holds the bytes and the attributes of `path`: its name in the tar of
+    /// its layer, which is the layer of the answer. A link's own layer, and those below it, say what it leads to; a target
+    /// in a lower layer may be a link itself.
     pub fn content(&self, path: &RelPath) -> Option<(&RelPath, Found<'_>)> {
         let node = *self.nodes.get(path)?;
-        let found = self.found(node);
-        let Kind::Hardlink { target } = &found.entry.kind else {
-            let (name, _) = &self.layers[found.layer].records()[node.record as usize];
-            return Some((name, found));
-        };
-        let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
-            let entry = self.layers[layer].get(target)?.entry()?;
-            Some((layer, entry))
-        })?;
-        entry.is_file().then_some((target, Found { layer, entry }))
+        let mut name = &self.layers[node.layer as usize].records()[node.record as usize].0;
+        let mut found = self.found(node);
+        for _ in 0..MAX_LINKS {
+            let Kind::Hardlink { target } = &found.entry.kind else {
+                return Some((name, found));
+            };
+            let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
+                let entry = self.layers[layer].get(target)?.entry()?;
+                Some((layer, entry))
+            })?;
+            (name, found) = (target, Found { layer, entry });
+        }
+        None
     }
 
     /// The path that `path` leads to when every symbolic link in it is followed, the last component's included, as a
@@ -322,6 +326,8 @@ mod tests {
         let (target, found) = tree.content(&path("b")).unwrap();
         assert_eq!((target.to_string().as_str(), found.layer), ("a", 0));
         assert_eq!(tree.content(&path("a")).unwrap().1.layer, 1);
+        let tree = self::tree(&[&["a", "b = a"], &["c = b"]]);
+        assert_eq!(tree.content(&path("c")).unwrap().0, path("a"));
     }
 
     #[test]
