@@ -1,1 +1,26 @@
-//! Harness.
+//! Builds real images in real containers against a real registry.
+//!
+//! - [`packages`] sees to the Debian tools, [`cache`] keeps what takes long to make;
+//! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
+//! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
+//! - the [`Executor`] is the static executable in the root filesystem that is shipped;
+//! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
+//!
+//! Everything that is started ends with the value that started it. Nothing here calls the code under test.
+
+pub mod cache;
+pub mod packages;
+
+mod command;
+mod error;
+
+use std::path::{Path, PathBuf};
+
+pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
+pub use error::{Error, Result};
+
+/// The workspace's directory.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
