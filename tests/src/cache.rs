@@ -40,7 +40,8 @@ pub fn once(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<()>) ->
         return Ok(complete);
     }
     for old in fs::read_dir(&cache).at("list", &cache)?.flatten() {
-        let is_old = old.file_name().to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('-')).is_some_and(is_hash);
+        let is_old =
+            old.file_name().to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('-')).is_some_and(is_hash);
         if is_old {
             fs::remove_dir_all(old.path()).at("remove", old.path())?;
         }

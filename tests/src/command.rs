@@ -107,13 +107,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` with nothing on its standard input, unless the caller connected it.
+    /// Starts `command` with nothing on its standard input.
     pub fn start(command: &mut Command) -> Result<Self> {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Starts `command` with `stdin` as its standard input.
+    pub fn start_reading(command: &mut Command, stdin: Stdio) -> Result<Self> {
         let line = line(command);
         let stdout = tempfile::tempfile().at("make a file in", std::env::temp_dir())?;
         let stderr = tempfile::tempfile().at("make a file in", std::env::temp_dir())?;
         let same = |file: &File| file.try_clone().at("duplicate", "an output file");
-        command.stdin(Stdio::null()).stdout(same(&stdout)?).stderr(same(&stderr)?).process_group(0);
+        command.stdin(stdin).stdout(same(&stdout)?).stderr(same(&stderr)?).process_group(0);
         let started = Instant::now();
         let child = command.spawn().map_err(|source| Error::Start { line: line.clone(), source })?;
         Ok(Self { child, line, stdout, stderr, started, ended: false })

@@ -55,6 +55,9 @@ pub enum Error {
         /// Why the harness does not install them itself.
         reason: &'static str,
     },
+    /// A container was asked for by a user who cannot make one.
+    #[error("containers are made by root: run the tests as root")]
+    NotRoot,
     /// JSON that does not parse or does not have the expected form.
     #[error("{}: not the expected JSON: {detail}", path.display())]
     Json {

@@ -11,13 +11,32 @@
 pub mod cache;
 pub mod packages;
 
+mod bases;
 mod command;
+mod container;
 mod error;
+mod http;
+mod image;
+mod layout;
+mod listing;
+mod registry;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
+pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
+pub use container::{Container, Job, Live, Process, Variant};
 pub use error::{Error, Result};
+pub use http::{Request, Response};
+pub use image::Image;
+pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};
+pub use listing::{Entry, Kind, Listing};
+pub use registry::{CREDENTIALS, Form, Registry, Served};
+pub use rustix::process::Signal;
+pub use settings::{Settings, proxies};
+
+pub(crate) use image::unpack;
 
 /// The workspace's directory.
 pub fn workspace() -> PathBuf {

@@ -71,10 +71,10 @@ fn unpacked(package: &'static str) -> Result<PathBuf> {
             apt(&["update", "-q"])?;
             download()?.ok(&format!("apt-get download {package}"))?;
         }
-        for file in fs::read_dir(partial).at("list", partial)?.flatten() {
+        let downloaded: Vec<_> = fs::read_dir(partial).at("list", partial)?.flatten().collect();
+        for file in downloaded {
             run("dpkg", ["-x".as_ref(), file.path().as_os_str(), partial.as_os_str()])?;
             fs::remove_file(file.path()).at("remove", file.path())?;
-            break;
         }
         Ok(())
     })
