@@ -55,6 +55,12 @@ pub enum Error {
         /// Why the harness does not install them itself.
         reason: &'static str,
     },
+    /// An executable that needs a dynamic linker, which an empty image does not have.
+    #[error("{}: not statically linked", program.display())]
+    NotStatic {
+        /// The executable.
+        program: PathBuf,
+    },
     /// A container was asked for by a user who cannot make one.
     #[error("containers are made by root: run the tests as root")]
     NotRoot,

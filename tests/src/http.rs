@@ -1,14 +1,14 @@
 //! HTTP/1.0 by hand: enough to look at a registry or a container's server without the client under test.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 
 /// A request without a body.
 #[derive(Clone, Debug)]
@@ -102,6 +102,12 @@ impl Response {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+}
+
+/// An address on loopback that nobody listens on at the moment.
+pub fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").at("bind", "127.0.0.1")?;
+    listener.local_addr().map(|address| address.to_string()).at("bind", "127.0.0.1")
 }
 
 fn parse(bytes: &[u8]) -> Option<Response> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use crate::{Container, Listing, Variant, cache, run};
 /// A copy of an image in an OCI layout that skopeo wrote, and so has checked every digest of.
 #[derive(Debug)]
 pub struct Image {
-    directory: TempDir,
+    directory: Arc<TempDir>,
     manifest: Value,
     config: Value,
 }
@@ -65,7 +66,7 @@ impl Image {
         Ok(listed.stdout.lines().map(str::to_owned).collect())
     }
 
-    /// The root filesystem, as umoci unpacks it. It belongs to the image and goes away with it.
+    /// The root filesystem, as umoci unpacks it. It goes away with the image and its containers.
     pub fn rootfs(&self) -> Result<PathBuf> {
         let bundle = self.directory.path().join("bundle");
         if !bundle.exists() {
@@ -82,7 +83,7 @@ impl Image {
     /// A container of this image, with its environment, user and working directory.
     pub fn container(&self, variant: Variant) -> Result<Container> {
         let config = &self.config["config"];
-        let mut container = Container::new(self.rootfs()?, variant);
+        let mut container = Container::new(self.rootfs()?, variant).keep(Arc::clone(&self.directory));
         for variable in config["Env"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
             container = container.env(name, value);
@@ -99,7 +100,7 @@ impl Image {
     }
 
     fn copy(source: &str, arguments: &[&str]) -> Result<Self> {
-        let directory = cache::scratch()?;
+        let directory = Arc::new(cache::scratch()?);
         let layout = directory.path().join("layout");
         let target = format!("oci:{}:{TAG}", layout.display());
         run("skopeo", ["copy", "--insecure-policy", "-q"].iter().chain(arguments).chain(&[source, &*target]))?;

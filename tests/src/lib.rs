@@ -15,6 +15,7 @@ mod bases;
 mod command;
 mod container;
 mod error;
+mod executor;
 mod http;
 mod image;
 mod layout;
@@ -28,7 +29,8 @@ pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
 pub use container::{Container, Job, Live, Process, Variant};
 pub use error::{Error, Result};
-pub use http::{Request, Response};
+pub use executor::{Executor, Libc, is_static};
+pub use http::{Request, Response, free_address};
 pub use image::Image;
 pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};
 pub use listing::{Entry, Kind, Listing};
@@ -37,6 +39,11 @@ pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
 
 pub(crate) use image::unpack;
+
+/// A directory of fixtures by its name.
+pub fn fixture(name: &str) -> PathBuf {
+    workspace().join("fixtures").join(name)
+}
 
 /// The workspace's directory.
 pub fn workspace() -> PathBuf {

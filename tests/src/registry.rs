@@ -1,7 +1,6 @@
 //! A real registry on a free loopback port: Docker's distribution, the code behind most of them.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::error::{At, Error, Result};
-use crate::http::{Request, Response};
+use crate::http::{self, Request, Response};
 use crate::layout::TAG;
 use crate::{Base, Running, cache, packages, run};
 
@@ -20,6 +19,8 @@ pub const CREDENTIALS: (&str, &str) = ("builder", "a password with spaces");
 
 /// [`CREDENTIALS`] as a line of an htpasswd file.
 const HTPASSWD: &str = "builder:$2b$05$yadokariyadokariyadokutKjp6q96j1KavIaKKO/nUEMfjDt9CEq\n";
+
+const COPY: [&str; 4] = ["copy", "--insecure-policy", "--quiet", "--all"];
 
 /// A registry that ends, and whose storage goes away, with its value.
 #[derive(Debug)]
@@ -82,17 +83,25 @@ impl Registry {
     /// Pushes a base in another form and under another name.
     pub fn hold_as(&self, base: Base, form: Form, name: &str) -> Result<String> {
         let reference = self.reference(name);
-        let source = format!("oci:{}:{TAG}", base.layout()?.display());
+        let scratch = cache::scratch()?;
+        let (mut source, format) = (
+            format!("oci:{}:{TAG}", base.layout()?.display()),
+            match form {
+                Form::Oci | Form::Zstd => "oci",
+                Form::Docker => "v2s2",
+            },
+        );
+        if form == Form::Zstd {
+            // Not in one step: skopeo would mount the gzip blobs of another repository rather than compress again.
+            let recompressed = format!("oci:{}:{TAG}", scratch.path().join("zstd").display());
+            run("skopeo", COPY.iter().chain(&["--dest-compress-format", "zstd", &source, &recompressed]))?;
+            source = recompressed;
+        }
         let target = format!("docker://{reference}");
-        let mut arguments = vec!["copy", "--insecure-policy", "-q", "--all", "--dest-tls-verify=false"];
-        arguments.extend(match form {
-            Form::Oci => ["--format", "oci"],
-            Form::Docker => ["--format", "v2s2"],
-            Form::Zstd => ["--dest-compress-format", "zstd"],
-        });
         let credentials = self.credentials.map(|(user, password)| format!("--dest-creds={user}:{password}"));
-        arguments.extend(credentials.as_deref());
-        run("skopeo", arguments.into_iter().chain([&*source, &*target]))?;
+        let options = ["--dest-tls-verify=false", "--format", format];
+        let words = COPY.iter().chain(&options).copied().chain(credentials.as_deref()).chain([&*source, &*target]);
+        run("skopeo", words)?;
         Ok(reference)
     }
 
@@ -173,7 +182,7 @@ impl Registry {
         let mut registry = Self { process: None, program, host: String::new(), directory, credentials };
         let mut attempts = 0;
         loop {
-            registry.host = free_address()?;
+            registry.host = http::free_address()?;
             registry.configure()?;
             attempts += 1;
             match registry.restart() {
@@ -223,11 +232,6 @@ impl Registry {
         let detail = format!("the registry did not answer: {out}{err}");
         Err(Error::Http { method: "GET".into(), address: self.host.clone(), path: "/v2/".into(), detail })
     }
-}
-
-fn free_address() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").at("bind", "127.0.0.1")?;
-    listener.local_addr().map(|address| address.to_string()).at("bind", "127.0.0.1")
 }
 
 /// A line of the access log, in Apache's combined format.

@@ -5,7 +5,10 @@ mod live;
 mod seccomp;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 pub use live::{Live, Process};
 
@@ -42,6 +45,7 @@ pub struct Container {
     user: (u32, u32),
     memory: Option<u64>,
     cpus: Option<u32>,
+    kept: Option<Arc<TempDir>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +73,7 @@ impl Container {
             user: (id, id),
             memory: None,
             cpus: None,
+            kept: None,
         }
     }
 
@@ -138,6 +143,12 @@ impl Container {
         let mut live = self.open()?;
         live.start()?;
         Ok(live)
+    }
+
+    /// Keeps the directory that the root filesystem is in for as long as the container.
+    pub(crate) fn keep(mut self, directory: Arc<TempDir>) -> Self {
+        self.kept = Some(directory);
+        self
     }
 
     fn mount(mut self, source: PathBuf, target: &str, readonly: bool) -> Self {

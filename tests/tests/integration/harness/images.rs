@@ -1,4 +1,4 @@
-use yadokari_tests::{Base, Image, Kind, Result, Variant, architecture};
+use yadokari_tests::{Base, Image, Job, Kind, Result, Variant, architecture, proxies};
 
 #[test]
 fn busybox_is_what_it_says() -> Result<()> {
@@ -31,5 +31,17 @@ fn python_runs_and_has_no_devices() -> Result<()> {
         let output = image.container(variant)?.run(["python", "-c", "import venv, pip, ssl; print(6 * 7)"])?;
         assert_eq!(output.text("python")?, "42");
     }
+    Ok(())
+}
+
+#[test]
+fn pip_reaches_its_index_from_inside() -> Result<()> {
+    let mut container = Image::from_layout(&Base::Python.layout()?)?.container(Variant::Docker)?;
+    for (name, value) in proxies() {
+        container = container.env(&name, value);
+    }
+    let line = "python -m venv /venv && /venv/bin/pip install -q flask && /venv/bin/flask --version";
+    let output = container.run(Job::shell(line))?;
+    assert!(output.clone().text("pip")?.contains("Flask"), "{output}");
     Ok(())
 }
