@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{At, Result};
 use crate::layout::{LayerBlob, LayoutWriter, TarWriter, digest};
 use crate::settings::Settings;
-use crate::{cache, find, packages, run};
+use crate::{cache, find, packages, run, scratch};
 
 /// A base image. Each is made once and kept in the cache as an OCI layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn marker(layout: &LayoutWriter, architecture: &str) -> Result<LayerBlob> {
 }
 
 fn debian(layout: &LayoutWriter, settings: &Settings, include: &str, hooks: &[&str], cmd: &str) -> Result<Value> {
-    let scratch = cache::scratch()?;
+    let scratch = scratch::directory()?;
     let archive = scratch.path().join("debian.tar");
     let include = format!("--include={include}");
     // Device nodes are the container runtime's to make, and a user namespace could not unpack them.

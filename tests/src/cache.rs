@@ -7,24 +7,13 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
 use crate::error::{At, Result};
+use crate::scratch;
 
 /// The cache directory, in cargo's target directory: `cargo clean` empties it.
 pub fn directory() -> Result<PathBuf> {
     let directory = target().join("yadokari-tests");
     fs::create_dir_all(&directory).at("create", &directory)?;
     Ok(directory)
-}
-
-/// A fresh directory that goes away with its value. It is on the same filesystem as the cache, which overlayfs and
-/// rename want, and open to every user, since containers run as several.
-pub fn scratch() -> Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt;
-    let parent = directory()?.join("scratch");
-    fs::create_dir_all(&parent).at("create", &parent)?;
-    tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o755))
-        .tempdir_in(&parent)
-        .at("make a directory in", &parent)
 }
 
 /// The directory `name-<hash of recipe>` of the cache, filled by `make` unless it is there already.
@@ -46,7 +35,7 @@ pub fn once(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<()>) ->
             fs::remove_dir_all(old.path()).at("remove", old.path())?;
         }
     }
-    let partial = scratch()?;
+    let partial = scratch::directory()?;
     make(partial.path())?;
     fs::rename(partial.path(), &complete).at("rename", &complete)?;
     Ok(complete)

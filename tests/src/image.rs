@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::error::{At, Error, Result};
 use crate::layout::TAG;
-use crate::{Container, Listing, Variant, cache, run};
+use crate::{Container, Listing, Variant, run, scratch};
 
 /// A copy of an image in an OCI layout that skopeo wrote, and so has checked every digest of.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Image {
     }
 
     fn copy(source: &str, arguments: &[&str]) -> Result<Self> {
-        let directory = Arc::new(cache::scratch()?);
+        let directory = Arc::new(scratch::directory()?);
         let layout = directory.path().join("layout");
         let target = format!("oci:{}:{TAG}", layout.display());
         run("skopeo", ["copy", "--insecure-policy", "-q"].iter().chain(arguments).chain(&[source, &*target]))?;

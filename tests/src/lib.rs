@@ -21,6 +21,7 @@ mod image;
 mod layout;
 mod listing;
 mod registry;
+mod scratch;
 mod settings;
 
 use std::path::{Path, PathBuf};

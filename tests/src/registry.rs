@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::error::{At, Error, Result};
 use crate::http::{self, Request, Response};
 use crate::layout::TAG;
-use crate::{Base, Running, cache, packages, run};
+use crate::{Base, Running, packages, run, scratch};
 
 /// The user and the password that [`Registry::with_password`] asks for.
 pub const CREDENTIALS: (&str, &str) = ("builder", "a password with spaces");
@@ -83,7 +83,7 @@ impl Registry {
     /// Pushes a base in another form and under another name.
     pub fn hold_as(&self, base: Base, form: Form, name: &str) -> Result<String> {
         let reference = self.reference(name);
-        let scratch = cache::scratch()?;
+        let scratch = scratch::directory()?;
         let (mut source, format) = (
             format!("oci:{}:{TAG}", base.layout()?.display()),
             match form {
@@ -178,7 +178,7 @@ impl Registry {
     }
 
     fn launch(credentials: Option<(&'static str, &'static str)>) -> Result<Self> {
-        let (program, directory) = (packages::registry()?, cache::scratch()?);
+        let (program, directory) = (packages::registry()?, scratch::directory()?);
         let mut registry = Self { process: None, program, host: String::new(), directory, credentials };
         let mut attempts = 0;
         loop {

@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 use super::config::{self, Bind, SHIFT};
 use super::{Container, Job, Variant};
 use crate::error::{At, Error, Result};
-use crate::{Output, Running, cache, capture, command, packages, run};
+use crate::{Output, Running, capture, command, packages, run, scratch};
 
 /// A container that ends, with all its processes and mounts, when the value is dropped.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Live {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let directory = cache::scratch()?;
+        let directory = scratch::directory()?;
         let own = Ownership::of(container.variant);
         if own == Ownership::Shifted {
             container.rootfs = own.copy(&container.rootfs, &directory.path().join("lower"))?;
