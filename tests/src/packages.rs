@@ -16,7 +16,7 @@ const TOOLS: [(&str, &str); 7] = [
     ("umoci", "umoci"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
-    ("cc", "gcc"),
+    ("cc", "build-essential"),
     ("musl-gcc", "musl-tools"),
 ];
 

@@ -53,6 +53,10 @@ pub(crate) struct Bind<'a> {
 /// The whole configuration; `binds` are the volumes and the files that a runtime brings.
 pub(crate) fn container(of: &Container, first: &Job, root: &Path, binds: &[Bind], cgroup: &str) -> Result<Value> {
     let mut namespaces = vec!["mount", "pid", "ipc", "uts"];
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // Docker gives one where there is only the unified hierarchy; the limits are then at its root.
+        namespaces.push("cgroup");
+    }
     let mut linux = json!({
         "cgroupsPath": format!("/{cgroup}"), "maskedPaths": MASKED, "readonlyPaths": READONLY,
         "resources": {"devices": [{"allow": false, "access": "rwm"}]},

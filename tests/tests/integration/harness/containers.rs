@@ -139,3 +139,11 @@ fn memory_is_limited() -> Result<()> {
     assert_ne!(limited.stdout.trim(), "100000000", "{limited}");
     Ok(())
 }
+
+#[test]
+fn processors_are_limited_and_the_limit_can_be_read() -> Result<()> {
+    let read = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null | cut -d ' ' -f 1";
+    let output = busybox(Variant::Docker)?.cpus(3).run(Job::shell(read))?;
+    assert_eq!(output.text("cat")?, "300000");
+    Ok(())
+}
