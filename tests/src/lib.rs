@@ -1,1 +1,53 @@
-//! Harness.
+//! Builds real images in real containers against a real registry.
+//!
+//! - [`packages`] sees to the Debian tools, [`cache`] keeps what takes long to make;
+//! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
+//! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
+//! - the [`Executor`] is the static executable in the root filesystem that is shipped;
+//! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
+//!
+//! Everything that is started ends with the value that started it. Nothing here calls the code under test.
+
+pub mod cache;
+pub mod packages;
+
+mod bases;
+mod command;
+mod container;
+mod error;
+mod executor;
+mod http;
+mod image;
+mod layout;
+mod listing;
+mod registry;
+mod scratch;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+pub use bases::{Base, architecture};
+pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
+pub use container::{Container, Job, Live, Process, Variant};
+pub use error::{Error, Result};
+pub use executor::{Executor, Libc, is_static};
+pub use http::{Request, Response, free_address};
+pub use image::Image;
+pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};
+pub use listing::{Entry, Kind, Listing};
+pub use registry::{CREDENTIALS, Form, Registry, Served};
+pub use rustix::process::Signal;
+pub use settings::{Settings, proxies};
+
+pub(crate) use image::unpack;
+
+/// A directory of fixtures by its name.
+pub fn fixture(name: &str) -> PathBuf {
+    workspace().join("fixtures").join(name)
+}
+
+/// The workspace's directory.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
