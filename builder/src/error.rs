@@ -165,3 +165,17 @@ impl Error {
         code as u8
     }
 }
+
+/// What a failure of a registry, or of another store, means for the exit code.
+fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
+    use yadokari_registry::Error;
+    match error {
+        Error::Unauthorized { .. } => ExitCode::NoPermission,
+        Error::NotFound { .. } => ExitCode::NoInput,
+        Error::Refused { .. } | Error::Unreachable { .. } => ExitCode::Unavailable,
+        Error::Mismatch { .. } | Error::Protocol { .. } => ExitCode::Protocol,
+        Error::Reference { .. } | Error::Unsupported { .. } | Error::Manifest { .. } => ExitCode::Data,
+        Error::Io { .. } => ExitCode::Io,
+        Error::Configuration { .. } => ExitCode::Usage,
+    }
+}

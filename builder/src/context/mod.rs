@@ -172,7 +172,7 @@ impl Context {
 
     fn walk_error(&self, error: walkdir::Error) -> crate::Error {
         let path = error.path().unwrap_or(&self.path).to_owned();
-        let source = error.into_io_error().unwrap_or_else(|| io::Error::from(io::ErrorKind::FilesystemLoop));
+        let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of directories"));
         crate::Error::Host { operation: "read", path, source }
     }
 }

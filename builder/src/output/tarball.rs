@@ -1,7 +1,8 @@
 //! The archive that `docker save` writes and `docker load` reads.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Cursor, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use serde_json::json;
@@ -23,30 +24,26 @@ pub(super) fn write(path: &Path, image: &Image, names: &[Reference], blobs: &Pat
 }
 
 fn pack(archive: &mut impl Write, image: &Image, names: &[Reference], blobs: &Path) -> io::Result<()> {
+    let mut archive = tar::Builder::new(archive);
     let config = format!("{}.json", image.config_digest().hex());
     let tags: Vec<String> = names.iter().map(ToString::to_string).collect();
     let layers: Vec<String> = image.layers.iter().map(tar_name).collect();
     let manifest = json!([{ "Config": config, "RepoTags": tags, "Layers": layers }]).to_string();
-    member(archive, &config, image.config.len() as u64, &mut Cursor::new(&image.config))?;
-    let mut written: Vec<String> = Vec::new();
-    for (layer, name) in image.layers.iter().zip(layers) {
-        if !written.contains(&name) {
-            member(archive, &name, layer.size, &mut File::open(blob_path(blobs, &layer.digest))?)?;
-            written.push(name);
+    member(&mut archive, &config, image.config.len() as u64, &image.config[..])?;
+    let mut written = BTreeSet::new();
+    for (layer, name) in image.layers.iter().zip(&layers) {
+        if written.insert(name) {
+            member(&mut archive, name, layer.size, File::open(blob_path(blobs, &layer.digest))?)?;
         }
     }
-    member(archive, "manifest.json", manifest.len() as u64, &mut Cursor::new(manifest))?;
-    archive.write_all(&[0; 1024])
+    member(&mut archive, "manifest.json", manifest.len() as u64, manifest.as_bytes())?;
+    archive.finish()
 }
 
-/// One file of the archive: names are short and sizes fit, so a plain header does.
-fn member(archive: &mut impl Write, name: &str, size: u64, content: &mut dyn Read) -> io::Result<()> {
-    let header = yadokari_layers::tar::plain_header(name, size)?;
-    archive.write_all(&header)?;
-    let copied = io::copy(&mut content.take(size), archive)?;
-    if copied != size {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} ends early")));
-    }
-    let padding = size.next_multiple_of(512) - size;
-    archive.write_all(&vec![0; padding as usize])
+/// One file of the archive, without a time or an owner of its own.
+fn member<W: Write>(archive: &mut tar::Builder<W>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, content)
 }

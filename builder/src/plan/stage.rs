@@ -215,7 +215,8 @@ impl<'a> Planner<'a> {
     fn instructions(&mut self, mut lowering: Lowering, number: usize) -> Result<Option<Lowering>, crate::Error> {
         let file = self.file;
         for trigger in lowering.take_triggers() {
-            let instruction = dockerfile::parse_instruction(&trigger, file.escape)
+            let text = dockerfile::Source::new("ONBUILD", trigger.clone());
+            let instruction = dockerfile::parse_instruction(&text)
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
             if !lowering.instruction(self, number, &instruction, true)? {
                 return Ok(None);
