@@ -295,3 +295,60 @@ fn tag_of(entry: &Map<String, Value>) -> Option<&str> {
 fn digest_in(entry: &Map<String, Value>) -> Option<Digest> {
     entry.get("digest")?.as_str()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BytesBlob, media};
+
+    #[tokio::test]
+    async fn rot_on_disk_is_seen_by_every_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let blob = BytesBlob::new("{}");
+        layout.write_blob(&blob, None).await.unwrap();
+        let text = json!({
+            "schemaVersion": 2, "config": { "mediaType": media::OCI_CONFIG, "digest": blob.digest(), "size": 2 }, "layers": [],
+        });
+        let manifest = Manifest::new(media::OCI_MANIFEST, text.to_string());
+        layout.write_manifest(&Version::Tag("1".into()), &manifest).await.unwrap();
+        for digest in [blob.digest(), manifest.digest] {
+            let path = layout.blob_path(&digest);
+            let mut content = fs::read(&path).unwrap();
+            content[0] ^= 1;
+            fs::write(&path, content).unwrap();
+        }
+        let read = crate::read_small(&layout, &blob.digest(), None, 100).await;
+        assert!(matches!(read, Err(Error::Mismatch { .. })));
+        let read = layout.read_manifest(&Version::Tag("1".into())).await;
+        assert!(matches!(read, Err(Error::Mismatch { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_index_keeps_what_others_wrote_and_leaves_no_temporary_files() {
+        let directory = tempfile::tempdir().unwrap();
+        Layout::create(directory.path()).unwrap();
+        let theirs = r#"{"schemaVersion":2,"x-theirs":1,"manifests":[{"digest":"sha512:0","size":1,"x":2}]}"#;
+        fs::write(directory.path().join(INDEX), theirs).unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let manifest = Manifest::new(media::OCI_INDEX, r#"{"manifests":[]}"#);
+        layout.write_manifest(&Version::Tag("a".into()), &manifest).await.unwrap();
+        layout.write_manifest(&Version::Tag("a".into()), &manifest).await.unwrap();
+        let text = fs::read_to_string(directory.path().join(INDEX)).unwrap();
+        assert!(text.contains(r#""x-theirs":1"#) && text.contains(r#""x":2"#), "{text}");
+        assert_eq!(layout.tags().unwrap(), ["a"]);
+        for place in ["", "blobs/sha256"] {
+            let names = fs::read_dir(directory.path().join(place)).unwrap().map(|entry| entry.unwrap().file_name());
+            assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".new")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_layout_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Layout::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("oci-layout"), "{error}");
+        fs::write(directory.path().join(MARKER), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+        assert!(matches!(Layout::open(directory.path()), Err(Error::Unsupported { .. })));
+    }
+}

@@ -101,7 +101,7 @@ impl ClientInner {
     /// The HTTP client for a URL's host.
     fn http_for(&self, url: &Url) -> &reqwest::Client {
         let host = endpoint::host_of(url);
-        let named = || self.options.unverified_registries.iter().any(|name| *name == host);
+        let named = || self.options.unverified_registries.contains(&host);
         match &self.unverified {
             Some(unverified) if self.options.unverified || named() => unverified,
             _ => &self.http,

@@ -201,7 +201,10 @@ async fn a_pull_falls_back_from_mirrors_and_keeps_the_registrys_error() {
     let maps = vec![(served.host(), "127.0.0.1:1/gone".into()), (served.host(), format!("{}/proxy", empty.host()))];
     let client = client(ClientOptions { maps, ..quick() });
     let reference = |tag: &str| format!("{}/app:{tag}", served.host()).parse().unwrap();
-    let pulled = pull_manifest(&client, &reference("1"), &Platform::host()).await.unwrap();
+    // On a task of its own: the client's futures must be free to move between threads.
+    let (mover, first) = (client.clone(), reference("1"));
+    let pulling = tokio::spawn(async move { pull_manifest(&mover, &first, &Platform::host()).await });
+    let pulled = pulling.await.unwrap().unwrap();
     assert_eq!((pulled.store.registry(), pulled.resolved.config.as_ref()), (served.host().as_str(), &b"{}"[..]));
     assert_eq!(count(&empty, "GET", "/v2/proxy/app/manifests/1"), 1);
     let error = pull_manifest(&client, &reference("2"), &Platform::host()).await.unwrap_err();
