@@ -153,11 +153,15 @@ impl Error {
             Self::Run { code, .. } => return *code,
             Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
             Self::Usage { .. } => ExitCode::Usage,
-            Self::Dockerfile(_) | Self::Trigger { .. } | Self::NoSuchTarget { .. } | Self::Pattern { .. } => ExitCode::Data,
+            Self::Dockerfile(_) | Self::Trigger { .. } | Self::NoSuchTarget { .. } | Self::Pattern { .. } => {
+                ExitCode::Data
+            }
             Self::Ignore { .. } | Self::BadImage { .. } => ExitCode::Data,
             Self::NoDockerfile { .. } | Self::Context { .. } => ExitCode::NoInput,
             Self::Image { source, .. } | Self::Push { source, .. } => registry_code(source),
-            Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => ExitCode::Protocol,
+            Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => {
+                ExitCode::Protocol
+            }
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
             Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
             Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::try_join_all;
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{Client, Layout, Platform, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve};
+use yadokari_registry::{
+    Client, Layout, Platform, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve,
+};
 
 use crate::context::Context;
 use crate::dockerfile::Dockerfile;

@@ -38,7 +38,7 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
 }
 
 /// Says what went wrong: with line and caret where the Dockerfile is to blame.
-pub fn report(error: &Error, source: Option<&Source>, progress: &Progress) {
+fn report(error: &Error, source: Option<&Source>, progress: &Progress) {
     match (error, source) {
         (Error::Dockerfile(diagnostic), Some(source)) => progress.error(&diagnostic.render(source, false)),
         _ => progress.error(&error.to_string()),

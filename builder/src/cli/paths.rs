@@ -17,7 +17,9 @@ pub(super) fn home() -> PathBuf {
 
 /// Directories of the root that belong to systems, not to us.
 fn is_system(directory: &Path) -> bool {
-    ["/bin", "/sbin", "/usr", "/lib", "/opt", "/tmp", "/root", "/home", "/srv", "/mnt"].iter().any(|system| directory == Path::new(system))
+    ["/bin", "/sbin", "/usr", "/lib", "/opt", "/tmp", "/root", "/home", "/srv", "/mnt"]
+        .iter()
+        .any(|system| directory == Path::new(system))
 }
 
 /// Where layers and roots are kept during a build: below our own directory when it is there and can be written to,
@@ -52,7 +54,8 @@ pub(super) fn ca_certificates() -> Vec<Vec<u8>> {
     bundles.extend(file.and_then(|file| fs::read(file).ok()));
     for directory in directories.into_iter().chain([own]) {
         let Ok(entries) = fs::read_dir(directory) else { continue };
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        let mut files: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
         files.sort();
         bundles.extend(files.into_iter().filter_map(|file| fs::read(file).ok()));
     }

@@ -45,7 +45,10 @@ impl Context {
         for file in [PathBuf::from(own), path.join(".dockerignore")] {
             match fs::read_to_string(&file) {
                 Ok(text) => {
-                    let bad = |(line, message)| crate::Error::Ignore { path: file.clone(), line, message };
+                    let bad = |ignore::InvalidRule { line, message }| {
+                        let path = file.clone();
+                        crate::Error::Ignore { path, line, message }
+                    };
                     ignore = (Ignore::parse(&text).map_err(bad)?, file);
                     break;
                 }
@@ -198,8 +201,12 @@ mod tests {
 
     #[test]
     fn ignored_files_are_not_there_and_exceptions_are() {
-        let (_directory, context) =
-            context(&[(".dockerignore", "target\n!target/keep\n.dockerignore\n"), ("target/x", ""), ("target/keep", ""), ("a", "")]);
+        let (_directory, context) = context(&[
+            (".dockerignore", "target\n!target/keep\n.dockerignore\n"),
+            ("target/x", ""),
+            ("target/keep", ""),
+            ("a", ""),
+        ]);
         assert_eq!(paths(&context), ["a", "target/keep"]);
         assert!(context.is_ignored("target/x"));
         assert!(!context.is_ignored("nowhere"));
@@ -207,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_dockerfiles_own_ignore_file_wins() {
-        let (_directory, context) = context(&[(".dockerignore", "a\n"), ("Dockerfile.dockerignore", "*\n!b\n"), ("a", ""), ("b", "")]);
+        let (_directory, context) =
+            context(&[(".dockerignore", "a\n"), ("Dockerfile.dockerignore", "*\n!b\n"), ("a", ""), ("b", "")]);
         assert_eq!(paths(&context), ["b"]);
     }
 

@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, Layer, RelPath, Tree, blob_path, compress, tar};
+use yadokari_layers::{
+    Digest, Error as LayersError, HashingReader, Index, Layer, RelPath, Tree, blob_path, compress, tar,
+};
 
 use crate::plan::LayerRef;
 
@@ -20,7 +22,7 @@ pub trait Fetch: Sync {
 }
 
 /// A directory of blobs, and the indexes of those that were read or made.
-pub struct Blobs<'a> {
+pub(super) struct Blobs<'a> {
     directory: PathBuf,
     fetch: &'a dyn Fetch,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
@@ -28,22 +30,22 @@ pub struct Blobs<'a> {
 
 impl<'a> Blobs<'a> {
     /// Keeps blobs in `directory`, which must exist.
-    pub fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
+    pub(super) fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
         Self { directory, fetch, indexes: Mutex::default() }
     }
 
     /// Where the blobs are.
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// Remembers the index of a layer that was just made.
-    pub fn made(&self, layer: &Layer) {
+    pub(super) fn made(&self, layer: &Layer) {
         self.lock().insert(layer.digest, Arc::clone(&layer.index));
     }
 
     /// What the layers say together, the lowest first. Those whose index is unknown are fetched and read.
-    pub fn tree(&self, layers: &[LayerRef]) -> Result<Tree, crate::Error> {
+    pub(super) fn tree(&self, layers: &[LayerRef]) -> Result<Tree, crate::Error> {
         let unknown: Vec<LayerRef> = {
             let known = self.lock();
             layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()
@@ -54,7 +56,7 @@ impl<'a> Blobs<'a> {
     }
 
     /// What one layer says.
-    pub fn index(&self, layer: &LayerRef) -> Result<Arc<Index>, crate::Error> {
+    pub(super) fn index(&self, layer: &LayerRef) -> Result<Arc<Index>, crate::Error> {
         if let Some(index) = self.lock().get(&layer.digest) {
             return Ok(Arc::clone(index));
         }
@@ -69,7 +71,7 @@ impl<'a> Blobs<'a> {
     }
 
     /// Opens the compressed blob of a layer, which is fetched first where it is not here.
-    pub fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
+    pub(super) fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
         let path = blob_path(&self.directory, &layer.digest);
         if !path.exists() {
             self.fetch.fetch(&[*layer], &self.directory)?;
@@ -79,7 +81,7 @@ impl<'a> Blobs<'a> {
 
     /// Copies the contents of some files of a layer into `directory`, in one pass over its blob, and says under which
     /// names. Only files under their first name count; the paths are those of the layer's own tar.
-    pub fn extract(
+    pub(super) fn extract(
         &self,
         layer: &LayerRef,
         wanted: &[RelPath],
@@ -112,8 +114,9 @@ impl<'a> Blobs<'a> {
     }
 
     /// A fresh directory for contents on their way from one layer to another.
-    pub fn spool(&self) -> Result<tempfile::TempDir, crate::Error> {
-        let failed = |source| crate::Error::Host { operation: "make a directory in", path: self.directory.clone(), source };
+    pub(super) fn spool(&self) -> Result<tempfile::TempDir, crate::Error> {
+        let failed =
+            |source| crate::Error::Host { operation: "make a directory in", path: self.directory.clone(), source };
         let parent = self.directory.parent().unwrap_or(&self.directory);
         fs::create_dir_all(parent).map_err(failed)?;
         tempfile::Builder::new().prefix("spool-").tempdir_in(parent).map_err(failed)

@@ -8,16 +8,16 @@ use crate::plan::Selected;
 
 /// How copied files differ from their sources.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Restyle {
+pub(super) struct Restyle {
     /// `--chown`
-    pub owner: Option<(u32, u32)>,
+    pub(super) owner: Option<(u32, u32)>,
     /// `--chmod`
-    pub mode: Option<u32>,
+    pub(super) mode: Option<u32>,
 }
 
 /// Why files cannot be put where they should go.
 #[derive(Debug, thiserror::Error)]
-pub enum Conflict {
+pub(super) enum Conflict {
     /// Something in the way is no directory.
     #[error("'/{0}' exists and is not a directory")]
     NotDirectory(RelPath),
@@ -34,7 +34,7 @@ pub enum Conflict {
 
 /// Collects what one instruction puts into a tree.
 #[derive(Debug)]
-pub struct Placing<'t> {
+pub(super) struct Placing<'t> {
     tree: &'t Tree,
     changes: Changes,
     restyle: Restyle,
@@ -44,12 +44,12 @@ pub struct Placing<'t> {
 
 impl<'t> Placing<'t> {
     /// Starts with nothing put into `tree`.
-    pub fn new(tree: &'t Tree, restyle: Restyle, now: Timestamp) -> Self {
+    pub(super) fn new(tree: &'t Tree, restyle: Restyle, now: Timestamp) -> Self {
         Self { tree, changes: Changes::new(), restyle, now }
     }
 
     /// The changes. The directories above each are stated too, as they are, for those who unpack this layer alone.
-    pub fn finish(mut self) -> Changes {
+    pub(super) fn finish(mut self) -> Changes {
         let above: Vec<RelPath> = self.changes.iter().flat_map(|(path, _)| path.ancestors()).collect();
         for path in above {
             if self.changes.get(&path).is_none()
@@ -72,7 +72,7 @@ impl<'t> Placing<'t> {
 
     /// Makes `path` a directory, and what is missing above it, with mode 0755 unless `--chmod` says otherwise. An
     /// existing directory stays as it is.
-    pub fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
+    pub(super) fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
         if self.is_directory(path) {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl<'t> Placing<'t> {
     }
 
     /// Puts one entry at `path`, whose directory is made where it is missing.
-    pub fn put(&mut self, path: &RelPath, mut entry: Entry, content: Content) -> Result<(), Conflict> {
+    pub(super) fn put(&mut self, path: &RelPath, mut entry: Entry, content: Content) -> Result<(), Conflict> {
         self.directory(&path.parent().unwrap_or_default())?;
         if entry.is_directory() {
             if self.is_directory(path) {
@@ -111,18 +111,18 @@ impl<'t> Placing<'t> {
     }
 
     /// Whether a destination is a directory: marked by a slash, or there already.
-    pub fn means_directory(&self, destination: &str) -> Result<bool, Conflict> {
+    pub(super) fn means_directory(&self, destination: &str) -> Result<bool, Conflict> {
         Ok(destination.ends_with('/') || self.is_directory(&self.resolve(destination)?))
     }
 
     /// Where a destination leads to, through the symbolic links of the tree.
-    pub fn resolve(&self, destination: &str) -> Result<RelPath, Conflict> {
+    pub(super) fn resolve(&self, destination: &str) -> Result<RelPath, Conflict> {
         let path = RelPath::clamped(destination).map_err(yadokari_layers::Error::from)?;
         Ok(self.tree.resolve(&path)?)
     }
 
     /// Where a source goes: its own name below a destination that is a directory, else the destination itself.
-    pub fn target(&self, destination: &str, name: Option<&[u8]>) -> Result<RelPath, Conflict> {
+    pub(super) fn target(&self, destination: &str, name: Option<&[u8]>) -> Result<RelPath, Conflict> {
         let path = self.resolve(destination)?;
         match name {
             Some(name) if self.means_directory(destination)? => {
@@ -134,7 +134,7 @@ impl<'t> Placing<'t> {
 
     /// Copies what was selected from another tree: a file to the destination or into it, a directory's contents into
     /// it. `content` opens a file of the source by its layer and its name there.
-    pub fn copy(
+    pub(super) fn copy(
         &mut self,
         source: &Tree,
         selected: &Selected,
@@ -207,7 +207,13 @@ mod tests {
         Tree::of([Arc::new(builder.finish())])
     }
 
-    fn copied(source: &[&str], words: &[&str], into: &[&str], destination: &str, restyle: Restyle) -> Result<Vec<String>, Conflict> {
+    fn copied(
+        source: &[&str],
+        words: &[&str],
+        into: &[&str],
+        destination: &str,
+        restyle: Restyle,
+    ) -> Result<Vec<String>, Conflict> {
         let (source, into) = (tree(source), tree(into));
         let mut placing = Placing::new(&into, restyle, Timestamp::from_secs(9));
         for word in words {

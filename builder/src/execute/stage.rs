@@ -129,9 +129,10 @@ impl<'a> StageRun<'a> {
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
         let tree = self.tree()?;
-        let owner = copy.chown.as_ref().map(|owner| {
-            users::owner(tree, &owner.text).map_err(|error| at(error, step.span.and(Some(owner.span))))
-        });
+        let owner = copy
+            .chown
+            .as_ref()
+            .map(|owner| users::owner(tree, &owner.text).map_err(|error| at(error, step.span.and(Some(owner.span)))));
         let restyle = Restyle { owner: owner.transpose()?, mode: copy.chmod };
         let mut placing = Placing::new(tree, restyle, now);
         let spool = blobs.spool()?;
@@ -281,7 +282,10 @@ fn copy_from_layers(
         contents.insert(layer, blobs.extract(&layers[layer], &names, spool)?);
     }
     let content = |layer: usize, name: &RelPath| {
-        contents.get(&layer).and_then(|files| files.get(name)).map_or(Content::Empty, |file| Content::Host(file.clone()))
+        contents
+            .get(&layer)
+            .and_then(|files| files.get(name))
+            .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
     for selected in &selected {
         let copied = placing.copy(&tree, selected, &copy.destination, &content);

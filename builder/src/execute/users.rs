@@ -63,7 +63,8 @@ pub fn identity(tree: &Tree, user: &str) -> Result<Identity, UnknownName> {
     let mut groups = Vec::new();
     if let Some(entry) = &entry {
         let member = |group: &Group<'_>| group.members.split(',').any(|member| member == entry.name);
-        groups = self::groups(&group_text).filter(member).map(|group| group.gid).filter(|&other| other != gid).collect();
+        groups =
+            self::groups(&group_text).filter(member).map(|group| group.gid).filter(|&other| other != gid).collect();
     }
     Ok(Identity { uid, gid, groups, home })
 }
@@ -83,10 +84,11 @@ pub fn owner(tree: &Tree, text: &str) -> Result<(u32, u32), UnknownName> {
             (identity.uid, identity.gid)
         }
     };
-    let gid = match group.map(|group| group.parse().map_or_else(|_| find_group(&self::text(tree, "etc/group"), group), Ok)) {
-        Some(gid) => gid?,
-        None => own_gid,
-    };
+    let gid =
+        match group.map(|group| group.parse().map_or_else(|_| find_group(&self::text(tree, "etc/group"), group), Ok)) {
+            Some(gid) => gid?,
+            None => own_gid,
+        };
     Ok((uid, gid))
 }
 

@@ -13,7 +13,8 @@ pub struct WorkDir {
 impl WorkDir {
     /// Makes a directory below `parent`, which is made where it is missing.
     pub fn create(parent: &Path) -> Result<Self, crate::Error> {
-        let failed = |source| crate::Error::Host { operation: "make the work directory", path: parent.to_owned(), source };
+        let failed =
+            |source| crate::Error::Host { operation: "make the work directory", path: parent.to_owned(), source };
         fs::create_dir_all(parent).map_err(failed)?;
         let directory = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(failed)?;
         let blobs = directory.path().join("blobs");

@@ -72,8 +72,7 @@ pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>) -> Imag
     config.rootfs.kind = "layers".into();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let config = config.to_bytes();
-    let config_blob =
-        BlobRef { media_type: CONFIG.into(), digest: Digest::of(&config), size: config.len() as u64 };
+    let config_blob = BlobRef { media_type: CONFIG.into(), digest: Digest::of(&config), size: config.len() as u64 };
     let blobs: Vec<BlobRef> = layers.iter().map(blob_ref).collect();
     let manifest = Manifest::new(MANIFEST, manifest_bytes(&config_blob, &blobs));
     Image { config, manifest, layers }

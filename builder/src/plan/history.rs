@@ -128,7 +128,10 @@ mod tests {
 
     #[test]
     fn copy_names_its_flags() {
-        assert_eq!(copy("COPY", Some("a:b"), Some("755"), &words("x y"), "/d/"), "COPY --chown=a:b --chmod=755 x y /d/");
+        assert_eq!(
+            copy("COPY", Some("a:b"), Some("755"), &words("x y"), "/d/"),
+            "COPY --chown=a:b --chmod=755 x y /d/"
+        );
     }
 
     #[test]
@@ -146,15 +149,14 @@ mod tests {
             retries: 3,
             ..Default::default()
         };
-        assert_eq!(
-            healthcheck(&check),
-            "HEALTHCHECK &{[\"CMD\" \"x\"] \"1m30s\" \"1.5s\" \"0s\" \"0s\" '\\x03'}"
-        );
+        assert_eq!(healthcheck(&check), "HEALTHCHECK &{[\"CMD\" \"x\"] \"1m30s\" \"1.5s\" \"0s\" \"0s\" '\\x03'}");
     }
 
     #[test]
     fn durations_are_written_as_go_does() {
-        for (nanos, text) in [(0, "0s"), (5, "5ns"), (1_500, "1.5µs"), (20_000_000, "20ms"), (3_600_000_000_000, "1h0m0s")] {
+        for (nanos, text) in
+            [(0, "0s"), (5, "5ns"), (1_500, "1.5µs"), (20_000_000, "20ms"), (3_600_000_000_000, "1h0m0s")]
+        {
             assert_eq!(duration(nanos), text);
         }
     }

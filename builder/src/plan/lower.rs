@@ -70,7 +70,9 @@ impl Lowering {
                     heredocs: &copy.heredocs,
                     destination: &copy.destination,
                 };
-                let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else { return Ok(false) };
+                let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
+                    return Ok(false);
+                };
                 self.copy(planner, &words, from, from_key, &at)?;
             }
             InstructionKind::Add(add) => {
@@ -221,7 +223,8 @@ impl Lowering {
         }
         let written = self.expand(words.destination, at)?;
         let destination = self.destination(&written)?;
-        let chown = words.chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
+        let chown =
+            words.chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
         let chown = chown.transpose()?.filter(|owner| !owner.text.is_empty());
         let chmod_text = words.chmod.map(|word| self.expand(word, at)).transpose()?;
         let chmod = words.chmod.zip(chmod_text.as_deref()).map(|(word, text)| mode(text, word.span)).transpose()?;

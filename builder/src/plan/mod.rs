@@ -163,11 +163,6 @@ pub struct Step {
 }
 
 /// Turns a Dockerfile into a plan, as far as `images` are known.
-pub fn plan(
-    file: &Dockerfile,
-    options: &Options,
-    context: &Context,
-    images: &Images,
-) -> Result<Planned, crate::Error> {
+pub fn plan(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Result<Planned, crate::Error> {
     stage::Planner::new(file, options, context, images)?.plan()
 }

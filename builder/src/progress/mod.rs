@@ -109,7 +109,10 @@ impl Progress {
     pub fn transfers(&self, written: &[Written]) {
         let count = |kind| written.iter().filter(|&&written| written == kind).count();
         let (uploaded, mounted) = (count(Written::Uploaded), count(Written::Mounted));
-        self.debug(&format!("{uploaded} layers uploaded, {mounted} mounted, {} already there", count(Written::Already)));
+        self.debug(&format!(
+            "{uploaded} layers uploaded, {mounted} mounted, {} already there",
+            count(Written::Already)
+        ));
     }
 
     /// The last line.
@@ -242,7 +245,10 @@ mod tests {
 
     #[test]
     fn sizes_and_times_have_units() {
-        assert_eq!([bytes(5), bytes(1_500), bytes(12_340_000), bytes(2_500_000_000)], ["5 B", "1.5 kB", "12.3 MB", "2.50 GB"]);
+        assert_eq!(
+            [bytes(5), bytes(1_500), bytes(12_340_000), bytes(2_500_000_000)],
+            ["5 B", "1.5 kB", "12.3 MB", "2.50 GB"]
+        );
         assert_eq!(seconds(Duration::from_millis(40)), "0.04 s");
     }
 }
