@@ -1,1 +1,180 @@
-//! The `.dockerignore` file.
+//! `.dockerignore`: which files of a context do not belong to it.
+
+use super::glob::Glob;
+
+/// The rules of a `.dockerignore` file.
+///
+/// The last rule that matches a path, or a directory above it, decides. Rules begin at the root of the context: `a`
+/// excludes `a` and not `b/a`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    glob: Glob,
+    /// The rule began with `!`: what matches belongs to the context after all.
+    exception: bool,
+}
+
+/// A line that is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct InvalidRule {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Ignore {
+    /// Reads the file's text.
+    pub fn parse(text: &str) -> Result<Self, InvalidRule> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut rules = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let rule = line.trim();
+            // A comment begins in the first column; elsewhere `#` is part of a name.
+            if line.starts_with('#') || rule.is_empty() {
+                continue;
+            }
+            let invalid = |message: String| InvalidRule { line: index + 1, message };
+            let (exception, pattern) = match rule.strip_prefix('!') {
+                Some(pattern) => (true, pattern.trim()),
+                None => (false, rule),
+            };
+            if pattern.is_empty() {
+                return Err(invalid("'!' needs a pattern".to_owned()));
+            }
+            let pattern = clean(pattern);
+            let pattern = if pattern.len() > 1 { pattern.strip_prefix('/').unwrap_or(&pattern) } else { &pattern };
+            let glob = Glob::with_double_stars(pattern).map_err(|error| invalid(error.to_string()))?;
+            rules.push(Rule { glob, exception });
+        }
+        Ok(Self { rules })
+    }
+
+    /// True where `path` does not belong to the context. It is relative to the context, with slashes, and without `.`,
+    /// `..` and double slashes.
+    pub fn excludes(&self, path: &str) -> bool {
+        let mut excluded = false;
+        for rule in &self.rules {
+            // A rule that would change nothing need not be compared.
+            if rule.exception == excluded && rule.glob.matches_or_above(path) {
+                excluded = !rule.exception;
+            }
+        }
+        excluded
+    }
+
+    /// True where something below `directory` may belong to the context although the directory does not, so that a walk
+    /// must enter it.
+    pub fn may_contain_exception_below(&self, directory: &str) -> bool {
+        self.rules.iter().any(|rule| rule.exception && rule.glob.may_match_below(directory))
+    }
+
+    /// True where there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+/// The shortest pattern for the same paths: without `.`, inner `..` and double or trailing slashes.
+fn clean(pattern: &str) -> String {
+    let rooted = pattern.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in pattern.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (rooted, parts.join("/")) {
+        (true, path) => format!("/{path}"),
+        (false, path) if path.is_empty() => ".".to_owned(),
+        (false, path) => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded<'p>(rules: &str, paths: &[&'p str]) -> Vec<&'p str> {
+        let ignore = Ignore::parse(rules).unwrap();
+        paths.iter().copied().filter(|path| ignore.excludes(path)).collect()
+    }
+
+    #[test]
+    fn rules_exclude_paths() {
+        let cases: [(&str, &[&str], &[&str]); 21] = [
+            ("", &[], &["a"]),
+            ("a", &["a", "a/b"], &["b/a", "ab"]),
+            ("/a/", &["a", "a/b"], &["b/a"]),
+            ("./a//b/../c", &["a/c"], &["a", "a/b"]),
+            ("  a  ", &["a"], &[]),
+            ("*.md", &["a.md"], &["b/a.md"]),
+            ("*/*.md", &["b/a.md"], &["a.md", "b/c/a.md"]),
+            ("**/*.md", &["a.md", "b/c/a.md"], &["a.mdx"]),
+            ("**/node_modules", &["node_modules", "a/node_modules/b/c"], &["a/node_modules2"]),
+            ("a/**", &["a/b", "a/b/c"], &["a"]),
+            ("a?", &["ab"], &["a", "a/b"]),
+            ("[a-c]x", &["bx"], &["dx"]),
+            ("\\#a", &["#a"], &[]),
+            ("#a\n # b", &["# b"], &["#a", "# a"]),
+            ("\u{feff}a", &["a"], &[]),
+            ("a\r\nb\r\n", &["a", "b"], &[]),
+            ("*\n!a", &["b", "b/a"], &["a", "a/b"]),
+            ("a\n!a/b", &["a", "a/c"], &["a/b", "a/b/c"]),
+            ("!a\na", &["a"], &[]),
+            ("*.md\n!README*.md\nREADME-x.md", &["a.md", "README-x.md"], &["README.md"]),
+            (".\n/\n..", &[], &["a", "a/b"]),
+        ];
+        for (rules, inside, outside) in cases {
+            let all = [inside, outside].concat();
+            assert_eq!(excluded(rules, &all), inside, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn a_walk_enters_an_excluded_directory_only_for_an_exception() {
+        let ignore = Ignore::parse("*\n!src/lib\n!**/*.h\n").unwrap();
+        assert!(ignore.excludes("src"));
+        assert!(ignore.may_contain_exception_below("src"));
+        assert!(ignore.may_contain_exception_below("other"), "**/*.h reaches everywhere");
+        let ignore = Ignore::parse("*\n! src/lib\n").unwrap();
+        assert!(ignore.may_contain_exception_below("src"));
+        assert!(!ignore.may_contain_exception_below("other"));
+        assert!(!ignore.may_contain_exception_below("src/other"));
+    }
+
+    #[test]
+    fn lines_that_are_no_rules_are_refused() {
+        let error = |text| Ignore::parse(text).unwrap_err().to_string();
+        assert_eq!(error("a\n! \n"), "line 2: '!' needs a pattern");
+        assert_eq!(error("[a"), "line 1: the pattern '[a' is malformed");
+    }
+
+    #[test]
+    fn patterns_are_cleaned() {
+        let cases = [
+            ("a/", "a"),
+            ("./a", "a"),
+            ("a/./b//c", "a/b/c"),
+            ("a/../b", "b"),
+            ("../a", "../a"),
+            ("../../a", "../../a"),
+            ("/../a", "/a"),
+            ("a/..", "."),
+            ("/", "/"),
+        ];
+        for (pattern, expected) in cases {
+            assert_eq!(clean(pattern), expected, "{pattern}");
+        }
+    }
+}
