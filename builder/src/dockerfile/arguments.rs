@@ -99,7 +99,7 @@ impl<'l> Statement<'l> {
         let inner = if self.is("ONBUILD") { Self::of(self.arguments) } else { *self };
         let takes_documents = ["RUN", "COPY", "ADD"].iter().any(|name| inner.is(name));
         // A JSON form is plain text for its reader; an array of something else is refused later.
-        let plain = || split_flags(inner).map_or(true, |rest| matches!(rest.json(), Ok(None)));
+        let plain = || split_flags(inner).is_none_or(|rest| matches!(rest.json(), Ok(None)));
         (takes_documents && plain()).then_some(inner.arguments)
     }
 }

@@ -15,8 +15,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::pattern::{Pattern, Reach};
-use super::{Diagnostic, Heredoc, Span, Word};
+use super::substitute::Expander;
+use super::{Diagnostic, Heredoc, Word};
 
 /// Where expansion finds the values of variables.
 pub trait Variables {
@@ -38,14 +38,12 @@ impl<F: Fn(&str) -> Option<String>> Variables for F {
 
 /// The value of `word` as one text, whatever spaces the variables hold.
 pub fn expand(word: &Word, escape: char, variables: &dyn Variables) -> Result<String, Diagnostic> {
-    let mut expander = Expander::new(&word.raw, word.span, escape, variables);
-    Ok(expander.until(None, Literal::No)?.text)
+    Ok(Expander::new(&word.raw, word.span, escape, variables).whole()?.text)
 }
 
 /// The value of `word` split at the spaces that its unquoted variables hold: EXPOSE takes several ports from one.
 pub fn expand_words(word: &Word, escape: char, variables: &dyn Variables) -> Result<Vec<String>, Diagnostic> {
-    let mut expander = Expander::new(&word.raw, word.span, escape, variables);
-    Ok(expander.until(None, Literal::No)?.words())
+    Ok(Expander::new(&word.raw, word.span, escape, variables).whole()?.words())
 }
 
 /// The content of an inline file. Quotes are ordinary characters there, and the escape character is always `\`.
@@ -53,305 +51,15 @@ pub fn expand_heredoc(heredoc: &Heredoc, variables: &dyn Variables) -> Result<St
     if !heredoc.expand {
         return Ok(heredoc.content.clone());
     }
-    let mut expander = Expander::new(&heredoc.content, heredoc.span, '\\', variables);
-    expander.quotes = false;
-    let value = expander.until(None, Literal::No).map_err(|error| error.at(heredoc.span))?;
-    Ok(value.text)
-}
-
-/// Text as it is put together, with the places where it may be split.
-#[derive(Default)]
-struct Value {
-    text: String,
-    /// The byte ranges of the spaces at which the text splits.
-    breaks: Vec<(usize, usize)>,
-    /// Something quoted was here: an empty word is a word.
-    quoted: bool,
-}
-
-impl Value {
-    fn push(&mut self, c: char) {
-        if c.is_whitespace() {
-            self.breaks.push((self.text.len(), self.text.len() + c.len_utf8()));
-        }
-        self.text.push(c);
-    }
-
-    /// Adds what stays together.
-    fn push_whole(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
-
-    /// Adds the value of a variable, or of a word inside `${…}`.
-    fn push_split(&mut self, text: &str) {
-        text.chars().for_each(|c| self.push(c));
-    }
-
-    fn words(self) -> Vec<String> {
-        let end = (self.text.len(), self.text.len());
-        let mut from = 0;
-        let mut words = Vec::new();
-        for &(start, stop) in self.breaks.iter().chain([&end]) {
-            if start > from {
-                words.push(self.text[from..start].to_owned());
-            }
-            from = stop;
-        }
-        if words.is_empty() && self.quoted {
-            words.push(String::new());
-        }
-        words
-    }
-}
-
-/// Whether the escape character stays in the text: patterns need it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Literal {
-    No,
-    Escapes,
-}
-
-struct Expander<'a> {
-    text: &'a str,
-    at: usize,
-    span: Span,
-    escape: char,
-    variables: &'a dyn Variables,
-    quotes: bool,
-    depth: usize,
-}
-
-/// How deep `${a:-${b:-…}}` may nest. A Dockerfile needs three; the bound keeps the stack.
-const DEEPEST: usize = 100;
-
-impl<'a> Expander<'a> {
-    fn new(text: &'a str, span: Span, escape: char, variables: &'a dyn Variables) -> Self {
-        Self { text, at: 0, span, escape, variables, quotes: true, depth: 0 }
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.text[self.at..].chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    /// The error `message` about the text from `start` to here. Where a word runs over a continuation its bytes are not
-    /// the file's, and the whole word is the place.
-    fn error(&self, start: usize, message: impl Into<String>) -> Diagnostic {
-        let span = if self.span.len() == self.text.len() {
-            Span::new(self.span.start + start, self.span.start + self.at)
-        } else {
-            self.span
-        };
-        Diagnostic::new(message).at(span)
-    }
-
-    /// Expands up to `stop`, which is consumed, or up to the end.
-    fn until(&mut self, stop: Option<char>, literal: Literal) -> Result<Value, Diagnostic> {
-        let start = self.at;
-        let mut value = Value::default();
-        while let Some(c) = self.peek() {
-            if stop == Some(c) {
-                self.at += c.len_utf8();
-                return Ok(value);
-            }
-            match c {
-                '\'' if self.quotes => {
-                    let text = self.single_quoted()?;
-                    value.push_whole(&text);
-                    value.quoted = true;
-                }
-                '"' if self.quotes => {
-                    let text = self.double_quoted()?;
-                    value.push_whole(&text);
-                    value.quoted = true;
-                }
-                '$' => {
-                    let text = self.dollar()?;
-                    value.push_split(&text);
-                }
-                c if c == self.escape || (literal == Literal::Escapes && c == '\\') => {
-                    self.next();
-                    if literal == Literal::Escapes {
-                        value.push('\\');
-                    }
-                    if let Some(escaped) = self.next() {
-                        value.push_whole(escaped.encode_utf8(&mut [0; 4]));
-                    }
-                }
-                c => {
-                    self.next();
-                    value.push(c);
-                }
-            }
-        }
-        match stop {
-            None => Ok(value),
-            Some(stop) => Err(self.error(start, format!("the word ends before a closing '{stop}'"))),
-        }
-    }
-
-    fn single_quoted(&mut self) -> Result<String, Diagnostic> {
-        let start = self.at;
-        self.next();
-        match self.text[self.at..].find('\'') {
-            Some(length) => {
-                let text = self.text[self.at..self.at + length].to_owned();
-                self.at += length + 1;
-                Ok(text)
-            }
-            None => {
-                self.at = self.text.len();
-                Err(self.error(start, "the word ends before a closing single quote"))
-            }
-        }
-    }
-
-    fn double_quoted(&mut self) -> Result<String, Diagnostic> {
-        let start = self.at;
-        self.next();
-        let mut text = String::new();
-        while let Some(c) = self.peek() {
-            match c {
-                '"' => {
-                    self.next();
-                    return Ok(text);
-                }
-                '$' => text.push_str(&self.dollar()?),
-                c if c == self.escape => {
-                    self.next();
-                    let Some(escaped) = self.next() else { break };
-                    if escaped != '"' && escaped != '$' && escaped != self.escape {
-                        text.push(c);
-                    }
-                    text.push(escaped);
-                }
-                c => {
-                    self.next();
-                    text.push(c);
-                }
-            }
-        }
-        Err(self.error(start, "the word ends before a closing double quote"))
-    }
-
-    /// Expands what begins with `$`. A `$` that names nothing is itself.
-    fn dollar(&mut self) -> Result<String, Diagnostic> {
-        let start = self.at;
-        self.next();
-        if self.peek() != Some('{') {
-            let name = self.name();
-            return Ok(if name.is_empty() { "$".to_owned() } else { self.variable(name).unwrap_or_default().into() });
-        }
-        self.next();
-        if self.depth >= DEEPEST {
-            return Err(self.error(start, "the substitution nests too deep"));
-        }
-        self.depth += 1;
-        let value = self.braced(start);
-        self.depth -= 1;
-        value
-    }
-
-    fn name(&mut self) -> &'a str {
-        let rest = &self.text[self.at..];
-        let digits = rest.len() - rest.trim_start_matches(char::is_numeric).len();
-        let length = match rest.chars().next() {
-            Some(c) if "@*#?-$!0".contains(c) => 1,
-            _ if digits > 0 => digits,
-            _ => rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len()),
-        };
-        self.at += length;
-        &rest[..length]
-    }
-
-    fn variable(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.variables.get(name)
-    }
-
-    /// Expands what follows `${`.
-    fn braced(&mut self, start: usize) -> Result<String, Diagnostic> {
-        if matches!(self.peek(), Some('{' | '}' | ':')) {
-            self.next();
-            return Err(self.error(start, "bad substitution: '${' needs a variable's name"));
-        }
-        let name = self.name();
-        let value = self.variable(name);
-        let operator = match self.next() {
-            Some('}') => return Ok(value.unwrap_or_default().into()),
-            Some(':') => match self.next() {
-                Some(operator @ ('-' | '+' | '?')) => {
-                    let value = value.filter(|value| !value.is_empty());
-                    return self.conditional(start, name, operator, value, true);
-                }
-                operator => operator.map_or_else(|| ":".to_owned(), |operator| format!(":{operator}")),
-            },
-            Some(operator @ ('-' | '+' | '?')) => return self.conditional(start, name, operator, value, false),
-            Some(operator @ ('#' | '%')) => return self.strip(operator, &value.unwrap_or_default()),
-            Some('/') => return self.replace(&value.unwrap_or_default()),
-            Some(operator) => operator.to_string(),
-            None => return Err(self.error(start, "the word ends before a closing '}'")),
-        };
-        Err(self.error(start, format!("unsupported modifier '{operator}' in a substitution")))
-    }
-
-    /// `-`, `+` and `?`. The caller has already taken an empty value for unset where there was a `:`.
-    fn conditional(
-        &mut self,
-        start: usize,
-        name: &str,
-        operator: char,
-        value: Option<Cow<'a, str>>,
-        colon: bool,
-    ) -> Result<String, Diagnostic> {
-        let word = self.until(Some('}'), Literal::No)?.text;
-        Ok(match (operator, value) {
-            ('+', None) => String::new(),
-            ('+', Some(_)) | ('-', None) => word,
-            (_, Some(value)) => value.into(),
-            (_, None) => {
-                let or_empty = if colon { " or empty" } else { "" };
-                let word = if word.is_empty() { format!("the variable must not be unset{or_empty}") } else { word };
-                return Err(self.error(start, format!("{name}: {word}")));
-            }
-        })
-    }
-
-    /// `#`, `##`, `%` and `%%`.
-    fn strip(&mut self, operator: char, value: &str) -> Result<String, Diagnostic> {
-        let reach = if self.peek() == Some(operator) {
-            self.next();
-            Reach::Longest
-        } else {
-            Reach::Shortest
-        };
-        let pattern = Pattern::new(&self.until(Some('}'), Literal::Escapes)?.text);
-        Ok(match operator {
-            '#' => pattern.strip_prefix(value, reach),
-            _ => pattern.strip_suffix(value, reach),
-        }
-        .to_owned())
-    }
-
-    /// `/` and `//`.
-    fn replace(&mut self, value: &str) -> Result<String, Diagnostic> {
-        let all = self.peek() == Some('/');
-        if all {
-            self.next();
-        }
-        let pattern = Pattern::new(&self.until(Some('/'), Literal::Escapes)?.text);
-        let replacement = self.until(Some('}'), Literal::No)?.text;
-        Ok(pattern.replace(value, &replacement, all))
-    }
+    let expander = Expander::new(&heredoc.content, heredoc.span, '\\', variables).without_quotes();
+    // The text is not that of the span, which is the introducer's.
+    Ok(expander.whole().map_err(|error| error.at(heredoc.span))?.text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dockerfile::Span;
 
     fn variables(name: &str) -> Option<String> {
         let value = match name {

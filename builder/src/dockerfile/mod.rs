@@ -31,6 +31,7 @@ mod lines;
 mod parse;
 mod pattern;
 mod source;
+mod substitute;
 mod suggest;
 mod text;
 mod values;

@@ -7,11 +7,11 @@ pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     if word.len() > 40 {
         return None;
     }
-    let nearest = |limit: usize| move |&(distance, _): &(usize, &str)| distance <= limit;
+    let limit = if word.len() <= 3 { 1 } else { 2 };
     candidates
         .into_iter()
         .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
-        .filter(nearest(if word.len() <= 3 { 1 } else { 2 }))
+        .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }
