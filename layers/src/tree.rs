@@ -327,7 +327,7 @@ mod tests {
         assert_eq!((target.to_string().as_str(), found.layer), ("a", 0));
         assert_eq!(tree.content(&path("a")).unwrap().1.layer, 1);
         let tree = self::tree(&[&["a", "b = a"], &["c = b"]]);
-        assert_eq!(tree.content(&path("c")).unwrap().0, path("a"));
+        assert_eq!(tree.content(&path("c")).unwrap().0, &path("a"));
     }
 
     #[test]
