@@ -32,6 +32,8 @@ mod path;
 mod root;
 pub mod scan;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 mod tree;
 pub mod upper;
 
