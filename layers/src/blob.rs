@@ -1,1 +1,100 @@
 //! Writing a layer's blob: one pass from tar bytes to a compressed file with both digests.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::compress::Encoder;
+use crate::digest::Hasher;
+use crate::{Compression, Digest, Error, HashingWriter, Result};
+
+/// A blob in a directory of blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blob {
+    /// The digest of the compressed bytes, which names the file.
+    pub digest: Digest,
+    /// The digest of the tar.
+    pub diff_id: Digest,
+    /// The size of the compressed bytes.
+    pub size: u64,
+}
+
+/// Where the blob `digest` is in the directory `blobs`.
+pub fn blob_path(blobs: &Path, digest: &Digest) -> PathBuf {
+    blobs.join(digest.hex())
+}
+
+/// Takes the bytes of a tar and makes a blob of them, reading nothing twice.
+///
+/// The file has its final name only after [`BlobWriter::finish`], so that a blob that is there is complete. Dropped before
+/// that, it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter {
+    blobs: PathBuf,
+    partial: Partial,
+    tar: Hasher,
+    encoder: Encoder<HashingWriter<BufWriter<File>>>,
+}
+
+/// A file that is removed unless it was renamed.
+#[derive(Debug)]
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the rename there is nothing under this name.
+        _ = fs::remove_file(&self.0);
+    }
+}
+
+impl BlobWriter {
+    /// Starts a blob in the directory `blobs`, which must exist.
+    pub fn create(blobs: &Path, compression: Compression, level: Option<i32>) -> Result<Self> {
+        let (path, file) = create(blobs)?;
+        let partial = Partial(path);
+        let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, file));
+        let encoder = Encoder::new(compression, level, out)?;
+        Ok(Self { blobs: blobs.to_owned(), partial, tar: Hasher::default(), encoder })
+    }
+
+    /// Completes the blob and gives it its name. A blob of that name that was there before is the same one.
+    pub fn finish(self) -> Result<Blob> {
+        let failed = |source| Error::Stream { operation: "write blob", source };
+        let (mut file, hasher) = self.encoder.finish()?.finish();
+        file.flush().map_err(failed)?;
+        let size = hasher.size();
+        let blob = Blob { digest: hasher.finish(), diff_id: self.tar.finish(), size };
+        let path = blob_path(&self.blobs, &blob.digest);
+        fs::rename(&self.partial.0, &path).map_err(|source| Error::Host {
+            operation: "rename blob to",
+            path,
+            source,
+        })?;
+        Ok(blob)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.encoder.write(bytes)?;
+        self.tar.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
+}
+
+/// Several blobs may be written at once, by this process or by others.
+fn create(blobs: &Path) -> Result<(PathBuf, File)> {
+    for number in 0_u32.. {
+        let path = blobs.join(format!(".partial-{}-{number}", std::process::id()));
+        match File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::Host { operation: "create", path, source }),
+        }
+    }
+    Err(Error::Stream { operation: "write blob", source: io::ErrorKind::AlreadyExists.into() })
+}

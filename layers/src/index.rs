@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -131,27 +132,48 @@ impl IndexBuilder {
     }
 
     /// Puts an entry. `content` is the file's bytes where [`IndexBuilder::wants`] asked for them. The root is passed
-    /// over.
+    /// over. What is no directory replaces all that this layer said below it.
     pub fn put(&mut self, path: RelPath, entry: Entry, content: Option<Vec<u8>>) {
         if path.is_root() {
             return;
+        }
+        if !entry.is_directory() {
+            self.remove_below(&path);
         }
         self.inline.remove(&path);
         if let Some(content) = content {
             self.inline.insert(path.clone(), content);
         }
         let record = match self.records.get(&path) {
-            Some(Record::Opaque(_)) if entry.is_directory() => Record::Opaque(Some(entry)),
+            // A whiteout hides what lower layers hold, never what its own layer puts: together with a directory it
+            // says what an opaque marker says.
+            Some(Record::Opaque(_) | Record::Delete) if entry.is_directory() => Record::Opaque(Some(entry)),
             _ => Record::Put(entry),
         };
         self.records.insert(path, record);
     }
 
+    fn remove_below(&mut self, path: &RelPath) {
+        let bounds = ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat());
+        let range = (Bound::Included(&bounds.0[..]), Bound::Excluded(&bounds.1[..]));
+        let below: Vec<RelPath> = self.records.range::<[u8], _>(range).map(|(path, _)| path.clone()).collect();
+        for path in below {
+            self.records.remove(&path);
+            self.inline.remove(&path);
+        }
+    }
+
     /// Says that lower layers' `path` is gone. What this layer itself puts there stays, whatever the order in the tar.
     pub fn delete(&mut self, path: RelPath) {
-        if !path.is_root() {
-            self.records.entry(path).or_insert(Record::Delete);
+        if path.is_root() {
+            return;
         }
+        let record = match self.records.remove(&path) {
+            Some(Record::Put(entry)) if entry.is_directory() => Record::Opaque(Some(entry)),
+            Some(record) => record,
+            None => Record::Delete,
+        };
+        self.records.insert(path, record);
     }
 
     /// Says that the directory hides what lower layers put into it.
@@ -216,6 +238,30 @@ mod tests {
         assert!(Index::decode(&good[..good.len() - 1], 1 << 20).is_err());
         assert!(Index::decode(&good[..2], 1 << 20).is_err());
         assert!(Index::decode(&good, 8).is_err());
+    }
+
+    #[test]
+    fn a_whiteout_beside_its_directory_hides_lower_layers_in_either_order() {
+        let directory = Entry::directory(0o700, Timestamp::default());
+        let mut first = IndexBuilder::new();
+        first.delete(path("d"));
+        first.put(path("d"), directory.clone(), None);
+        let mut second = IndexBuilder::new();
+        second.put(path("d"), directory.clone(), None);
+        second.delete(path("d"));
+        assert_eq!(first.finish().records(), [(path("d"), Record::Opaque(Some(directory)))]);
+        assert_eq!(second.finish().records().len(), 1);
+    }
+
+    #[test]
+    fn a_file_replaces_what_its_layer_put_below_it() {
+        let mut builder = IndexBuilder::new();
+        builder.put(path("a"), Entry::directory(0o755, Timestamp::default()), None);
+        builder.put(path("a/x"), Entry::file(0, 0o644, Timestamp::default()), None);
+        builder.put(path("a-b"), Entry::file(0, 0o644, Timestamp::default()), None);
+        builder.put(path("a"), Entry::file(0, 0o644, Timestamp::default()), None);
+        let paths: Vec<_> = builder.finish().records().iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(paths, [path("a"), path("a-b")]);
     }
 
     #[test]

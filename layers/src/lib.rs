@@ -15,24 +15,34 @@
 //! Deliberately absent: HTTP, threads other than rayon's, image manifests, and any knowledge of Dockerfiles. Every tar
 //! is assumed to be hostile.
 
+pub mod apply;
+mod blob;
 mod changes;
+pub mod compress;
+pub mod confirm;
 mod digest;
 mod entry;
 mod error;
 mod index;
 mod key;
 mod layer;
+pub mod materialise;
+pub mod pack;
 mod path;
 mod root;
+pub mod scan;
+pub mod tar;
 mod tree;
+pub mod upper;
 
+pub use blob::{Blob, BlobWriter, blob_path};
 pub use changes::{Change, Changes, Content};
 pub use digest::{Digest, Hasher, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};
-pub use entry::{Entry, Kind, Timestamp};
+pub use entry::{Entry, Kind, Timestamp, XattrName, XattrValue};
 pub use error::{Error, Result};
 pub use index::{INLINE, Index, IndexBuilder, Record};
 pub use key::{Key, KeyHasher};
 pub use layer::{Compression, Layer};
 pub use path::{InvalidPath, RelPath};
-pub use root::Root;
+pub use root::{Lost, Root, Skipped};
 pub use tree::{Found, Tree};

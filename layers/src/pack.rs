@@ -1,1 +1,61 @@
-//! To come.
+//! From changes to a layer.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::{BlobWriter, Changes, Compression, Index, Layer, Result, tar};
+
+/// How layers are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// How hard; each format has its own default.
+    pub level: Option<i32>,
+    /// No time in the layer is later than this, in seconds since the epoch (SOURCE_DATE_EPOCH).
+    pub clamp: Option<i64>,
+}
+
+/// Writes `changes` as a layer into the directory `blobs`. `None` when nothing changed.
+pub fn pack(changes: &Changes, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let blob = BlobWriter::create(blobs, options.compression, options.level)?;
+    let (blob, index) = tar::write(changes, options.clamp, blob)?;
+    finish(blob, index, options)
+}
+
+/// Makes a layer of a tar that [`tar::write`] wrote in another process; it is indexed as it passes, and read to its end.
+/// Its times are what they are. `None` when it holds no entry.
+pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
+    let mut blob = BlobWriter::create(blobs, options.compression, options.level)?;
+    let index = tar::index(Tee { from: tar, to: &mut blob })?;
+    if index.is_empty() { Ok(None) } else { finish(blob, index, options) }
+}
+
+fn finish(blob: BlobWriter, index: Index, options: &Options) -> Result<Option<Layer>> {
+    let blob = blob.finish()?;
+    Ok(Some(Layer {
+        digest: blob.digest,
+        diff_id: blob.diff_id,
+        size: blob.size,
+        compression: options.compression,
+        index: Arc::new(index),
+    }))
+}
+
+/// Writes what is read.
+struct Tee<'a, W> {
+    from: &'a mut dyn Read,
+    to: &'a mut W,
+}
+
+impl<W: Write> Read for Tee<'_, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..length])?;
+        Ok(length)
+    }
+}

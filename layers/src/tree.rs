@@ -135,15 +135,22 @@ impl Tree {
         !self.nodes.contains_key(path) && self.range_below(path).next().is_some()
     }
 
-    /// The file, resolved through hard links, that holds the bytes of `path`: the link's own layer says where.
+    /// The entry, resolved through hard links, that holds the bytes and the attributes of `path`: the link's own layer says
+    /// where. A target in a lower layer may be a link itself.
     pub fn content(&self, path: &RelPath) -> Option<(RelPath, Found<'_>)> {
-        let found = self.get(path)?;
-        let Kind::Hardlink { target } = &found.entry.kind else { return Some((path.clone(), found)) };
-        let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
-            let entry = self.layers[layer].get(target)?.entry()?;
-            Some((layer, entry))
-        })?;
-        entry.is_file().then(|| (target.clone(), Found { layer, entry }))
+        let mut path = path.clone();
+        let mut found = self.get(&path)?;
+        for _ in 0..MAX_LINKS {
+            let Kind::Hardlink { target } = &found.entry.kind else {
+                return Some((path, found));
+            };
+            let (layer, entry) = (0..=found.layer).rev().find_map(|layer| {
+                let entry = self.layers[layer].get(target)?.entry()?;
+                Some((layer, entry))
+            })?;
+            (path, found) = (target.clone(), Found { layer, entry });
+        }
+        None
     }
 
     /// The path that `path` leads to when every symbolic link in it is followed, the last component's included, as a
@@ -317,6 +324,8 @@ mod tests {
         let (target, found) = tree.content(&path("b")).unwrap();
         assert_eq!((target.to_string().as_str(), found.layer), ("a", 0));
         assert_eq!(tree.content(&path("a")).unwrap().1.layer, 1);
+        let tree = self::tree(&[&["a", "b = a"], &["c = b"]]);
+        assert_eq!(tree.content(&path("c")).unwrap().0, path("a"));
     }
 
     #[test]

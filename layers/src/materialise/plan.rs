@@ -1,0 +1,65 @@
+//! Which names each record of each layer gets.
+
+use crate::{Error, Kind, RelPath, Result, Tree};
+
+use super::position;
+
+/// As many links lead from one to the next before they are taken for a loop.
+const MAX_LINKS: u32 = 64;
+
+/// For each layer and each of its records, the names under which its file is written: its own where that is visible, and
+/// those of visible hard links that lead to it from this layer or from a higher one.
+pub(super) struct Plan {
+    pub(super) layers: Vec<Vec<Vec<RelPath>>>,
+}
+
+impl Plan {
+    pub(super) fn of(tree: &Tree) -> Result<Self> {
+        let mut layers: Vec<Vec<Vec<RelPath>>> =
+            tree.layers().iter().map(|index| vec![Vec::new(); index.len()]).collect();
+        let mut links = Vec::new();
+        for (layer, index) in tree.layers().iter().enumerate() {
+            for (record, path) in tree.visible(layer).into_iter().enumerate() {
+                let Some(path) = path else { continue };
+                match index.records()[record].1.entry().map(|entry| &entry.kind) {
+                    None | Some(Kind::Directory) => {}
+                    Some(Kind::Hardlink { target }) => links.push((layer, target, path)),
+                    Some(_) => layers[layer][record].push(path.clone()),
+                }
+            }
+        }
+        for (layer, target, path) in links {
+            let (layer, record) = source(tree, layer, target).ok_or_else(|| Error::Entry {
+                name: path.to_string(),
+                reason: "is a hard link to a file that no layer holds",
+            })?;
+            layers[layer][record].push(path.clone());
+        }
+        Ok(Self { layers })
+    }
+}
+
+/// The record that holds the content to which a hard link of `layer` leads.
+fn source(tree: &Tree, mut layer: usize, target: &RelPath) -> Option<(usize, usize)> {
+    let mut target = target.clone();
+    for _ in 0..MAX_LINKS {
+        let (found, record) = find(tree, layer, &target)
+            // A link may also name its target through symbolic links among the directories.
+            .or_else(|| find(tree, layer, &tree.resolve_parent(&target).ok()?))?;
+        match &tree.layers()[found].records()[record].1.entry()?.kind {
+            Kind::Directory => return None,
+            Kind::Hardlink { target: next } => (layer, target) = (found, next.clone()),
+            _ => return Some((found, record)),
+        }
+    }
+    None
+}
+
+/// The highest layer up to `layer` that puts `path`.
+fn find(tree: &Tree, layer: usize, path: &RelPath) -> Option<(usize, usize)> {
+    (0..=layer).rev().find_map(|layer| {
+        let index = &tree.layers()[layer];
+        let record = position(index, path)?;
+        index.records()[record].1.entry().map(|_| (layer, record))
+    })
+}

@@ -1,0 +1,49 @@
+//! Layers as tar streams.
+//!
+//! [`read`] turns the bytes of a tar into paths and items, [`index`] into what the layer says, and [`write`] turns changes
+//! into the one tar that says them. Blocks, numbers and the names of whiteouts are known here and nowhere else.
+//!
+//! Reading is strict, since every tar is assumed to be hostile: what another reader could take for something else is
+//! refused, with the entry's name. Where readers differ, we take what Go's `archive/tar` takes, because the engines that
+//! run images are built on it.
+
+mod header;
+mod indexer;
+mod pax;
+mod read;
+mod write;
+
+pub(crate) use indexer::Indexer;
+pub use read::read;
+pub use write::write;
+
+use crate::{Entry, Index, Result};
+
+/// The prefix of the name of a file that says that the rest of its name is gone.
+const WHITEOUT: &[u8] = b".wh.";
+
+/// The name of a file that says that its directory hides what lower layers put into it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// The prefix of AUFS's own names. Of these only [`OPAQUE`] means something to others; tars of old Docker versions hold
+/// the rest by accident.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// What a tar says of one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// It is this.
+    Put(Entry),
+    /// Lower layers' path is gone.
+    Delete,
+    /// The directory hides what lower layers put into it.
+    Opaque,
+}
+
+/// What the layer in `tar` says. The digests of all contents are computed; a hard link leads to the first name that the
+/// layer has for the file.
+pub fn index(tar: impl std::io::Read) -> Result<Index> {
+    let mut indexer = Indexer::default();
+    read(tar, |path, item, content| indexer.take(path, item, content))?;
+    Ok(indexer.finish())
+}
