@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use yadokari_layers::RelPath;
+use yadokari_layers::{RelPath, Timestamp};
 
 use super::error::{Result, Syscall};
 
@@ -64,11 +64,6 @@ pub(super) fn stat_of(dir: BorrowedFd<'_>) -> Result<Stat> {
     rustix::fs::fstat(dir).on("stat", "a directory")
 }
 
-/// Whether a status is that of a directory.
-pub(super) fn is_directory(stat: &Stat) -> bool {
-    rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()
-}
-
 /// Gives a directory the owner, mode and times of another. The mode comes after the owner, whose change clears bits.
 pub(super) fn copy_attributes(from: &Stat, to: BorrowedFd<'_>) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(from.st_uid), Gid::from_raw(from.st_gid));
@@ -80,8 +75,8 @@ pub(super) fn copy_attributes(from: &Stat, to: BorrowedFd<'_>) -> Result<()> {
 /// Gives a directory the times of another.
 pub(super) fn set_times(from: &Stat, to: BorrowedFd<'_>) -> Result<()> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: from.st_atime as i64, tv_nsec: from.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: from.st_mtime as i64, tv_nsec: from.st_mtime_nsec as _ },
+        last_access: Timespec { tv_sec: from.st_atime, tv_nsec: from.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: from.st_mtime, tv_nsec: from.st_mtime_nsec as _ },
     };
     rustix::fs::futimens(to, &times).on("utimens", "a directory")
 }
@@ -119,6 +114,13 @@ impl Watched {
         Ok(Self(sighted.collect::<Result<_>>()?))
     }
 
+    /// The newest time that was seen: a process that starts now must get later ones.
+    pub(super) fn newest(&self) -> Timestamp {
+        let times = self.0.iter().filter_map(|(_, sighting)| sighting.as_ref());
+        let newest = times.map(|&(.., secs, nanos)| Timestamp { secs, nanos: nanos as u32 }).max();
+        newest.unwrap_or_default()
+    }
+
     /// Looks again: each path, and whether it is what it was.
     pub(super) fn again(self, dir: BorrowedFd<'_>) -> Result<Vec<(RelPath, bool)>> {
         let compared = self.0.into_iter().map(|(path, before)| {
@@ -132,7 +134,7 @@ impl Watched {
 fn sight(dir: BorrowedFd<'_>, path: &RelPath) -> Result<Option<Sighting>> {
     let stat = stat(dir.as_fd(), path.as_path().as_os_str().as_encoded_bytes())?;
     Ok(stat.map(|stat| {
-        let ctime = (stat.st_ctime as i64, stat.st_ctime_nsec as i64);
-        (stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size as i64, ctime.0, ctime.1)
+        let ctime = (stat.st_ctime, stat.st_ctime_nsec as i64);
+        (stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, ctime.0, ctime.1)
     }))
 }

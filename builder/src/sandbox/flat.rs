@@ -50,6 +50,7 @@ impl Engine for Flat {
         let (stubs, _) = self.busy.insert(Default::default());
         stubs.mount_points(root, tree).during("making mount points")?;
         let watched = Watched::look(root.dir().as_fd(), stubs.parents())?;
+        self.walked.settle(&watched);
         if let Some(busy) = &mut self.busy {
             busy.1 = watched;
         }

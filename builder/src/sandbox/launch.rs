@@ -80,6 +80,8 @@ pub(super) fn main() -> ExitCode {
 fn set_up(spec: &Spec) -> Result<()> {
     sys::restore_ending_signals();
     rustix::process::setsid().on("setsid", "the RUN")?;
+    // If the worker is killed, so is at least the main process of a RUN of root.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     privileges::limit();
     match &spec.place {
         Place::Isolated { rootfs, user } => {

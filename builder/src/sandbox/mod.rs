@@ -33,13 +33,17 @@ mod mounts;
 mod namespace;
 mod network;
 mod overlay;
+mod places;
 mod privileges;
 mod probe;
 mod reap;
 mod rootfs;
+mod start;
 mod stubs;
 pub mod sys;
+mod turn;
 mod walk;
+mod wire;
 mod worker;
 
 use std::fmt;

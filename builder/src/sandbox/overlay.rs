@@ -132,8 +132,9 @@ impl Engine for Overlay {
     fn prepare(&mut self, run: &Run) -> Result<Place> {
         let step = match self.open {
             Some(step) => step,
-            None => *self.open.insert(self.begin()?),
+            None => self.begin()?,
         };
+        self.open = Some(step);
         self.make_stubs().during("making mount points")?;
         network::write(run)?;
         Ok(Place::Isolated { rootfs: self.rootfs(step)?, user: self.user })

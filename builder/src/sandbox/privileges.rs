@@ -1,6 +1,6 @@
 //! What a RUN may do: limits, capabilities and identity, given up in the one order that works.
 
-use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -53,7 +53,7 @@ pub(super) fn scope_signals(run: &Run, privileged: bool) {
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).scope(Scope::Signal);
     let _ = ruleset
         .and_then(|ruleset| ruleset.create())
-        .map(|created| created.set_no_new_privs(!privileged))
+        .map(|created| created.no_new_privs(!privileged))
         .and_then(|created| created.restrict_self());
 }
 

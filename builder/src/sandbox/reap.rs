@@ -10,17 +10,17 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::Exit;
-use super::error::{Error, Result, Syscall};
+use super::error::{During, Error, Result, Syscall};
 
 /// How long killed processes may take to die. Only one that the kernel itself holds up takes longer than milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Collects every child that has died so far, and how `main` ended if it is among them. Returns false when no child is
 /// left.
-pub(super) fn collect(main: Pid, exit: &mut Option<Exit>) -> Result<bool> {
+pub(super) fn collect(main: Option<Pid>, exit: &mut Option<Exit>) -> Result<bool> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid == main => *exit = ended(status).or(*exit),
+            Ok(Some((pid, status))) if Some(pid) == main => *exit = ended(status).or(*exit),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(true),
             Err(Errno::CHILD) => return Ok(false),
@@ -35,7 +35,7 @@ fn ended(status: WaitStatus) -> Option<Exit> {
 }
 
 /// Kills every descendant until none is left, and says how `main` ended.
-pub(super) fn kill_all(main: Pid, exit: &mut Option<Exit>) -> Result<()> {
+pub(super) fn kill_all(main: Option<Pid>, exit: &mut Option<Exit>) -> Result<()> {
     let since = Instant::now();
     let mut pause = Duration::from_micros(200);
     while collect(main, exit)? {
@@ -44,10 +44,8 @@ pub(super) fn kill_all(main: Pid, exit: &mut Option<Exit>) -> Result<()> {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
         if since.elapsed() > PATIENCE {
-            return Err(Error::Timeout(PATIENCE.as_secs())).map_err(|source| Error::During {
-                phase: "processes that the RUN left behind do not die".to_owned(),
-                source: Box::new(source),
-            });
+            let late = Err(Error::Timeout(PATIENCE.as_secs()));
+            return late.during("killing the processes that the RUN left behind");
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -8,6 +8,7 @@ use yadokari_layers::{Index, RelPath, Root, Tree, apply, compress, confirm, mate
 
 use super::LayerFile;
 use super::error::{During, Result};
+use super::files::Watched;
 
 /// A directory, what its layers say, and what it was when somebody last looked.
 #[derive(Debug)]
@@ -47,22 +48,29 @@ impl Walked {
         put(&self.root, &mut self.tree, layer)
     }
 
-    /// Walks the directory, unless that was done after the RUN before, and waits until whatever a process does next gets
-    /// a later time than all that was seen.
+    /// Walks the directory, unless that was done after the RUN before.
     pub(super) fn look(&mut self) -> Result<()> {
         if self.before.is_none() {
             self.before = Some(scan::scan(&self.root, &BTreeSet::new())?);
         }
-        if let Some(before) = &self.before {
-            scan::wait_for_clock(before.newest_ctime());
-        }
         Ok(())
+    }
+
+    /// Waits until whatever a process does next gets a later time than all that was seen: on kernels whose clock for
+    /// files ticks in milliseconds, a change in the tick of the walk would not be found.
+    pub(super) fn settle(&self, watched: &Watched) {
+        let seen = self.before.as_ref().map(scan::Snapshot::newest_ctime).unwrap_or_default();
+        scan::wait_for_clock(seen.max(watched.newest()));
     }
 
     /// Says of paths that we touched ourselves whether a RUN left them alone.
     pub(super) fn note(&mut self, watched: Vec<(RelPath, bool)>) {
         for (path, untouched) in watched {
-            if untouched { self.forgiven.insert(path) } else { self.touched.insert(path) };
+            if untouched {
+                self.forgiven.insert(path)
+            } else {
+                self.touched.insert(path)
+            };
         }
     }
 
@@ -111,7 +119,7 @@ pub(super) fn write(
     clamp: Option<i64>,
     out: &mut dyn Write,
 ) -> Result<bool> {
-    let changes = confirm::confirm(root, tree, candidates).during("reading what the RUN changed")?;
+    let changes = confirm::confirm_clamped(root, tree, candidates, clamp).during("reading what the RUN changed")?;
     if changes.is_empty() {
         return Ok(false);
     }

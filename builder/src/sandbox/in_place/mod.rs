@@ -95,11 +95,13 @@ impl InPlace {
 
     fn warn(&mut self, filled: &Filled) -> Option<String> {
         let expected = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
-        let hidden = filled.hidden.iter().filter(|path| !expected.iter().any(|name| path.as_bytes() == name.as_bytes()));
-        let news: Vec<RelPath> = hidden.filter(|path| !self.told.contains(path)).cloned().collect();
+        let hidden =
+            filled.hidden.iter().filter(|path| !expected.iter().any(|name| path.as_bytes() == name.as_bytes()));
+        let news: Vec<RelPath> = hidden.filter(|&path| !self.told.contains(path)).cloned().collect();
         let list = news.iter().map(|path| format!("/{path}")).collect::<Vec<_>>().join(", ");
         self.told.extend(news);
-        (!list.is_empty()).then(|| format!("hidden from RUN, because something of the container is in their place: {list}"))
+        (!list.is_empty())
+            .then(|| format!("hidden from RUN, because something of the container is in their place: {list}"))
     }
 }
 
@@ -123,7 +125,9 @@ impl Engine for InPlace {
         let filled = self.activate()?;
         warnings.extend(self.warn(&filled));
         let live = open(Path::new("/"))?;
-        self.watched = Some(Watched::look(live.as_fd(), filled.moved.into_iter().chain(parents))?);
+        let watched = Watched::look(live.as_fd(), filled.moved.into_iter().chain(parents))?;
+        self.walked.settle(&watched);
+        self.watched = Some(watched);
         Ok(Place::InPlace { warnings })
     }
 
@@ -170,7 +174,8 @@ fn give_back(place: BorrowedFd<'_>, stage: BorrowedFd<'_>, pinned: &[PathBuf]) -
 /// Puts `/` back after a build that was killed during a RUN. Nothing else may use `place` meanwhile.
 pub(super) fn recover(place: &Path, pinned: &[PathBuf]) -> Result<()> {
     let directory = open(place)?;
-    let left = [HOLD, PARTIAL].iter().any(|name| matches!(files::open_if_directory(directory.as_fd(), name), Ok(Some(_))));
+    let left =
+        [HOLD, PARTIAL].iter().any(|name| matches!(files::open_if_directory(directory.as_fd(), name), Ok(Some(_))));
     if left {
         let stage = files::make(directory.as_fd(), ABANDONED)?;
         give_back(directory.as_fd(), stage.as_fd(), pinned).during("putting '/' back after a build that was killed")?;
