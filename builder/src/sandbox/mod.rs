@@ -18,10 +18,33 @@
 //!
 //! Deliberately absent: instructions, images, caches and registries.
 
+mod channel;
 mod client;
 mod doctor;
+mod engine;
 mod error;
+mod files;
+mod flat;
+mod hide;
+mod idmap;
+mod in_place;
+mod launch;
+mod mounts;
+mod namespace;
+mod network;
+mod overlay;
+mod places;
+mod privileges;
 mod probe;
+mod reap;
+mod rootfs;
+mod start;
+mod stubs;
+pub mod sys;
+mod turn;
+mod walk;
+mod wire;
+mod worker;
 
 use std::fmt;
 use std::fs::File;
@@ -38,6 +61,11 @@ pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
 pub use error::{Error, Failure, Result};
 pub use probe::{Probe, Report, Verdict, probe};
+
+/// The hidden roles of our executable, as its first argument.
+const WORKER: &str = "__yadokari-worker";
+const LAUNCHER: &str = "__yadokari-launch";
+const PROBE: &str = "__yadokari-probe";
 
 /// A way to give a RUN its root file system, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -171,6 +199,10 @@ pub trait Sandbox {
 /// Runs a hidden role of ours if `args` (with the program's name first) asks for one. `main` calls this before anything
 /// else, because a process that has threads cannot enter a user namespace.
 pub fn reexec(args: &[std::ffi::OsString]) -> Option<ExitCode> {
-    let _role = args.get(1)?.to_str()?;
-    None
+    match args.get(1)?.to_str()? {
+        WORKER => Some(worker::main()),
+        LAUNCHER => Some(launch::main()),
+        PROBE => Some(probe::inside()),
+        _ => None,
+    }
 }

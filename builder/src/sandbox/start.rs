@@ -1,0 +1,124 @@
+//! Starting a worker: its directory, its process and its maps.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::client::{Interrupter, Worker};
+use super::error::{Error, Result, Syscall};
+use super::probe::Footing;
+use super::wire::{Reply, Request, Start};
+use super::{WORKER, channel};
+
+/// Starts a worker. With a limit it is a trial, and killed when the limit has passed.
+pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
+    let made = make_place(&footing.place)?;
+    let directory = make_stage(&footing.place, stage)?;
+    let mut directories = vec![directory.clone()];
+    directories.extend(made);
+    let root = footing.ids.map_or(0, super::idmap::IdMap::root);
+    std::os::unix::fs::chown(&directory, Some(root), Some(root)).on("chown", directory.display())?;
+    let opened = File::open(&directory).on("open", directory.display())?;
+
+    let (mut channel, stdin) = channel::pair()?;
+    let program = format!("/proc/self/fd/{}", footing.executable.as_raw_fd());
+    let mut command = Command::new(&program);
+    command.arg0("yadokari").arg(WORKER).env_clear().current_dir("/").stdin(stdin).stdout(Stdio::null());
+    let child = command.spawn().on("exec", "our own executable")?;
+    drop(command);
+    let pid = Pid::from_child(&child);
+    channel.send(&Start { kind: footing.kind.clone(), trial: limit.is_some() }, &[opened.as_fd()])?;
+    let interrupter = Interrupter::of(&channel)?;
+    let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
+    let ids = footing.ids;
+    let mut worker = Worker { channel, child, footing, interrupter, deadline, directories };
+    if let Some(ids) = ids {
+        match worker.answer()? {
+            Reply::Unshared => ids.write(pid)?,
+            _ => return Err(Error::Protocol("worker")),
+        }
+        worker.tell(&Request::Mapped, &[])?;
+    }
+    match worker.answer()? {
+        Reply::Done(_) => Ok(worker),
+        _ => Err(Error::Protocol("worker")),
+    }
+}
+
+/// Makes the directory for stages; returns it when it did not exist, so that it can be removed again.
+fn make_place(place: &Path) -> Result<Option<PathBuf>> {
+    if place.is_dir() {
+        return Ok(None);
+    }
+    std::fs::create_dir_all(place).on("mkdir", place.display())?;
+    Ok(Some(place.to_owned()))
+}
+
+/// Makes a directory that nobody else has, whatever other builds do in the same place.
+fn make_stage(place: &Path, stage: &str) -> Result<PathBuf> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let name: String = stage.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect();
+    let base = format!("{name}-{}", std::process::id());
+    for attempt in 0.. {
+        let path = place.join(if attempt == 0 { base.clone() } else { format!("{base}-{attempt}") });
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).on("mkdir", path.display()),
+        }
+    }
+    Err(Error::Protocol("builder"))
+}
+
+/// Kills a trial that takes too long: a system call that hangs must not hang the build.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    limit: Duration,
+    passed: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Deadline {
+    fn new(pid: Pid, limit: Duration) -> Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let passed = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&passed);
+        let watch = move || {
+            if stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                flag.store(true, Ordering::SeqCst);
+                // It is not waited for before this thread has ended, so the number is still its own.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("deadline".into()).spawn(watch).on("clone", "a thread")?;
+        Ok(Self { limit, passed, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn seconds(&self) -> u64 {
+        self.limit.as_secs()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
