@@ -23,8 +23,7 @@ use super::{WORKER, channel};
 pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
     let made = make_place(&footing.place)?;
     let directory = make_stage(&footing.place, stage)?;
-    let mut directories = vec![directory.clone()];
-    directories.extend(made);
+    let directories = Directories { stage: directory.clone(), made };
     let root = footing.ids.map_or(0, super::idmap::IdMap::root);
     std::os::unix::fs::chown(&directory, Some(root), Some(root)).on("chown", directory.display())?;
     let opened = File::open(&directory).on("open", directory.display())?;
@@ -51,6 +50,24 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     match worker.answer()? {
         Reply::Done(_) => Ok(worker),
         _ => Err(Error::Protocol("worker")),
+    }
+}
+
+/// What was made for a worker, removed when this is dropped: whatever fails on the way to a worker leaves nothing.
+#[derive(Debug)]
+pub(super) struct Directories {
+    stage: PathBuf,
+    /// The directory that holds it, where it did not exist.
+    made: Option<PathBuf>,
+}
+
+impl Drop for Directories {
+    fn drop(&mut self) {
+        // What cannot be removed is in the work directory, where nobody minds it.
+        let _ = std::fs::remove_dir_all(&self.stage);
+        if let Some(made) = &self.made {
+            let _ = std::fs::remove_dir(made);
+        }
     }
 }
 
