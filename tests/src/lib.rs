@@ -25,6 +25,7 @@ mod listing;
 mod registry;
 mod scratch;
 mod settings;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ pub use listing::{Entry, Kind, Listing};
 pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
+pub use snapshot::run_times;
 
 pub(crate) use image::unpack;
 

@@ -23,8 +23,8 @@ const CASES: [Case; 12] = [
     ),
     // Directories of the base become files and links, and the other way round.
     Case(
-        "FROM busybox\nRUN rm -r /usr && ln -s bin /usr && rm /etc/group && mkdir /etc/group && rmdir /var && echo v > /var",
-        "[ \"$(readlink /usr)\" = bin ] && [ -d /etc/group ] && [ $(cat /var) = v ]",
+        "FROM busybox\nRUN rm -r /usr && ln -s bin /usr && rm /bin/yes && mkdir /bin/yes && rmdir /var && echo v > /var",
+        "[ \"$(readlink /usr)\" = bin ] && [ -d /bin/yes ] && [ $(cat /var) = v ]",
     ),
     // Only the metadata changes.
     Case(
@@ -67,7 +67,7 @@ const CASES: [Case; 12] = [
     // What a RUN finds beside its image never enters a layer.
     Case(
         "FROM busybox\nRUN test -s /etc/resolv.conf && test -s /etc/hosts && echo x > /dev/null && ls /proc/self/status /dev/null /dev/urandom && mkdir -p /tmp/x\nRUN rm -r /tmp/x",
-        "[ $(ls -A /proc | wc -l) -gt 0 ] && [ ! -e /tmp/x ]",
+        "[ ! -e /tmp/x ]",
     ),
     // From nothing.
     Case(
@@ -144,42 +144,38 @@ fn every_driver_makes_the_same_layers() -> Result<()> {
 /// What is wrong with the images of a case: they differ, or are not what was meant.
 fn compare(registry: &Registry, n: usize) -> Result<Vec<String>> {
     let (repository, Case(text, script)) = (format!("drivers/c{n}"), &CASES[n]);
+    let tags = registry.tags(&repository)?;
+    let Some(first) = tags.first() else { return Ok(Vec::new()) };
+    let digest = |tag: &str| Ok(registry.manifest(&repository, tag)?.unwrap_or_default().0);
+    let pull = |tag: &str| Image::pull(&registry.reference(&format!("{repository}:{tag}")));
+    let (image, wanted) = (pull(first)?, digest(first)?);
     let mut wrong = Vec::new();
-    let mut first: Option<(String, String)> = None;
-    for tag in registry.tags(&repository)? {
-        let (digest, _) = registry.manifest(&repository, &tag)?.unwrap_or_default();
-        match &first {
-            None => first = Some((tag, digest)),
-            Some((_, other)) if *other == digest => {}
-            Some((one, _)) => {
-                let [a, b] = [one, &tag].map(|tag| Image::pull(&registry.reference(&format!("{repository}:{tag}"))));
-                let (a, b) = (a?, b?);
-                let difference = a.listing()?.difference(&b.listing()?);
-                let layers = |image: &Image| -> Result<Vec<Vec<String>>> {
-                    (0..image.manifest()["layers"].as_array().map_or(0, Vec::len))
-                        .map(|n| image.layer_paths(n))
-                        .collect()
-                };
-                wrong.push(format!("{text}\n{one} is not {tag}: {difference}\n{:?}\n{:?}", layers(&a)?, layers(&b)?));
-            }
+    for tag in &tags[1..] {
+        if digest(tag)? != wanted {
+            let other = pull(tag)?;
+            let difference = image.listing()?.difference(&other.listing()?);
+            let layers = [&image, &other].map(|image| layers(image).unwrap_or_default().join("\n"));
+            wrong.push(format!("{text}\n{first} is not {tag}: {difference}\n{}\n--\n{}", layers[0], layers[1]));
         }
     }
-    if let Some((tag, _)) = first {
-        let image = Image::pull(&registry.reference(&format!("{repository}:{tag}")))?;
-        let busybox = Base::Busybox.rootfs()?.join("bin/busybox");
-        let program = image.rootfs()?.join("test-busybox");
-        fs::copy(busybox, program).unwrap();
-        let found = Container::new(image.rootfs()?, Variant::Docker).run(["/test-busybox", "sh", "-c", script])?;
-        if !found.success() {
-            wrong.push(format!(
-                "{text}\n{script}\n{found}\n{}",
-                Image::pull(&registry.reference(&format!("{repository}:{tag}")))?
-                    .listing()?
-                    .difference(&Image::from_layout(&Base::Busybox.layout()?)?.listing()?)
-            ));
-        }
+    let listing = image.listing()?;
+    let brought = ["etc/resolv.conf", "etc/hosts", "etc/hostname", ".dockerenv", "dev/null", "proc/self", "kaniko"];
+    wrong.extend(brought.into_iter().filter(|path| listing.at(path).is_some()).map(|path| format!("{text}\n{path}")));
+    // The image may have lost its own shell.
+    let program = image.rootfs()?.join("test-busybox");
+    fs::copy(Base::Busybox.rootfs()?.join("bin/busybox"), program).unwrap();
+    let found = Container::new(image.rootfs()?, Variant::Docker).run(["/test-busybox", "sh", "-exc", script])?;
+    if !found.success() {
+        wrong.push(format!("{text}\n{found}"));
     }
     Ok(wrong)
+}
+
+/// The paths of each layer.
+fn layers(image: &Image) -> Result<Vec<String>> {
+    let count = image.manifest()["layers"].as_array().map_or(0, Vec::len);
+    // The base's are the same.
+    (1..count).map(|n| Ok(image.layer_paths(n)?.join(" "))).collect()
 }
 
 /// A Dockerfile, the exit code and words of the log.

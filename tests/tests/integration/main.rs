@@ -10,4 +10,5 @@ mod in_place;
 mod outputs;
 mod rules;
 mod site;
+mod snapshot;
 mod wrong_input;
