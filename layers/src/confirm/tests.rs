@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -202,8 +202,7 @@ fn overlay(run: fn(&Path), options: &str) -> Option<(tempfile::TempDir, Arc<Root
     Some((dir, root, changes))
 }
 
-const OVERLAYS: [&str; 2] =
-    [",redirect_dir=off,metacopy=off,index=off", ",userxattr,redirect_dir=off,metacopy=off,index=off"];
+const OVERLAYS: [&str; 2] = [",redirect_dir=off,metacopy=off,index=off", ",userxattr"];
 
 #[test]
 fn a_plain_directory_and_an_overlay_give_the_same_layer() {
