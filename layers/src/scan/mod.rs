@@ -32,3 +32,6 @@ pub fn wait_for_clock(newest: Timestamp) {
         std::thread::sleep(TICK);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,3 +47,6 @@ pub fn index(tar: impl std::io::Read) -> Result<Index> {
     read(tar, |path, item, content| indexer.take(path, item, content))?;
     Ok(indexer.finish())
 }
+
+#[cfg(test)]
+mod tests;
