@@ -476,8 +476,8 @@ fn secrets(bench: &Bench, worker: &mut Worker) -> Outcome {
     let workers = processes("__yadokari-worker");
     for pid in workers.into_iter().chain([1, own]) {
         let files = ["environ", "mem", "maps", "auxv"].map(|file| format!("head -c 1 /proc/{pid}/{file}"));
-        let directories = ["root/", "cwd/", "fd/"].map(|name| format!("ls /proc/{pid}/{name}"));
-        for script in files.iter().chain(&directories) {
+        let links = ["root", "cwd", "exe", "fd/0"].map(|name| format!("readlink /proc/{pid}/{name}"));
+        for script in files.iter().chain(&links) {
             let output = bench.sh(worker, script)?;
             check(&format!("{script} fails"), output.exit != Exit::Code(0) && output.stdout.is_empty())?;
         }
