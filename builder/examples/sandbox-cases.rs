@@ -164,7 +164,8 @@ impl Bench {
         }
         let index = tar::index(&bytes[..])?;
         let says = index.records().iter().map(|(path, record)| match record {
-            Record::Put(entry) | Record::Opaque(Some(entry)) if entry.is_directory() => format!("{path}/"),
+            Record::Opaque(_) => format!("{path}!"),
+            Record::Put(entry) if entry.is_directory() => format!("{path}/"),
             Record::Delete => format!("-{path}"),
             _ => path.to_string(),
         });
@@ -474,10 +475,11 @@ fn secrets(bench: &Bench, worker: &mut Worker) -> Outcome {
     let own = std::process::id();
     let workers = processes("__yadokari-worker");
     for pid in workers.into_iter().chain([1, own]) {
-        for file in ["environ", "mem", "maps", "root/", "cwd/", "fd/0"] {
-            let path = format!("/proc/{pid}/{file}");
-            let output = bench.sh(worker, &format!("head -c 1 {path} 2>/dev/null || ls {path} 2>/dev/null"))?;
-            check(&format!("{path} cannot be read"), output.exit != Exit::Code(0) || output.stdout.is_empty())?;
+        let files = ["environ", "mem", "maps", "auxv"].map(|file| format!("head -c 1 /proc/{pid}/{file}"));
+        let links = ["root", "cwd", "exe", "fd/0"].map(|name| format!("readlink /proc/{pid}/{name}"));
+        for script in files.iter().chain(&links) {
+            let output = bench.sh(worker, script)?;
+            check(&format!("{script} fails"), output.exit != Exit::Code(0) && output.stdout.is_empty())?;
         }
     }
     let output = bench.sh(worker, &format!("kill -0 {own}"))?;

@@ -171,6 +171,11 @@ impl Worker {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).on("pipe", "the output of a RUN");
         let (stdout, to_stdout) = pipe()?;
         let (stderr, to_stderr) = pipe()?;
+        // A pipe belongs to who made it, and opening /dev/stdout opens it anew: it must be the user's.
+        let (uid, gid) = (self.footing.outside(run.uid), self.footing.outside(run.gid));
+        for pipe in [&to_stdout, &to_stderr] {
+            std::os::unix::fs::fchown(pipe, Some(uid), Some(gid)).on("chown", "the output of a RUN")?;
+        }
         self.tell(&Request::Run(run.clone()), &[to_stdout.as_fd(), to_stderr.as_fd()])?;
         drop((to_stdout, to_stderr));
         match self.stream([stdout, stderr], output)? {

@@ -77,6 +77,13 @@ pub(super) struct Footing {
     pub(super) hide: Vec<PathBuf>,
 }
 
+impl Footing {
+    /// What an id of the image is outside of the worker's user namespace.
+    pub(super) fn outside(&self, id: u32) -> u32 {
+        self.ids.map_or(id, |ids| ids.root().saturating_add(id))
+    }
+}
+
 /// Finds the best driver by trying the real sequence of each one with a tiny image. What it makes is removed again; with
 /// the in-place driver it also puts `/` back if an earlier build was killed.
 pub fn probe(settings: &Settings) -> Probe {

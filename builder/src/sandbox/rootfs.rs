@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{During, Error, Result, Syscall};
+use super::files::is_one_of;
 
 /// Where the root is mounted, in the stage's directory.
 pub(super) const MERGED: &str = "merged";
@@ -96,7 +97,11 @@ pub(super) fn furnish(files: &[(OwnedFd, &'static str)], user: bool) -> Result<(
     }
     devices().during("populating /dev")?;
     for (file, path) in files {
-        let target = resolve(path)?;
+        // A layer's whiteout can hide even the mount point that we made. An image that has no /etc at all gets none.
+        let target = match resolve(path) {
+            Err(error) if is_one_of(&error, &[Errno::NOENT, Errno::NOTDIR, Errno::LOOP]) => continue,
+            done => done?,
+        };
         rustix::mount::mount_bind(&*by_fd(file), &*by_fd(&target)).on("mount", format!("MS_BIND on '/{path}'"))?;
     }
     Ok(())

@@ -25,7 +25,7 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     let directory = make_stage(&footing.place, stage)?;
     let mut directories = vec![directory.clone()];
     directories.extend(made);
-    let root = footing.ids.map_or(0, super::idmap::IdMap::root);
+    let root = footing.outside(0);
     std::os::unix::fs::chown(&directory, Some(root), Some(root)).on("chown", directory.display())?;
     let opened = File::open(&directory).on("open", directory.display())?;
 
