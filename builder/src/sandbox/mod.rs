@@ -139,7 +139,7 @@ pub struct Run {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// The working directory inside the root. It exists.
+    /// The working directory inside the root. Where it is missing, it is made, and belongs to root.
     pub cwd: String,
     /// The user.
     pub uid: u32,
