@@ -199,7 +199,15 @@ pub(super) fn enter() -> Result<()> {
 fn resolve(path: &str) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), inside) {
+    let mut tries = 0;
+    // A link with `..` is EAGAIN when anything anywhere is renamed or mounted meanwhile.
+    let opened = loop {
+        match rustix::fs::openat2(CWD, path, flags, Mode::empty(), inside) {
+            Err(Errno::AGAIN | Errno::INTR) if tries < 1000 => tries += 1,
+            done => break done,
+        }
+    };
+    match opened {
         // Old kernels, and old seccomp profiles, which answer EPERM: then no link is followed at all.
         Err(Errno::NOSYS | Errno::PERM) => {
             let mut at = open(CWD, ".")?;
