@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +16,7 @@ use super::channel::Channel;
 use super::error::{During, Error, Result, Syscall};
 use super::hide::Hidden;
 use super::probe::Footing;
-use super::start::{self, Deadline};
+use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Kind, Reply, Request};
 use super::{Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
@@ -39,8 +38,8 @@ pub struct Worker {
     pub(super) footing: Footing,
     pub(super) interrupter: Interrupter,
     pub(super) deadline: Option<Deadline>,
-    /// The stage's directory, and the one that was made to hold it if any was.
-    pub(super) directories: Vec<PathBuf>,
+    /// Removed last: the process must be gone by then.
+    pub(super) _directory: Stage,
 }
 
 /// Ends what a worker is doing, from any thread.
@@ -270,11 +269,6 @@ impl Drop for Worker {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
-        }
-        // What cannot be removed is in the work directory, where nobody minds it.
-        if let Some((stage, made)) = self.directories.split_first() {
-            let _ = std::fs::remove_dir_all(stage);
-            made.iter().for_each(|directory| drop(std::fs::remove_dir(directory)));
         }
     }
 }

@@ -139,7 +139,7 @@ fn flat(settings: &Settings, executable: &Arc<OwnedFd>) -> Result<(Footing, Stri
         match trial(footing(Some(ids))) {
             Ok(footing) => return Ok((footing, format!("{}, a plain directory", describe(Some(ids))))),
             Err(error) => {
-                // An id that the container's own namespace does not have is refused when it is given to a directory.
+                // An id that a container's own namespace does not have is EINVAL already when a directory is given to it.
                 let is_map = matches!(error.operation(), Some("write" | "chown"));
                 refused.get_or_insert(error);
                 if !is_map {
