@@ -8,8 +8,8 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::{Compression, Error, Result};
 
-/// What gzip writes when no level is asked for. With zlib-rs level 3 costs a fifth of an hour per terabyte more than
-/// level 1 and saves a fifth of its bytes; beyond 3 the time doubles for 3 % (`crates.md` has the table).
+/// What gzip writes when no level is asked for. With zlib-rs on a tar of programs and libraries, level 3 takes 2.3 times
+/// as long as level 1 and saves a fifth of its bytes; level 6 takes 1.6 times as long again and saves 4 % more.
 const GZIP_LEVEL: i32 = 3;
 
 /// What zstd writes when no level is asked for: the default of its authors.

@@ -16,7 +16,7 @@ use super::channel::Channel;
 use super::error::{During, Error, Result, Syscall};
 use super::hide::Hidden;
 use super::probe::Footing;
-use super::start::{self, Deadline, Directories};
+use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Kind, Reply, Request};
 use super::{Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
@@ -38,8 +38,8 @@ pub struct Worker {
     pub(super) footing: Footing,
     pub(super) interrupter: Interrupter,
     pub(super) deadline: Option<Deadline>,
-    /// Removed after the process has ended.
-    pub(super) directories: Directories,
+    /// Removed last: the process must be gone by then.
+    pub(super) _directory: Stage,
 }
 
 /// Ends what a worker is doing, from any thread.
@@ -170,6 +170,11 @@ impl Worker {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).on("pipe", "the output of a RUN");
         let (stdout, to_stdout) = pipe()?;
         let (stderr, to_stderr) = pipe()?;
+        // A pipe belongs to who made it, and opening /dev/stdout opens it anew: it must be the user's.
+        let (uid, gid) = (self.footing.outside(run.uid), self.footing.outside(run.gid));
+        for pipe in [&to_stdout, &to_stderr] {
+            std::os::unix::fs::fchown(pipe, Some(uid), Some(gid)).on("chown", "the output of a RUN")?;
+        }
         self.tell(&Request::Run(run.clone()), &[to_stdout.as_fd(), to_stderr.as_fd()])?;
         drop((to_stdout, to_stderr));
         match self.stream([stdout, stderr], output)? {

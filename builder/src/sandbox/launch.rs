@@ -96,6 +96,8 @@ fn set_up(spec: &Spec) -> Result<()> {
         }
         Place::InPlace { .. } => privileges::scope_signals(&spec.run, false),
     }
+    // A base image may name a working directory that it does not have; as with runc, root makes it, and the layer has it.
+    std::fs::create_dir_all(&spec.run.cwd).on("mkdir", format!("'{}'", spec.run.cwd))?;
     privileges::become_user(&spec.run).during("becoming the user of the RUN")?;
     rustix::process::chdir(spec.run.cwd.as_str()).on("chdir", format!("'{}'", spec.run.cwd))?;
     sys::close_on_exec_from(3);

@@ -13,8 +13,10 @@
 //! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe`] finds the best one by trying: it runs the real
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
-//! The reading order is the dependency order: `error`, `sys`, `channel`, `mounts`, `idmap`, `namespace`, `reap`,
-//! `privileges`, `launch`, `stubs`, the drivers (`overlay`, `flat`, `in_place`), `worker`, `client`, `probe`, `doctor`.
+//! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`,
+//! `mounts`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
+//! its end); `engine`, the contract of the drivers, `walk`, `stubs` and `network`, which they share, `overlay`, `flat` and
+//! `in_place`; `worker`; then the builder's side, `hide`, `turn`, `start`, `client`, `places`, `probe` and `doctor`.
 //!
 //! Deliberately absent: instructions, images, caches and registries.
 
@@ -139,7 +141,7 @@ pub struct Run {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// The working directory inside the root. It exists.
+    /// The working directory inside the root. Where it is missing, it is made, and belongs to root.
     pub cwd: String,
     /// The user.
     pub uid: u32,
@@ -175,7 +177,7 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// One stage's root file system. Every driver fulfils this contract, in the worker, and over the socket in the builder.
+/// One stage's root file system. Every driver fulfils this contract; [`Worker`] is how the builder sees them.
 ///
 /// After an error the root is in an undefined state and only good for dropping, save for [`Sandbox::run`], after which
 /// it may be used again. After [`Error::Interrupted`] every call returns that.

@@ -79,7 +79,7 @@ impl Overlay {
         files::make(files::HERE, &work)?;
         let uppers = self.steps.iter().rev().map(|&step| upper_of(step));
         let lowers = uppers.chain([BASE.to_owned(), STUBS.to_owned()]).collect();
-        Ok(Rootfs::Overlay { lowers, upper: upper_of(step), work, user: self.user })
+        Ok(Rootfs::Overlay { lowers, upper: upper_of(step), work })
     }
 
     /// Merges all steps into the base. Nothing is mounted between steps, as that demands.

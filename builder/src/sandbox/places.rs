@@ -73,8 +73,8 @@ fn memory() -> Option<u64> {
 /// The place of the in-place driver: a directory that can be renamed from and to `/`.
 pub(super) fn for_in_place(settings: &Settings) -> Result<PathBuf> {
     let mounts = mounts::mounts()?;
-    for directory in [&settings.work_dir, &settings.home] {
-        let path = resolved(directory)?;
+    // The home is not made: where there is none, this is no container of ours.
+    for path in [resolved(&settings.work_dir).ok(), settings.home.canonicalize().ok()].into_iter().flatten() {
         if mounts::mount_of(&mounts, &path).is_none_or(|mount| mount.point == Path::new("/")) {
             return Ok(path);
         }

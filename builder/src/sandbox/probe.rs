@@ -77,6 +77,13 @@ pub(super) struct Footing {
     pub(super) hide: Vec<PathBuf>,
 }
 
+impl Footing {
+    /// What an id of the image is outside of the worker's user namespace.
+    pub(super) fn outside(&self, id: u32) -> u32 {
+        self.ids.map_or(id, |ids| ids.root().saturating_add(id))
+    }
+}
+
 /// Finds the best driver by trying the real sequence of each one with a tiny image. What it makes is removed again; with
 /// the in-place driver it also puts `/` back if an earlier build was killed.
 pub fn probe(settings: &Settings) -> Probe {
@@ -132,7 +139,7 @@ fn flat(settings: &Settings, executable: &Arc<OwnedFd>) -> Result<(Footing, Stri
         match trial(footing(Some(ids))) {
             Ok(footing) => return Ok((footing, format!("{}, a plain directory", describe(Some(ids))))),
             Err(error) => {
-                // An id that the container's own namespace does not have is refused when it is given to a directory.
+                // An id that a container's own namespace does not have is EINVAL already when a directory is given to it.
                 let is_map = matches!(error.operation(), Some("write" | "chown"));
                 refused.get_or_insert(error);
                 if !is_map {

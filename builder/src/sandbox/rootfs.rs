@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{During, Error, Result, Syscall};
+use super::files::is_one_of;
 
 /// Where the root is mounted, in the stage's directory.
 pub(super) const MERGED: &str = "merged";
@@ -31,9 +32,6 @@ pub(super) enum Rootfs {
         upper: String,
         /// The overlay's own scratch directory, next to the upper one.
         work: String,
-        /// Whether we are in a user namespace, where the overlay must keep its attributes under `user.`: without that
-        /// the mount succeeds, and removing a directory of a lower one fails with EIO.
-        user: bool,
     },
     /// A directory.
     Directory(String),
@@ -46,20 +44,27 @@ impl Rootfs {
             Self::Directory(name) => {
                 rustix::mount::mount_bind(name.as_str(), MERGED).on("mount", format!("MS_BIND of '{name}'"))
             }
-            Self::Overlay { lowers, upper, work, user } => {
-                let mut options = format!("lowerdir={},upperdir={upper},workdir={work}", lowers.join(":"));
-                if *user {
-                    options.push_str(",userxattr");
+            Self::Overlay { lowers, upper, work } => {
+                let options = format!("lowerdir={},upperdir={upper},workdir={work}", lowers.join(":"));
+                let mut refused = None;
+                for more in OVERLAY_OPTIONS {
+                    match overlay(&format!("{options}{more}")) {
+                        Err(error) if is_one_of(&error, &[Errno::INVAL]) => _ = refused.get_or_insert(error),
+                        done => return done,
+                    }
                 }
-                // A step that a crash interrupts is thrown away, so no fsync of a RUN has to reach the disk.
-                match overlay(&format!("{options},volatile")) {
-                    Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => overlay(&options),
-                    done => done,
-                }
+                refused.map_or(Ok(()), Err)
             }
         }
     }
 }
+
+/// What is asked of an overlay; what the kernel does not know is EINVAL.
+///
+/// `userxattr` keeps the overlay's own attributes under `user.`: in a user namespace a mount without it succeeds, and
+/// removing a directory of a lower one fails with EIO. `volatile` saves every fsync of a RUN, since a step that a crash
+/// interrupts is thrown away anyway.
+const OVERLAY_OPTIONS: [&str; 4] = [",userxattr,volatile", ",userxattr", ",volatile", ""];
 
 fn overlay(options: &str) -> Result<()> {
     let data = CString::new(options).map_err(|_| Error::Protocol("worker"))?;
@@ -96,7 +101,11 @@ pub(super) fn furnish(files: &[(OwnedFd, &'static str)], user: bool) -> Result<(
     }
     devices().during("populating /dev")?;
     for (file, path) in files {
-        let target = resolve(path)?;
+        // A layer's whiteout can hide even the mount point that we made. An image that has no /etc at all gets none.
+        let target = match resolve(path) {
+            Err(error) if is_one_of(&error, &[Errno::NOENT, Errno::NOTDIR, Errno::LOOP]) => continue,
+            done => done?,
+        };
         rustix::mount::mount_bind(&*by_fd(file), &*by_fd(&target)).on("mount", format!("MS_BIND on '/{path}'"))?;
     }
     Ok(())
@@ -190,7 +199,15 @@ pub(super) fn enter() -> Result<()> {
 fn resolve(path: &str) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), inside) {
+    let mut tries = 0;
+    // A link with `..` is EAGAIN when anything anywhere is renamed or mounted meanwhile.
+    let opened = loop {
+        match rustix::fs::openat2(CWD, path, flags, Mode::empty(), inside) {
+            Err(Errno::AGAIN | Errno::INTR) if tries < 1000 => tries += 1,
+            done => break done,
+        }
+    };
+    match opened {
         // Old kernels, and old seccomp profiles, which answer EPERM: then no link is followed at all.
         Err(Errno::NOSYS | Errno::PERM) => {
             let mut at = open(CWD, ".")?;

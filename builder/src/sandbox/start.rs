@@ -21,12 +21,10 @@ use super::{WORKER, channel};
 
 /// Starts a worker. With a limit it is a trial, and killed when the limit has passed.
 pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
-    let made = make_place(&footing.place)?;
-    let directory = make_stage(&footing.place, stage)?;
-    let directories = Directories { stage: directory.clone(), made };
-    let root = footing.ids.map_or(0, super::idmap::IdMap::root);
-    std::os::unix::fs::chown(&directory, Some(root), Some(root)).on("chown", directory.display())?;
-    let opened = File::open(&directory).on("open", directory.display())?;
+    let directory = Stage::make(&footing.place, stage)?;
+    let (path, root) = (&directory.path, footing.outside(0));
+    std::os::unix::fs::chown(path, Some(root), Some(root)).on("chown", path.display())?;
+    let opened = File::open(path).on("open", path.display())?;
 
     let (mut channel, stdin) = channel::pair()?;
     let program = format!("/proc/self/fd/{}", footing.executable.as_raw_fd());
@@ -39,7 +37,7 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     let interrupter = Interrupter::of(&channel)?;
     let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
     let ids = footing.ids;
-    let mut worker = Worker { channel, child, footing, interrupter, deadline, directories };
+    let mut worker = Worker { channel, child, footing, interrupter, deadline, _directory: directory };
     if let Some(ids) = ids {
         match worker.answer()? {
             Reply::Unshared => ids.write(pid)?,
@@ -53,47 +51,42 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     }
 }
 
-/// What was made for a worker, removed when this is dropped: whatever fails on the way to a worker leaves nothing.
+/// The directory of one stage, which is removed with all that is in it when this is dropped.
 #[derive(Debug)]
-pub(super) struct Directories {
-    stage: PathBuf,
-    /// The directory that holds it, where it did not exist.
+pub(super) struct Stage {
+    path: PathBuf,
+    /// The directory for stages, if it was made for this one.
     made: Option<PathBuf>,
 }
 
-impl Drop for Directories {
+impl Stage {
+    /// Makes a directory that nobody else has, whatever other builds do in the same place.
+    fn make(place: &Path, stage: &str) -> Result<Self> {
+        let made = (!place.is_dir()).then(|| place.to_owned());
+        std::fs::create_dir_all(place).on("mkdir", place.display())?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let name: String = stage.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect();
+        let name = format!("{name}-{}", std::process::id());
+        let mut path = place.join(&name);
+        let mut attempt = 0;
+        loop {
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, made }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).on("mkdir", path.display()),
+            }
+            attempt += 1;
+            path = place.join(format!("{name}-{attempt}"));
+        }
+    }
+}
+
+impl Drop for Stage {
     fn drop(&mut self) {
         // What cannot be removed is in the work directory, where nobody minds it.
-        let _ = std::fs::remove_dir_all(&self.stage);
-        if let Some(made) = &self.made {
-            let _ = std::fs::remove_dir(made);
-        }
+        let _ = std::fs::remove_dir_all(&self.path);
+        self.made.iter().for_each(|place| drop(std::fs::remove_dir(place)));
     }
-}
-
-/// Makes the directory for stages; returns it when it did not exist, so that it can be removed again.
-fn make_place(place: &Path) -> Result<Option<PathBuf>> {
-    if place.is_dir() {
-        return Ok(None);
-    }
-    std::fs::create_dir_all(place).on("mkdir", place.display())?;
-    Ok(Some(place.to_owned()))
-}
-
-/// Makes a directory that nobody else has, whatever other builds do in the same place.
-fn make_stage(place: &Path, stage: &str) -> Result<PathBuf> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let name: String = stage.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect();
-    let base = format!("{name}-{}", std::process::id());
-    for attempt in 0.. {
-        let path = place.join(if attempt == 0 { base.clone() } else { format!("{base}-{attempt}") });
-        match std::fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).on("mkdir", path.display()),
-        }
-    }
-    Err(Error::Protocol("builder"))
 }
 
 /// Kills a trial that takes too long: a system call that hangs must not hang the build.

@@ -94,6 +94,9 @@ fn at_once_and_one_by_one_are_the_same() {
 
 #[test]
 fn directories_that_no_layer_states_are_made() {
+    if !is_root("owners") {
+        return;
+    }
     let layer = Hostile::default().file("a/b/c", "x").end();
     let (_dir, root) = temp();
     materialise(&root, &tree(std::slice::from_ref(&layer)), blobs(&[layer])).unwrap();
@@ -103,6 +106,9 @@ fn directories_that_no_layer_states_are_made() {
 
 #[test]
 fn compressed_layers_are_read() {
+    if !is_root("owners") {
+        return;
+    }
     use std::io::Write;
     let layer = Hostile::default().file("f", "content").end();
     for compression in [crate::Compression::Gzip, crate::Compression::Zstd] {
@@ -117,6 +123,9 @@ fn compressed_layers_are_read() {
 
 #[test]
 fn a_layer_that_is_not_the_index_is_an_error() {
+    if !is_root("owners") {
+        return;
+    }
     let stated = Hostile::default().file("a", "x").file("b", "x").end();
     for other in [Hostile::default().file("a", "x"), Hostile::default().file("a", "x").dir("b"), Hostile::default()] {
         let (_dir, root) = temp();

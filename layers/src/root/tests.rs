@@ -73,6 +73,9 @@ fn magic_links_lead_nowhere() {
 
 #[test]
 fn a_fifo_does_not_block_and_a_device_is_not_opened() {
+    if !is_root("owners") {
+        return;
+    }
     both(|dir, root| {
         let fifo = Entry { kind: Kind::Fifo, ..file(0) };
         root.put(&path("fifo"), &fifo, &mut io::empty()).unwrap();
@@ -98,6 +101,9 @@ fn directories_are_made_where_they_are_missing() {
 
 #[test]
 fn put_replaces_whatever_is_in_the_way() {
+    if !is_root("owners") {
+        return;
+    }
     both(|dir, root| {
         write(dir, "outside/file", "kept");
         let kinds = [
@@ -192,6 +198,9 @@ pub(crate) const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 
 
 #[test]
 fn attributes_that_the_file_system_refuses_are_reported() {
+    if !is_root("owners") {
+        return;
+    }
     let (_dir, root) = temp();
     let entry = Entry { xattrs: [(b"nonsense.a".to_vec().into(), b"".to_vec().into())].into(), ..file(0) };
     let skipped = root.put(&path("x"), &entry, &mut io::empty()).unwrap();

@@ -38,7 +38,7 @@ impl Keep {
         Ok(Self::of(pinned, mounts.iter().map(|mount| &*mount.point)))
     }
 
-    fn of<'a>(pinned: &[PathBuf], mounts: impl Iterator<Item = &'a Path>) -> Self {
+    pub(super) fn of<'a>(pinned: &[PathBuf], mounts: impl Iterator<Item = &'a Path>) -> Self {
         let below_root = |path: &Path| {
             let path = RelPath::new(path.as_os_str().as_encoded_bytes()).ok()?;
             (!path.is_root()).then_some(path)

@@ -16,6 +16,8 @@ mod activate;
 mod keep;
 mod park;
 mod relocate;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -47,6 +49,9 @@ const ABANDONED: &str = "abandoned";
 /// More entries than this in `/`, and it is not an executor's image but a distribution's.
 const FOREIGN: usize = 2000;
 
+/// Files that runtimes mount into every container.
+const CONTAINER_FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
+
 /// The root of a stage, as a directory in the working directory that visits `/`.
 #[derive(Debug)]
 pub(super) struct InPlace {
@@ -59,6 +64,8 @@ pub(super) struct InPlace {
     stubs: Option<Stubs>,
     /// What we touched by renaming it, as it was when the command started.
     watched: Option<Watched>,
+    /// What the container's own resolver files say, where they could not be moved.
+    own_files: Vec<(PathBuf, Vec<u8>)>,
     /// The hidden paths that the user knows of.
     told: BTreeSet<RelPath>,
 }
@@ -74,6 +81,7 @@ impl InPlace {
             aside: files::make(files::HERE, ASIDE)?,
             stubs: None,
             watched: None,
+            own_files: Vec::new(),
             told: BTreeSet::new(),
         })
     }
@@ -91,6 +99,23 @@ impl InPlace {
         activate::fill(self.walked.root.dir(), live.as_fd(), &root, &keep, &mut filled)
             .during("moving the image's files into '/'")?;
         Ok(filled)
+    }
+
+    /// Remembers the resolver files that stay in `/`, for a RUN of root can write to them.
+    fn keep_own_files(&mut self, filled: &Filled) {
+        let hidden = |name: &str| filled.hidden.iter().any(|path| path.as_bytes() == name.as_bytes());
+        let staying = CONTAINER_FILES.iter().filter(|name| hidden(name)).map(|name| Path::new("/").join(name));
+        // One that cannot be read by root cannot be written either.
+        self.own_files = staying.filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?))).collect();
+    }
+
+    fn restore_own_files(&mut self) -> Result<()> {
+        for (path, content) in std::mem::take(&mut self.own_files) {
+            if std::fs::read(&path).is_ok_and(|now| now != content) {
+                std::fs::write(&path, content).on("write", path.display())?;
+            }
+        }
+        Ok(())
     }
 
     fn warn(&mut self, filled: &Filled) -> Option<String> {
@@ -124,6 +149,7 @@ impl Engine for InPlace {
         let parents: Vec<RelPath> = stubs.parents().collect();
         let filled = self.activate()?;
         warnings.extend(self.warn(&filled));
+        self.keep_own_files(&filled);
         let live = open(Path::new("/"))?;
         let watched = Watched::look(live.as_fd(), filled.moved.into_iter().chain(parents))?;
         self.walked.settle(&watched);
@@ -134,6 +160,7 @@ impl Engine for InPlace {
     fn finish(&mut self) -> Result<Vec<String>> {
         let live = open(Path::new("/"))?;
         let seen = self.watched.take().map(|watched| watched.again(live.as_fd())).transpose();
+        let own_files = self.restore_own_files();
         // `/` comes first: nothing that fails here may keep it from being put back.
         let lost = give_back(self.place.as_fd(), self.walked.root.dir(), &self.pinned);
         if let Some(stubs) = self.stubs.take() {
@@ -142,6 +169,7 @@ impl Engine for InPlace {
             self.walked.note(unseen.into_iter().map(|path| (path, true)).collect());
         }
         self.walked.note(seen?.unwrap_or_default());
+        own_files?;
         let lost: Vec<String> = lost?.iter().map(|path| format!("/{path}")).collect();
         Ok(match lost.len() {
             0 => Vec::new(),

@@ -1,24 +1,23 @@
 //! One table of cases against whichever sandbox driver works here, one line for each case.
 //!
 //! ```text
-//! sandbox-cases --home DIR --work DIR --busybox FILE [--driver NAME] [--doctor]
+//! sandbox-cases --home DIR --work DIR --busybox FILE [--driver NAME] [--context DIR] [--only TEXT] [--doctor] [--die]
 //! ```
 //!
 //! It is meant for throw-away containers: with the in-place driver it moves the contents of `/` about.
 
+mod bench;
+
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::error::Error as StdError;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yadokari::sandbox::{self, Driver, Error, Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, Worker};
-use yadokari_layers::{Changes, Content, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
-
-type Outcome = Result<(), Box<dyn StdError>>;
+use bench::{Bench, Outcome, base_layer, check, layer, names, ok, processes, same, shell, small_layer};
+use yadokari::sandbox::{self, Driver, Error, Exit, Run, Sandbox, Settings, Worker};
+use yadokari_layers::{Changes, Content, Entry, RelPath, Timestamp};
 
 /// A case: its name, and what it does with a fresh root that holds the base image.
 type Case = (&'static str, fn(&Bench, &mut Worker) -> Outcome);
@@ -44,16 +43,6 @@ const CASES: &[Case] = &[
     ("an interrupted RUN", interrupted),
     ("a worker that is killed", killed),
 ];
-
-/// What the cases share.
-struct Bench {
-    probe: Probe,
-    settings: Settings,
-    base: PathBuf,
-    index: Arc<Index>,
-    hide: PathBuf,
-    times: RefCell<Vec<(String, Duration)>>,
-}
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
@@ -86,7 +75,7 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
         driver,
         work_dir: path("--work")?,
         home,
-        context: None,
+        context: option("--context").map(PathBuf::from),
         force: args.iter().any(|arg| arg == "--force"),
         hide: vec![hide.clone()],
     };
@@ -100,6 +89,9 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
     let base = settings.home.join("base.tar");
     let index = Arc::new(base_layer(&base, &path("--busybox")?)?);
     let bench = Bench { probe, settings, base, index, hide, times: RefCell::default() };
+    if args.iter().any(|arg| arg == "--die") {
+        return die(&bench);
+    }
     let only = option("--only");
     let mut failed = 0;
     for (name, case) in CASES.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only.as_str()))) {
@@ -121,152 +113,6 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
     println!("left in the work directory: {left:?}");
     bench.report();
     Ok(failed)
-}
-
-impl Bench {
-    /// A worker whose root holds the base image.
-    fn root(&self) -> Result<Worker, Box<dyn StdError>> {
-        let began = Instant::now();
-        let mut worker = Worker::start(&self.probe, &self.settings, "case")?;
-        self.took("start", began);
-        let began = Instant::now();
-        let blob = File::open(&self.base)?;
-        let warnings = worker.materialise(vec![LayerFile { index: Arc::clone(&self.index), blob }])?;
-        self.took("materialise", began);
-        check(&format!("no warnings, but {warnings:?}"), warnings.is_empty())?;
-        Ok(worker)
-    }
-
-    fn sh(&self, worker: &mut Worker, script: &str) -> Result<Output, Error> {
-        self.run(worker, &shell(script))
-    }
-
-    fn run(&self, worker: &mut Worker, run: &Run) -> Result<Output, Error> {
-        let began = Instant::now();
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let exit = worker.run(run, &mut |stream, bytes| match stream {
-            Stream::Stdout => stdout.extend_from_slice(bytes),
-            Stream::Stderr => stderr.extend_from_slice(bytes),
-        })?;
-        self.took("run", began);
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Output { exit, stdout: text(stdout), stderr: text(stderr) })
-    }
-
-    /// What the next layer says: `path`, `path/` for a directory, `-path` for a whiteout.
-    fn commit(&self, worker: &mut Worker) -> Result<Option<BTreeSet<String>>, Error> {
-        let began = Instant::now();
-        let mut bytes = Vec::new();
-        let changed = worker.commit(None, &mut bytes)?;
-        self.took("commit", began);
-        if !changed {
-            return Ok(None);
-        }
-        let index = tar::index(&bytes[..])?;
-        let says = index.records().iter().map(|(path, record)| match record {
-            Record::Put(entry) | Record::Opaque(Some(entry)) if entry.is_directory() => format!("{path}/"),
-            Record::Delete => format!("-{path}"),
-            _ => path.to_string(),
-        });
-        Ok(Some(says.collect()))
-    }
-
-    fn took(&self, what: &str, since: Instant) {
-        self.times.borrow_mut().push((what.to_owned(), since.elapsed()));
-    }
-
-    fn report(&self) {
-        let times = self.times.borrow();
-        for what in ["start", "materialise", "run", "commit"] {
-            let mut of: Vec<Duration> = times.iter().filter(|(name, _)| name == what).map(|(_, took)| *took).collect();
-            of.sort();
-            if let (Some(least), Some(median)) = (of.first(), of.get(of.len() / 2)) {
-                println!("{what}: {} times, least {least:.1?}, median {median:.1?}", of.len());
-            }
-        }
-    }
-}
-
-struct Output {
-    exit: Exit,
-    stdout: String,
-    stderr: String,
-}
-
-fn shell(script: &str) -> Run {
-    Run {
-        argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-        env: vec![("PATH".to_owned(), "/bin".to_owned())],
-        cwd: "/".to_owned(),
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
-        hosts: b"127.0.0.1 localhost\n".to_vec(),
-        hostname: "build".to_owned(),
-    }
-}
-
-fn names(directory: &Path) -> std::io::Result<BTreeSet<String>> {
-    std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
-
-fn check(what: &str, holds: bool) -> Outcome {
-    if holds { Ok(()) } else { Err(format!("not so: {what}").into()) }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Outcome {
-    if found == expected { Ok(()) } else { Err(format!("found {found:?}, expected {expected:?}").into()) }
-}
-
-fn ok(output: &Output) -> Outcome {
-    match output.exit {
-        Exit::Code(0) => Ok(()),
-        exit => Err(format!("{exit:?}: {}{}", output.stdout, output.stderr).into()),
-    }
-}
-
-fn layer(paths: &[&str]) -> Option<BTreeSet<String>> {
-    Some(paths.iter().map(|&path| path.to_owned()).collect())
-}
-
-/// Writes a layer with busybox, some files, and an `/etc` that has a resolver file of its own.
-fn base_layer(path: &Path, busybox: &Path) -> Result<Index, Box<dyn StdError>> {
-    let at = Timestamp::from_secs(1_000_000_000);
-    let mut changes = Changes::new();
-    for directory in ["bin", "data", "data/deep", "etc", "home", "proc", "tmp"] {
-        let mode = if directory == "tmp" { 0o1777 } else { 0o755 };
-        changes.put(RelPath::new(directory)?, Entry::directory(mode, at), Content::Empty);
-    }
-    let size = std::fs::metadata(busybox)?.len();
-    let content = Content::Host(busybox.to_owned());
-    changes.put(RelPath::new("bin/busybox")?, Entry::file(size, 0o755, at), content);
-    for applet in
-        "cat chmod chown date dd echo env false grep head hostname id kill ln ls mkdir mkfifo mount mv nslookup \
-                   printf ps readlink rm rmdir seq setsid sh sleep stat tail test touch true tty ulimit umount wc yes"
-            .split_whitespace()
-    {
-        let kind = Kind::Symlink { target: b"busybox".to_vec() };
-        let entry = Entry { kind, ..Entry::file(0, 0o777, at) };
-        changes.put(RelPath::new("bin")?.child(applet.as_bytes())?, entry, Content::Empty);
-    }
-    for (name, text) in [
-        ("data/deep/file", "deep\n"),
-        ("data/gone", "gone\n"),
-        ("data/old", "old\n"),
-        ("data/script", "echo\n"),
-        ("etc/group", "root:x:0:\napp:x:1000:\n"),
-        ("etc/hosts", "of the image\n"),
-        ("etc/passwd", "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"),
-        ("top", "top\n"),
-    ] {
-        let entry = Entry::file(text.len() as u64, 0o644, at);
-        changes.put(RelPath::new(name)?, entry, Content::Bytes(text.as_bytes().into()));
-    }
-    let kind = Kind::Symlink { target: b"../run/resolver/resolv.conf".to_vec() };
-    changes.put(RelPath::new("etc/resolv.conf")?, Entry { kind, ..Entry::file(0, 0o777, at) }, Content::Empty);
-    let (_, index) = tar::write(&changes, None, File::create(path)?)?;
-    Ok(index)
 }
 
 fn exits(bench: &Bench, worker: &mut Worker) -> Outcome {
@@ -417,12 +263,6 @@ fn no_etc(bench: &Bench, worker: &mut Worker) -> Outcome {
     same(&bench.commit(worker)?, &None)
 }
 
-fn small_layer(bench: &Bench, changes: &Changes) -> Result<LayerFile, Box<dyn StdError>> {
-    let path = bench.settings.home.join("small.tar");
-    let (_, index) = tar::write(changes, None, File::create(&path)?)?;
-    Ok(LayerFile { index: Arc::new(index), blob: File::open(&path)? })
-}
-
 fn push(bench: &Bench, worker: &mut Worker) -> Outcome {
     ok(&bench.sh(worker, "echo 1 >/data/one")?)?;
     bench.commit(worker)?;
@@ -474,25 +314,15 @@ fn secrets(bench: &Bench, worker: &mut Worker) -> Outcome {
     let own = std::process::id();
     let workers = processes("__yadokari-worker");
     for pid in workers.into_iter().chain([1, own]) {
-        for file in ["environ", "mem", "maps", "root/", "cwd/", "fd/0"] {
-            let path = format!("/proc/{pid}/{file}");
-            let output = bench.sh(worker, &format!("head -c 1 {path} 2>/dev/null || ls {path} 2>/dev/null"))?;
-            check(&format!("{path} cannot be read"), output.exit != Exit::Code(0) || output.stdout.is_empty())?;
+        let files = ["environ", "mem", "maps", "auxv"].map(|file| format!("head -c 1 /proc/{pid}/{file}"));
+        let links = ["root", "cwd", "exe", "fd/0"].map(|name| format!("readlink /proc/{pid}/{name}"));
+        for script in files.iter().chain(&links) {
+            let output = bench.sh(worker, script)?;
+            check(&format!("{script} fails"), output.exit != Exit::Code(0) && output.stdout.is_empty())?;
         }
     }
     let output = bench.sh(worker, &format!("kill -0 {own}"))?;
     check("the builder cannot be signalled", output.exit != Exit::Code(0))
-}
-
-/// The processes that have an argument.
-fn processes(argument: &str) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let has = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|&byte| byte == 0).any(|found| found == argument.as_bytes())
-    };
-    pids.filter(has).collect()
 }
 
 fn hidden(bench: &Bench, worker: &mut Worker) -> Outcome {
@@ -530,4 +360,20 @@ fn killed(bench: &Bench, worker: &mut Worker) -> Outcome {
     check("it says so", matches!(result, Err(Error::Died("worker"))))?;
     let mut next = bench.root()?;
     ok(&bench.sh(&mut next, "test -f /top")?)
+}
+
+/// Is killed during a RUN, and its worker with it. The next build has to clear up.
+fn die(bench: &Bench) -> Result<usize, Box<dyn StdError>> {
+    let mut worker = bench.root()?;
+    let own = std::process::id();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        let pids = processes("__yadokari-worker").into_iter().chain([own]);
+        for pid in pids.filter_map(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            // The last one is ourselves.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    });
+    bench.sh(&mut worker, "sleep 100")?;
+    Ok(1)
 }
