@@ -210,10 +210,10 @@ fn every_form_of_copy_with_and_without_privileges() -> Result<()> {
     for (variant, tag) in [(Variant::Docker, "docker"), (Variant::Restricted, "restricted")] {
         let container = site::container(variant, context.path())?.readonly_volume(&layout, "/layout");
         let mut live = container.open()?;
-        for n in 0..CASES.len() {
+        for (n, Case(text, _)) in CASES.iter().enumerate() {
             let job = site::job(&registry, &format!("Dockerfile.{n}"), &format!("copies/c{n}:{tag}"));
             let job = job.args(["--build-arg".to_owned(), format!("DIGEST={digest}")]);
-            live.run(job)?.ok(&format!("case {n} under {variant:?}: {}", CASES[n].0))?;
+            live.run(job)?.ok(&format!("case {n} under {variant:?}: {text}"))?;
         }
     }
     let mut wrong = Vec::new();
