@@ -69,6 +69,9 @@ impl<'a> StageRun<'a> {
                 }
             }
         }
+        if let Some(worker) = self.worker.take() {
+            self.executor.work.retire(worker);
+        }
         Ok(StageResult { layers: self.layers, made })
     }
 
