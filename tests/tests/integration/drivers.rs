@@ -7,10 +7,14 @@ use yadokari_tests::{Base, Container, Context, Image, Registry, Result, Variant}
 
 use crate::site::{self, VOLUME, printed};
 
+/// What cannot be the same everywhere: an overlay parts the names of a lower file when one of them is written to or linked
+/// again, and the RUN itself sees that. Keeping them together takes `index=on`, which no user namespace can have.
+const NOT_ON_AN_OVERLAY: &str = "# not on an overlay";
+
 /// A Dockerfile, and a shell script that finds what it should in a container of the image.
 struct Case(&'static str, &'static str);
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     // Files come, change and go.
     Case(
         "FROM busybox\nRUN echo one > /new && echo more >> /etc/group && rm /etc/passwd && mkdir -p /a/b/c && echo x > /a/b/c/d",
@@ -37,10 +41,14 @@ const CASES: [Case; 12] = [
         "[ $(stat -c %i /a) = $(stat -c %i /b) ] && [ $(readlink /c) = a ] && [ $(readlink /e) = /nowhere ] && [ -p /p ] \
          && [ $(stat -c %i /bin/busybox) = $(stat -c %i /bin/twin) ]",
     ),
-    // A hard link that loses one of its names, and one that gets another in the next layer.
+    // A file that loses one of its names, and one that is written to under one of them and gets another.
     Case(
-        "FROM busybox\nRUN echo a > /a && ln /a /b && ln /a /c\nRUN rm /b && ln /a /d && echo more >> /c",
-        "[ $(wc -l < /a) = 2 ] && [ $(wc -l < /d) = 2 ] && [ ! -e /b ]",
+        "FROM busybox\nRUN echo a > /a && ln /a /b && ln /a /c\nRUN rm /b",
+        "[ $(stat -c %i /a) = $(stat -c %i /c) ] && [ ! -e /b ] && [ $(cat /c) = a ]",
+    ),
+    Case(
+        "# not on an overlay\nFROM busybox\nRUN echo a > /a && ln /a /c\nRUN echo more >> /c\nRUN ln /a /d",
+        "[ $(wc -l < /a) = 2 ] && [ $(stat -c %i /a) = $(stat -c %i /c) ] && [ $(stat -c %i /a) = $(stat -c %i /d) ]",
     ),
     // Two stages, and steps of every kind between RUNs.
     Case(
@@ -57,7 +65,7 @@ const CASES: [Case; 12] = [
     ),
     // A process that stays behind writes nothing after its RUN.
     Case(
-        "FROM busybox\nRUN (sleep 1000 & echo $! > /pid; (sleep 1; echo late > /late) &) && echo done > /done\nRUN ! kill -0 $(cat /pid) && rm /pid",
+        "FROM busybox\nRUN (sleep 1000 & (sleep 1; echo late > /late) &) && echo done > /done\nRUN ! ps -o args | grep '^sleep 1000'",
         "[ ! -e /late ] && [ $(cat /done) = done ]",
     ),
     Case(
@@ -88,7 +96,7 @@ struct Place {
 const PLACES: [Place; 6] = [
     Place { name: "docker", variant: Variant::Docker, volume: false, asked: None, driver: "in-place" },
     Place { name: "unconfined", variant: Variant::Unconfined, volume: true, asked: None, driver: "overlay" },
-    Place { name: "bare", variant: Variant::Unconfined, volume: false, asked: None, driver: "" },
+    Place { name: "bare", variant: Variant::Unconfined, volume: false, asked: None, driver: "overlay" },
     Place { name: "flat", variant: Variant::Unconfined, volume: true, asked: Some("flat"), driver: "flat" },
     Place { name: "flat-bare", variant: Variant::Unconfined, volume: false, asked: Some("flat"), driver: "flat" },
     Place { name: "userns", variant: Variant::UserNamespace, volume: true, asked: None, driver: "overlay" },
@@ -125,6 +133,9 @@ fn every_driver_makes_the_same_layers() -> Result<()> {
         let volume = volume()?;
         let mut live = place.container(&context, &volume)?.start()?;
         for (n, Case(text, _)) in CASES.iter().enumerate() {
+            if place.driver == "overlay" && text.starts_with(NOT_ON_AN_OVERLAY) {
+                continue;
+            }
             let (dockerfile, name) = (format!("Dockerfile.{n}"), format!("drivers/c{n}:{}", place.name));
             let output = live.exec(site::job(&registry, &dockerfile, &name).args(place.words()))?;
             if !output.success() || !printed(&output).contains(&format!("sandbox: {}", place.driver)) {
@@ -162,9 +173,9 @@ fn compare(registry: &Registry, n: usize) -> Result<Vec<String>> {
     let brought = ["etc/resolv.conf", "etc/hosts", "etc/hostname", ".dockerenv", "dev/null", "proc/self", "kaniko"];
     wrong.extend(brought.into_iter().filter(|path| listing.at(path).is_some()).map(|path| format!("{text}\n{path}")));
     // The image may have lost its own shell.
-    let program = image.rootfs()?.join("test-busybox");
+    let program = image.rootfs()?.join("busybox-of-test");
     fs::copy(Base::Busybox.rootfs()?.join("bin/busybox"), program).unwrap();
-    let found = Container::new(image.rootfs()?, Variant::Docker).run(["/test-busybox", "sh", "-exc", script])?;
+    let found = Container::new(image.rootfs()?, Variant::Docker).run(["/busybox-of-test", "sh", "-exc", script])?;
     if !found.success() {
         wrong.push(format!("{text}\n{found}"));
     }
@@ -194,7 +205,7 @@ fn a_failing_commands_exit_code_is_ours() -> Result<()> {
     for (n, (text, ..)) in FAILURES.iter().enumerate() {
         context = context.file(&format!("Dockerfile.{n}"), text)?;
     }
-    for place in PLACES.iter().filter(|place| place.asked.is_none() && !place.driver.is_empty()) {
+    for place in PLACES.iter().filter(|place| place.asked.is_none()) {
         let volume = volume()?;
         let mut live = place.container(&context, &volume)?.start()?;
         for (n, (text, code, says)) in FAILURES.iter().enumerate() {

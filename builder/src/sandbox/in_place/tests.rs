@@ -89,17 +89,20 @@ fn names(root: &Path) -> Vec<String> {
 
 #[test]
 fn everything_comes_back_to_the_nanosecond() {
-    let scene = Scene::new(&["/kaniko", "/work/ctx"], &["/proc", "/run/secrets"]);
-    make(&scene.live, &["kaniko/bin", "proc/1", "etc/hosts", "run/secrets/token", "run/other", "work/ctx/f", "work/g"]);
+    let scene = Scene::new(&["/kaniko", "/project/ctx"], &["/proc", "/run/secrets"]);
+    make(
+        &scene.live,
+        &["kaniko/bin", "proc/1", "etc/hosts", "run/secrets/token", "run/other", "project/ctx/f", "project/g"],
+    );
     make(&scene.stage, &["bin/sh", "etc/passwd", "proc/", "run/lock", "usr/lib/x"]);
-    fs::set_permissions(scene.live.join("work"), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(scene.live.join("project"), fs::Permissions::from_mode(0o711)).unwrap();
     let before = (walk(&scene.live), walk(&scene.stage));
     let filled = scene.activate();
     let seen = names(&scene.live);
-    for there in ["bin/sh", "etc/passwd", "kaniko/bin", "proc/1", "usr/lib/x", "work/ctx/f"] {
+    for there in ["bin/sh", "etc/passwd", "kaniko/bin", "proc/1", "usr/lib/x", "project/ctx/f"] {
         assert!(seen.iter().any(|name| name == there), "{there} in {seen:?}");
     }
-    for gone in ["etc/hosts", "work/g"] {
+    for gone in ["etc/hosts", "project/g"] {
         assert!(!seen.iter().any(|name| name == gone), "{gone} in {seen:?}");
     }
     assert!(filled.hidden.is_empty());
@@ -110,29 +113,29 @@ fn everything_comes_back_to_the_nanosecond() {
 
 #[test]
 fn what_a_run_makes_goes_into_the_image_wherever_it_is() {
-    let scene = Scene::new(&["/kaniko", "/work/ctx"], &[]);
-    make(&scene.live, &["kaniko/bin", "work/ctx/f"]);
+    let scene = Scene::new(&["/kaniko", "/project/ctx"], &[]);
+    make(&scene.live, &["kaniko/bin", "project/ctx/f"]);
     make(&scene.stage, &["bin/sh"]);
     scene.activate();
     fs::create_dir(scene.live.join("new")).unwrap();
-    fs::write(scene.live.join("work/made"), "").unwrap();
+    fs::write(scene.live.join("project/made"), "").unwrap();
     fs::remove_dir_all(scene.live.join("bin")).unwrap();
     scene.park();
-    assert_eq!(names(&scene.stage), ["new", "work", "work/made"]);
-    assert_eq!(names(&scene.live), ["kaniko", "kaniko/bin", "work", "work/ctx", "work/ctx/f"]);
+    assert_eq!(names(&scene.stage), ["new", "project", "project/made"]);
+    assert_eq!(names(&scene.live), ["kaniko", "kaniko/bin", "project", "project/ctx", "project/ctx/f"]);
 }
 
 #[test]
 fn what_has_no_place_in_the_image_is_named() {
-    let scene = Scene::new(&["/work/ctx"], &[]);
-    make(&scene.live, &["work/ctx/f"]);
-    make(&scene.stage, &["work", "bin/sh"]);
+    let scene = Scene::new(&["/project/ctx"], &[]);
+    make(&scene.live, &["project/ctx/f"]);
+    make(&scene.stage, &["project", "bin/sh"]);
     let hidden: Vec<String> = scene.activate().hidden.iter().map(ToString::to_string).collect();
-    assert_eq!(hidden, ["work"]);
-    fs::write(scene.live.join("work/made"), "").unwrap();
+    assert_eq!(hidden, ["project"]);
+    fs::write(scene.live.join("project/made"), "").unwrap();
     let lost: Vec<String> = scene.park().iter().map(ToString::to_string).collect();
-    assert_eq!(lost, ["work/made"]);
-    assert_eq!(names(&scene.stage), ["bin", "bin/sh", "work"]);
+    assert_eq!(lost, ["project/made"]);
+    assert_eq!(names(&scene.stage), ["bin", "bin/sh", "project"]);
 }
 
 #[test]
