@@ -10,9 +10,11 @@
 //!
 //! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
 
+mod copy;
 mod history;
 mod key;
 mod lower;
+mod metadata;
 mod op;
 mod scope;
 mod select;
