@@ -27,14 +27,9 @@ impl Lowering {
         from: Option<&Word>,
     ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
         let Some(from) = from else { return Ok(Some((Origin::Context, None))) };
-        if let Some(stage) = planner.find(&from.raw, number) {
+        if let Some(stage) = planner.earlier(from, number)? {
             let Some(position) = planner.stage(stage)? else { return Ok(None) };
             return Ok(Some((Origin::Stage(position), Some(planner.key_of(position)))));
-        }
-        if let Some(later) = planner.find(&from.raw, planner.file.stages.len()) {
-            let what = if later == number { "the stage itself" } else { "a later stage" };
-            let error = Diagnostic::new(format!("--from={} is {what}", from.raw)).at(from.span);
-            return Err(error.label("only earlier stages can be copied from").into());
         }
         let image = planner.image(&from.raw, from.span)?;
         Ok(image.map(|image| (Origin::Image(from.raw.clone()), Some(key::image(&image.manifest)))))
@@ -77,7 +72,7 @@ impl Lowering {
         let copy = Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),
-            None => key::Inputs::Context(context_inputs(planner, &copy, at)?),
+            None => key::Inputs::Context(context_inputs(planner, &copy)?),
         };
         let key = key::copy(&self.key, &copy, &inputs);
         self.step(Op::Copy(copy), key, created_by, at);
@@ -94,11 +89,7 @@ impl Lowering {
 
 /// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
 /// anything runs.
-fn context_inputs(
-    planner: &Planner<'_>,
-    copy: &Copy,
-    at: &At<'_>,
-) -> Result<Vec<(Selected, Vec<(RelPath, Entry)>)>, crate::Error> {
+fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<(Selected, Vec<(RelPath, Entry)>)>, crate::Error> {
     let mut inputs = Vec::new();
     for source in &copy.sources {
         let tree = planner.context.tree()?;
@@ -109,7 +100,7 @@ fn context_inputs(
                 true => format!("{} leaves it out", planner.context.ignore_file()),
                 false => format!("the context is '{}'", planner.context.path().display()),
             };
-            return Err(at.locate(error.at(source.span).label("no such file or directory").help(help)));
+            return Err(error.at(source.span).label("no such file or directory").help(help).into());
         };
         for selected in selected {
             let entries = planner.context.hashed(&selected.path)?;

@@ -35,8 +35,21 @@ pub(super) struct At<'i> {
 }
 
 impl Lowering {
-    pub(super) fn new(config: ImageConfig, env: Env, key: Key, history: Vec<HistoryLine>) -> Self {
-        Self { config, env, args: Vec::new(), history, steps: Vec::new(), key, has_cmd: false }
+    /// Starts from an image, or from nothing.
+    pub(super) fn new(config: ImageConfig, key: Key) -> Self {
+        let env = Env::of_image(&config.config.env);
+        Self { config, env, args: Vec::new(), history: Vec::new(), steps: Vec::new(), key, has_cmd: false }
+    }
+
+    /// Starts from another stage. Its arguments stay visible, but where one has the name of a variable of the image,
+    /// the variable's value is back.
+    pub(super) fn on(below: &Stage, end: &End) -> Self {
+        let mut env = end.env.clone();
+        for (name, value) in Env::of_image(&below.config.config.env).pairs() {
+            env.set(name, value);
+        }
+        let history = below.history.clone();
+        Self { env, args: end.args.clone(), history, ..Self::new(below.config.clone(), end.key) }
     }
 
     /// The base's ONBUILD triggers, which its child consumes.
@@ -47,7 +60,7 @@ impl Lowering {
     /// The finished stage, and what it leaves to those that start from it.
     pub(super) fn finish(self, name: String, base: Base) -> (Stage, End) {
         let stage = Stage { name, base, steps: self.steps, config: self.config, history: self.history };
-        (stage, End { key: self.key, env: self.env })
+        (stage, End { key: self.key, env: self.env, args: self.args })
     }
 
     /// Reads one instruction of stage `number`. False where an image must be fetched first.
@@ -60,7 +73,7 @@ impl Lowering {
     ) -> Result<bool, crate::Error> {
         let at = At { instruction, escape: planner.file.escape, trigger };
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run(planner, &run.command, &at),
+            InstructionKind::Run(run) => self.run(planner, &run.command, &at)?,
             InstructionKind::Copy(copy) => {
                 let words = CopyWords {
                     name: "COPY",
@@ -86,14 +99,14 @@ impl Lowering {
                 };
                 self.copy(planner, &words, Origin::Context, None, &at)?;
             }
-            InstructionKind::Workdir(path) => self.workdir(path, &at)?,
+            InstructionKind::Workdir(path) => self.workdir(planner, path, &at)?,
             InstructionKind::Arg(declarations) => self.arg(planner, declarations, &at)?,
             kind => self.metadata(kind, &at)?,
         }
         Ok(true)
     }
 
-    fn run(&mut self, planner: &Planner<'_>, command: &CommandLine, at: &At<'_>) {
+    fn run(&mut self, planner: &Planner<'_>, command: &CommandLine, at: &At<'_>) -> Result<(), crate::Error> {
         let argv = self.command(command);
         let declared: Vec<(String, String)> = self
             .args
@@ -111,10 +124,11 @@ impl Lowering {
             env: self.env.pairs().to_vec(),
             proxies,
             user: self.config.config.user.clone(),
-            workdir: self.config.config.working_dir.clone(),
+            workdir: self.absolute("")?,
         };
         let key = key::run(&self.key, &run);
         self.step(Op::Run(run), key, created_by, at);
+        Ok(())
     }
 
     /// A command's argv: the shell form is one argument of the shell.
@@ -130,14 +144,18 @@ impl Lowering {
         }
     }
 
-    fn workdir(&mut self, word: &Word, at: &At<'_>) -> Result<(), crate::Error> {
-        let path = self.expand(word, at)?;
-        if path.is_empty() {
-            return Err(Diagnostic::new("WORKDIR needs a path").at(word.span).into());
+    fn workdir(&mut self, planner: &mut Planner<'_>, word: &Word, at: &At<'_>) -> Result<(), crate::Error> {
+        let written = self.expand(word, at)?;
+        if written.is_empty() {
+            let message =
+                format!("WORKDIR is empty once its variables are replaced and stays '{}'", self.workdir_path());
+            planner.warn(Diagnostic::warning(message), word.span, at.trigger);
         }
-        let path = self.absolute(&path)?;
-        self.config.config.working_dir.clone_from(&path);
-        let created_by = format!("WORKDIR {path}");
+        let path = self.absolute(&written)?;
+        // The config says an absolute path as it is written, a trailing slash included.
+        let said = if written.starts_with('/') { written } else { path.clone() };
+        let created_by = format!("WORKDIR {said}");
+        self.config.config.working_dir = said;
         if path == "/" {
             self.line(created_by);
             return Ok(());
@@ -156,16 +174,19 @@ impl Lowering {
     }
 
     fn workdir_path(&self) -> &str {
-        &self.config.config.working_dir
+        match &self.config.config.working_dir[..] {
+            "" => "/",
+            path => path,
+        }
     }
 
     fn arg(&mut self, planner: &Planner<'_>, declarations: &[ArgDecl], at: &At<'_>) -> Result<(), crate::Error> {
         let mut declared = Vec::new();
         for declaration in declarations {
             let name = self.expand(&declaration.name, at)?;
-            let default = declaration.default.as_ref().map(|word| self.expand(word, at)).transpose()?;
-            let value = planner.globals.argument(&name, default.clone());
-            declared.push((name.clone(), default.or_else(|| value.clone())));
+            let default = || declaration.default.as_ref().map(|word| self.expand(word, at)).transpose();
+            let value = planner.globals.argument(&name, default)?;
+            declared.push((name.clone(), value.clone()));
             if let Some(value) = &value {
                 self.env.set(&name, value);
             }
@@ -179,7 +200,7 @@ impl Lowering {
     }
 
     pub(super) fn expand(&self, word: &Word, at: &At<'_>) -> Result<String, crate::Error> {
-        expand(word, at.escape, &self.env).map_err(|error| at.locate(error))
+        Ok(expand(word, at.escape, &self.env).map_err(|error| error.or_at(at.instruction.span))?)
     }
 
     pub(super) fn line(&mut self, created_by: String) {
@@ -191,17 +212,5 @@ impl Lowering {
         let span = (!at.trigger).then_some(at.instruction.span);
         self.steps.push(Step { op, key, text: at.instruction.text.clone(), span });
         self.key = key;
-    }
-}
-
-impl At<'_> {
-    /// A trigger stands in the config of its base, so the spans of its errors mean nothing in this file.
-    pub(super) fn locate(&self, error: Diagnostic) -> crate::Error {
-        if self.trigger {
-            let text = self.instruction.text.clone();
-            crate::Error::Trigger { text, message: error.to_string() }
-        } else {
-            error.or_at(self.instruction.span).into()
-        }
     }
 }

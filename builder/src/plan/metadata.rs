@@ -62,8 +62,9 @@ impl Lowering {
             }
             InstructionKind::Healthcheck(check) => self.healthcheck(check),
             InstructionKind::Onbuild(onbuild) => {
+                // It leaves no trace in the history.
                 self.config.config.on_build.push(onbuild.text.clone());
-                format!("ONBUILD {}", onbuild.text)
+                return Ok(());
             }
             InstructionKind::Maintainer(name) => {
                 self.config.author = Some(name.clone());
@@ -84,14 +85,17 @@ impl Lowering {
     }
 
     fn expose(&mut self, words: &[Word], at: &At<'_>) -> Result<String, crate::Error> {
-        let mut ports = Vec::new();
+        let mut texts = Vec::new();
         for word in words {
-            for text in expand_words(word, at.escape, &self.env).map_err(|error| at.locate(error))? {
-                ports.extend(dockerfile::parse_expose(&text).map_err(|error| error.or_at(word.span))?);
-            }
+            let words = expand_words(word, at.escape, &self.env).map_err(|error| error.or_at(word.span))?;
+            texts.extend(words.into_iter().map(|text| (text, word.span)));
         }
-        ports.sort();
-        ports.dedup();
+        // BuildKit sorts what is written, and only then reads it.
+        texts.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut ports = Vec::new();
+        for (text, span) in texts {
+            ports.extend(dockerfile::parse_expose(&text).map_err(|error| error.or_at(span))?);
+        }
         self.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Default::default())));
         Ok(history::plain_list("EXPOSE", &ports))
     }
