@@ -82,7 +82,11 @@ impl Lowering {
     /// The destination, absolute, with the slash or dot that marks a directory kept as a slash.
     fn destination(&self, written: &str) -> Result<String, crate::Error> {
         let path = self.absolute(written)?;
-        let is_directory = written.ends_with('/') || written == "." || written.ends_with("/.") || written == "..";
+        let is_directory = written.ends_with('/')
+            || written.is_empty()
+            || written == "."
+            || written.ends_with("/.")
+            || written == "..";
         Ok(if is_directory && path != "/" { format!("{path}/") } else { path })
     }
 }

@@ -168,3 +168,6 @@ pub struct Step {
 pub fn plan(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Result<Planned, crate::Error> {
     stage::Planner::new(file, options, context, images)?.plan()
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,7 @@ impl<'a> Planner<'a> {
         Err(Diagnostic::new(message).at(from.span).label("only earlier stages can be copied from"))
     }
 
-    /// Keeps a warning, once for all rounds. A trigger's has no place in this file.
+    /// Keeps a warning. A trigger's has no place in this file.
     pub(super) fn warn(&mut self, warning: Diagnostic, span: Span, trigger: bool) {
         self.warnings.push(if trigger { warning } else { warning.at(span) });
     }
