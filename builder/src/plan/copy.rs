@@ -1,11 +1,11 @@
 //! COPY and ADD.
 
-use yadokari_layers::{Entry, Key, RelPath};
+use yadokari_layers::Key;
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
 use super::stage::Planner;
-use super::{Selected, history, key, select};
+use super::{history, key, select};
 use crate::dockerfile::{self, Diagnostic, Span, Word, expand_heredoc};
 
 /// COPY and ADD, which differ in little.
