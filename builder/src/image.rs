@@ -62,10 +62,10 @@ pub struct ContainerConfig {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// ENTRYPOINT
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub entrypoint: Option<Vec<String>>,
     /// CMD
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cmd: Option<Vec<String>>,
     /// HEALTHCHECK
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,7 @@ impl History {
     pub fn of(created: &str, created_by: &str, has_layer: bool) -> Self {
         Self {
             created: Some(created.to_owned()),
-            created_by: Some(if has_layer { format!("{created_by} # buildkit") } else { created_by.to_owned() }),
+            created_by: Some(created_by.to_owned()),
             comment: Some(HISTORY_COMMENT.to_owned()),
             empty_layer: !has_layer,
             ..Self::default()
@@ -249,6 +249,11 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(des
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// `CMD []` is no command: engines leave both out.
+fn is_empty(words: &Option<Vec<String>>) -> bool {
+    words.as_ref().is_none_or(Vec::is_empty)
+}
+
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }
@@ -284,6 +289,12 @@ mod tests {
             String::from_utf8(config.to_bytes()).unwrap(),
             r#"{"architecture":"amd64","os":"linux","config":{"ExposedPorts":{"80/tcp":{}},"Labels":{"a":"1","b":"2"}},"rootfs":{"type":"","diff_ids":[]},"os.version":"x","zz":1}"#
         );
+    }
+
+    #[test]
+    fn an_empty_command_is_left_out() {
+        let config = ContainerConfig { cmd: Some(vec![]), entrypoint: Some(vec![]), ..Default::default() };
+        assert_eq!(to_canonical(&config), b"{}");
     }
 
     #[test]

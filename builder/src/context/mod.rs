@@ -86,9 +86,13 @@ impl Context {
         Ok(self.tree.get_or_init(|| tree))
     }
 
-    /// Where the bytes of a file are.
+    /// Where the bytes of a file are. A socket, which stands for an empty file, has none.
     pub fn content(&self, path: &RelPath) -> Content {
-        Content::In(Arc::clone(&self.root), path.clone())
+        if self.is_socket(path) { Content::Empty } else { Content::In(Arc::clone(&self.root), path.clone()) }
+    }
+
+    fn is_socket(&self, path: &RelPath) -> bool {
+        fs::symlink_metadata(self.path.join(path.as_path())).is_ok_and(|metadata| metadata.file_type().is_socket())
     }
 
     /// Opens a file.
@@ -114,6 +118,9 @@ impl Context {
     fn digest(&self, path: &RelPath) -> Result<Digest, crate::Error> {
         if let Some(digest) = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
             return Ok(*digest);
+        }
+        if self.is_socket(path) {
+            return Ok(Digest::of(""));
         }
         let mut file = self.root.open_file(path)?;
         let mut hasher = Hasher::default();

@@ -1,10 +1,13 @@
 //! COPY, ADD and WORKDIR, worked out on trees: no root file system is needed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree};
 
 use crate::plan::Selected;
+
+/// As many links as the kernel follows before it says ELOOP.
+const MAX_LINKS: u32 = 40;
 
 /// How copied files differ from their sources.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +27,14 @@ pub(super) enum Conflict {
     /// A directory is in the way of a file.
     #[error("'/{0}' is a directory and cannot be replaced by a file")]
     IsDirectory(RelPath),
+    /// A hard link of an archive names nothing that could have two names.
+    #[error("'/{name}' is a hard link to '/{first}', which is no file")]
+    NoFirstName {
+        /// The link.
+        name: RelPath,
+        /// What it should be another name of.
+        first: RelPath,
+    },
     /// Several sources need a directory.
     #[error("several sources are copied, and '{0}' is not a directory")]
     NeedsDirectory(String),
@@ -36,7 +47,11 @@ pub(super) enum Conflict {
 #[derive(Debug)]
 pub(super) struct Placing<'t> {
     tree: &'t Tree,
-    changes: Changes,
+    /// What is put where: names of one inode are hard links of each other.
+    names: BTreeMap<RelPath, usize>,
+    inodes: Vec<(Entry, Content)>,
+    /// Whether a directory of the tree has been replaced, which hides what the tree has below it.
+    replaced: bool,
     restyle: Restyle,
     /// The time of directories that have to be made on the way.
     now: Timestamp,
@@ -45,69 +60,174 @@ pub(super) struct Placing<'t> {
 impl<'t> Placing<'t> {
     /// Starts with nothing put into `tree`.
     pub(super) fn new(tree: &'t Tree, restyle: Restyle, now: Timestamp) -> Self {
-        Self { tree, changes: Changes::new(), restyle, now }
+        Self { tree, names: BTreeMap::new(), inodes: Vec::new(), replaced: false, restyle, now }
     }
 
-    /// The changes. The directories above each are stated too, as they are, for those who unpack this layer alone.
-    pub(super) fn finish(mut self) -> Changes {
-        let above: Vec<RelPath> = self.changes.iter().flat_map(|(path, _)| path.ancestors()).collect();
-        for path in above {
-            if self.changes.get(&path).is_none()
+    /// The changes. The directories above each are stated too, as they are, for those who unpack this layer alone. Of the
+    /// names of a file the first one holds it, in whatever order they came.
+    pub(super) fn finish(self) -> Changes {
+        let mut changes = Changes::new();
+        let mut first_names: HashMap<usize, &RelPath> = HashMap::new();
+        for (path, &inode) in &self.names {
+            let (entry, content) = self.inodes[inode].clone();
+            match first_names.get(&inode) {
+                Some(&first) if entry.is_file() => {
+                    let kind = Kind::Hardlink { target: first.clone() };
+                    changes.put(path.clone(), Entry { kind, ..entry }, Content::Empty);
+                }
+                _ => changes.put(path.clone(), entry, content),
+            }
+            first_names.entry(inode).or_insert(path);
+        }
+        for path in self.names.keys().flat_map(RelPath::ancestors) {
+            if changes.get(&path).is_none()
                 && let Some(found) = self.tree.get(&path)
             {
-                self.changes.put(path, found.entry.clone(), Content::Empty);
+                changes.put(path, found.entry.clone(), Content::Empty);
             }
         }
-        self.changes
+        changes
+    }
+
+    /// What `path` is by now; `None` too where it is a directory that nothing states.
+    fn entry(&self, path: &RelPath) -> Option<&Entry> {
+        match self.names.get(path) {
+            Some(&inode) => Some(&self.inodes[inode].0),
+            None if self.is_hidden(path) => None,
+            None => self.tree.get(path).map(|found| found.entry),
+        }
     }
 
     /// Whether `path` is a directory by now.
     fn is_directory(&self, path: &RelPath) -> bool {
-        match self.changes.get(path) {
-            Some(yadokari_layers::Change::Put(entry, _)) => entry.is_directory(),
-            Some(yadokari_layers::Change::Delete) => false,
-            None => self.tree.is_directory(path),
+        match self.entry(path) {
+            Some(entry) => entry.is_directory(),
+            None => !self.is_hidden(path) && self.tree.is_directory(path),
         }
+    }
+
+    /// Whether something above `path` is no directory any more.
+    fn is_hidden(&self, path: &RelPath) -> bool {
+        let is_other =
+            |above: &RelPath| self.names.get(above).is_some_and(|&inode| !self.inodes[inode].0.is_directory());
+        self.replaced && path.ancestors().any(|above| is_other(&above))
+    }
+
+    fn insert(&mut self, path: RelPath, entry: Entry, content: Content) -> usize {
+        self.inodes.push((entry, content));
+        self.names.insert(path, self.inodes.len() - 1);
+        self.inodes.len() - 1
     }
 
     /// Makes `path` a directory, and what is missing above it, with mode 0755 unless `--chmod` says otherwise. An
     /// existing directory stays as it is.
     pub(super) fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
+        self.make(path, self.restyle)
+    }
+
+    /// The same for the destination of an archive, which `--chmod` does not reach.
+    pub(super) fn directory_for_archive(&mut self, path: &RelPath) -> Result<(), Conflict> {
+        self.make(path, Restyle { mode: None, ..self.restyle })
+    }
+
+    fn make(&mut self, path: &RelPath, restyle: Restyle) -> Result<(), Conflict> {
         if self.is_directory(path) {
             return Ok(());
         }
-        if self.changes.get(path).is_some() || self.tree.get(path).is_some() {
+        if self.entry(path).is_some() {
             return Err(Conflict::NotDirectory(path.clone()));
         }
-        self.directory(&path.parent().unwrap_or_default())?;
-        let mut entry = Entry::directory(self.restyle.mode.unwrap_or(0o755), self.now);
-        (entry.uid, entry.gid) = self.restyle.owner.unwrap_or_default();
-        self.changes.put(path.clone(), entry, Content::Empty);
+        self.make(&path.parent().unwrap_or_default(), restyle)?;
+        let mut entry = Entry::directory(restyle.mode.unwrap_or(0o755), self.now);
+        (entry.uid, entry.gid) = restyle.owner.unwrap_or_default();
+        self.insert(path.clone(), entry, Content::Empty);
         Ok(())
     }
 
-    /// Puts one entry at `path`, whose directory is made where it is missing.
-    pub(super) fn put(&mut self, path: &RelPath, mut entry: Entry, content: Content) -> Result<(), Conflict> {
+    /// Puts one entry at `path`, whose directory is made where it is missing. A directory that exists keeps what it holds
+    /// and takes the entry's mode and owner.
+    pub(super) fn put(&mut self, path: &RelPath, entry: Entry, content: Content) -> Result<(), Conflict> {
+        self.put_inode(path, entry, content).map(|_| ())
+    }
+
+    fn put_inode(&mut self, path: &RelPath, entry: Entry, content: Content) -> Result<usize, Conflict> {
         self.directory(&path.parent().unwrap_or_default())?;
-        if entry.is_directory() {
-            if self.is_directory(path) {
-                return Ok(());
-            }
-            if self.tree.get(path).is_some() {
-                return Err(Conflict::NotDirectory(path.clone()));
-            }
-        } else if self.is_directory(path) {
-            return Err(Conflict::IsDirectory(path.clone()));
+        self.check_kind(path, entry.is_directory())?;
+        Ok(self.insert(path.clone(), self.restyled(entry, self.restyle.mode), content))
+    }
+
+    /// Files and directories do not take each other's place.
+    fn check_kind(&self, path: &RelPath, directory: bool) -> Result<(), Conflict> {
+        match (directory, self.is_directory(path)) {
+            (true, false) if self.entry(path).is_some() => Err(Conflict::NotDirectory(path.clone())),
+            (false, true) => Err(Conflict::IsDirectory(path.clone())),
+            _ => Ok(()),
         }
+    }
+
+    fn restyled(&self, mut entry: Entry, mode: Option<u32>) -> Entry {
         if let Some(owner) = self.restyle.owner {
             (entry.uid, entry.gid) = owner;
         }
-        if let Some(mode) = self.restyle.mode.filter(|_| !matches!(entry.kind, Kind::Symlink { .. })) {
+        if let Some(mode) = mode.filter(|_| !matches!(entry.kind, Kind::Symlink { .. })) {
             entry.mode = mode;
         }
         entry.mtime = entry.mtime.truncated();
-        self.changes.put(path.clone(), entry, content);
+        entry
+    }
+
+    /// Puts an entry of an archive, as unpacking does: links among its directories are followed, what is in the way is
+    /// replaced, `--chmod` does not reach it, and directories that the archive does not state are root's.
+    pub(super) fn unpack(&mut self, name: &RelPath, entry: Entry, content: Content) -> Result<(), Conflict> {
+        let path = self.unpacked_path(name)?;
+        if entry.is_directory() {
+            if self.names.contains_key(&path) && !self.is_directory(&path) && self.tree.is_directory(&path) {
+                // The layer could not say that the directory lost what it held in between.
+                return Err(Conflict::NotDirectory(path));
+            }
+        } else {
+            self.replace_directory(&path);
+        }
+        let entry = self.restyled(entry, None);
+        self.insert(path, entry, content);
         Ok(())
+    }
+
+    /// Gives the file `first`, of an archive or of the tree, one more name.
+    pub(super) fn link(&mut self, name: &RelPath, first: &RelPath) -> Result<(), Conflict> {
+        let first = self.follow(first, false)?;
+        let path = self.unpacked_path(name)?;
+        if path == first {
+            return Ok(());
+        }
+        let entry = match self.entry(&first) {
+            Some(entry) if !entry.is_directory() => entry.clone(),
+            _ => return Err(Conflict::NoFirstName { name: path, first }),
+        };
+        self.replace_directory(&path);
+        match self.names.get(&first) {
+            Some(&inode) => _ = self.names.insert(path, inode),
+            None if matches!(entry.kind, Kind::Symlink { .. }) => _ = self.insert(path, entry, Content::Empty),
+            None => {
+                let kind = Kind::Hardlink { target: first };
+                self.insert(path, Entry { kind, ..entry }, Content::Empty);
+            }
+        }
+        Ok(())
+    }
+
+    fn unpacked_path(&mut self, name: &RelPath) -> Result<RelPath, Conflict> {
+        let path = self.follow(name, false)?;
+        self.make(&path.parent().unwrap_or_default(), Restyle::default())?;
+        Ok(path)
+    }
+
+    /// Forgets what was put below `path`, which becomes a file.
+    fn replace_directory(&mut self, path: &RelPath) {
+        if self.is_directory(path) {
+            self.names.retain(|name, _| name == path || !name.starts_with(path));
+            self.replaced = true;
+        }
     }
 
     /// Whether a destination is a directory: marked by a slash, or there already.
@@ -115,10 +235,44 @@ impl<'t> Placing<'t> {
         Ok(destination.ends_with('/') || self.is_directory(&self.resolve(destination)?))
     }
 
-    /// Where a destination leads to, through the symbolic links of the tree.
+    /// Where a destination leads to, through the symbolic links that are there by now.
     pub(super) fn resolve(&self, destination: &str) -> Result<RelPath, Conflict> {
         let path = RelPath::clamped(destination).map_err(yadokari_layers::Error::from)?;
-        Ok(self.tree.resolve(&path)?)
+        self.follow(&path, true)
+    }
+
+    /// Like [`Tree::resolve`], with what was put into the tree.
+    fn follow(&self, path: &RelPath, last: bool) -> Result<RelPath, Conflict> {
+        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut done = RelPath::root();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    done = done.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let here = done.child(&name).map_err(yadokari_layers::Error::from)?;
+            let target = match self.entry(&here).map(|entry| &entry.kind) {
+                Some(Kind::Symlink { target }) if last || !todo.is_empty() => target,
+                _ => {
+                    done = here;
+                    continue;
+                }
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(yadokari_layers::Error::SymlinkLoop(path.clone()).into());
+            }
+            if target.starts_with(b"/") {
+                done = RelPath::root();
+            }
+            todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(done)
     }
 
     /// Where a source goes: its own name below a destination that is a directory, else the destination itself.
@@ -149,18 +303,20 @@ impl<'t> Placing<'t> {
         }
         let target = self.resolve(destination)?;
         self.directory(&target)?;
-        let mut first_names: HashMap<(usize, RelPath), RelPath> = HashMap::new();
+        let mut inodes: HashMap<(usize, RelPath), usize> = HashMap::new();
         for (path, found) in source.below(&selected.path) {
             let below = path.strip_prefix(&selected.path).expect("the walk stays below where it starts");
             let to = target.join(&below);
             let (layer, from, entry) = plain_file(source, path, found);
             if !entry.is_file() {
                 self.put(&to, entry, Content::Empty)?;
-            } else if let Some(first) = first_names.get(&(layer, from.clone())) {
-                self.put(&to, Entry { kind: Kind::Hardlink { target: first.clone() }, ..entry }, Content::Empty)?;
+            } else if let Some(&inode) = inodes.get(&(layer, from.clone())) {
+                self.directory(&to.parent().unwrap_or_default())?;
+                self.check_kind(&to, false)?;
+                self.names.insert(to, inode);
             } else {
-                self.put(&to, entry, content(layer, &from))?;
-                first_names.insert((layer, from), to);
+                let inode = self.put_inode(&to, entry, content(layer, &from))?;
+                inodes.insert((layer, from), inode);
             }
         }
         Ok(())
@@ -176,105 +332,4 @@ fn plain_file(tree: &Tree, path: &RelPath, found: Found<'_>) -> (usize, RelPath,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use yadokari_layers::{Change, IndexBuilder};
-
-    use super::*;
-    use crate::plan::select;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text).unwrap()
-    }
-
-    /// `d/` with mode 0700 and owner 5, `f` a file with mode 0640, `l -> t` a symbolic link, `h = t` a hard link.
-    fn tree(lines: &[&str]) -> Tree {
-        let mut builder = IndexBuilder::new();
-        let at = Timestamp::from_secs(7);
-        for line in lines {
-            let (name, entry) = if let Some(name) = line.strip_suffix('/') {
-                (name, Entry { uid: 5, gid: 5, ..Entry::directory(0o700, at) })
-            } else if let Some((name, target)) = line.split_once(" -> ") {
-                (name, Entry { kind: Kind::Symlink { target: target.into() }, ..Entry::file(0, 0o777, at) })
-            } else if let Some((name, target)) = line.split_once(" = ") {
-                (name, Entry { kind: Kind::Hardlink { target: path(target) }, ..Entry::file(0, 0o640, at) })
-            } else {
-                (*line, Entry::file(3, 0o640, at))
-            };
-            builder.put(path(name), entry, None);
-        }
-        Tree::of([Arc::new(builder.finish())])
-    }
-
-    fn copied(
-        source: &[&str],
-        words: &[&str],
-        into: &[&str],
-        destination: &str,
-        restyle: Restyle,
-    ) -> Result<Vec<String>, Conflict> {
-        let (source, into) = (tree(source), tree(into));
-        let mut placing = Placing::new(&into, restyle, Timestamp::from_secs(9));
-        for word in words {
-            for selected in select(&source, word).unwrap().unwrap() {
-                placing.copy(&source, &selected, destination, &|_, _| Content::Empty)?;
-            }
-        }
-        let line = |(path, change): (&RelPath, &Change)| match change {
-            Change::Put(Entry { kind: Kind::Hardlink { target }, .. }, _) => format!("{path} = {target}"),
-            Change::Put(Entry { mode, uid, .. }, _) => format!("{path} {mode:o} {uid}"),
-            Change::Delete => format!("-{path}"),
-        };
-        Ok(placing.finish().iter().map(line).collect())
-    }
-
-    fn plain(source: &[&str], words: &[&str], into: &[&str], destination: &str) -> Vec<String> {
-        copied(source, words, into, destination, Restyle::default()).unwrap()
-    }
-
-    #[test]
-    fn a_file_goes_to_the_destination_or_into_it() {
-        assert_eq!(plain(&["f"], &["f"], &[], "/x/y"), ["x 755 0", "x/y 640 0"]);
-        assert_eq!(plain(&["f"], &["f"], &[], "/x/y/"), ["x 755 0", "x/y 755 0", "x/y/f 640 0"]);
-        assert_eq!(plain(&["f"], &["f"], &["d/"], "/d"), ["d 700 5", "d/f 640 0"]);
-    }
-
-    #[test]
-    fn a_directorys_contents_are_copied_and_existing_directories_stay() {
-        let source = ["s/", "s/sub/", "s/sub/f", "s/top"];
-        assert_eq!(plain(&source, &["s"], &[], "/n"), ["n 755 0", "n/sub 700 5", "n/sub/f 640 0", "n/top 640 0"]);
-        let existing = plain(&source, &["s"], &["n/", "n/sub/"], "/n");
-        assert_eq!(existing, ["n 700 5", "n/sub 700 5", "n/sub/f 640 0", "n/top 640 0"]);
-    }
-
-    #[test]
-    fn links_of_the_destination_are_followed_inside_the_root() {
-        assert_eq!(plain(&["f"], &["f"], &["usr/", "bin -> ../../usr"], "/bin/"), ["usr 700 5", "usr/f 640 0"]);
-        assert_eq!(plain(&["f"], &["f"], &["usr/", "g -> usr/h"], "/g"), ["usr 700 5", "usr/h 640 0"]);
-    }
-
-    #[test]
-    fn hard_links_are_kept_within_one_copy() {
-        let source = ["s/", "s/a", "s/b = s/a", "s/c = s/a"];
-        assert_eq!(plain(&source, &["s"], &[], "/n"), ["n 755 0", "n/a 640 0", "n/b = n/a", "n/c = n/a"]);
-        assert_eq!(plain(&source, &["s/b"], &[], "/n"), ["n 640 0"]);
-        let only_links = ["a", "s/", "s/b = a", "s/c = a"];
-        assert_eq!(plain(&only_links, &["s"], &[], "/n"), ["n 755 0", "n/b 640 0", "n/c = n/b"]);
-    }
-
-    #[test]
-    fn owner_and_mode_hold_for_what_is_made_on_the_way_too() {
-        let restyle = Restyle { owner: Some((1, 2)), mode: Some(0o705) };
-        let lines = copied(&["f"], &["f"], &["e/"], "/e/x/f", restyle).unwrap();
-        assert_eq!(lines, ["e 700 5", "e/x 705 1", "e/x/f 705 1"]);
-    }
-
-    #[test]
-    fn files_and_directories_do_not_replace_each_other() {
-        let conflict = |source: &[&str], word, into: &[&str], to| copied(source, &[word], into, to, Restyle::default());
-        assert!(matches!(conflict(&["s/", "s/x"], "s", &["d/", "d/x/"], "/d"), Err(Conflict::IsDirectory(_))));
-        assert!(matches!(conflict(&["s/", "s/x/"], "s", &["d/", "d/x"], "/d"), Err(Conflict::NotDirectory(_))));
-        assert!(matches!(conflict(&["f"], "f", &["d"], "/d/f"), Err(Conflict::NotDirectory(_))));
-    }
-}
+mod tests;

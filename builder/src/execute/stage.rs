@@ -69,6 +69,9 @@ impl<'a> StageRun<'a> {
                 }
             }
         }
+        if let Some(worker) = self.worker.take() {
+            self.executor.work.retire(worker);
+        }
         Ok(StageResult { layers: self.layers, made })
     }
 
@@ -112,8 +115,8 @@ impl<'a> StageRun<'a> {
     fn mkdir(&mut self, mkdir: &Mkdir, step: &Step) -> Result<Option<Layer>, crate::Error> {
         let now = self.executor.now();
         let tree = self.tree()?;
-        let identity = users::identity(tree, &mkdir.owner).map_err(|error| at(error, step.span))?;
-        let restyle = Restyle { owner: Some((identity.uid, identity.gid)), mode: None };
+        let owner = users::owner(tree, &mkdir.owner).map_err(|error| at(error, step.span))?;
+        let restyle = Restyle { owner: Some(owner), mode: None };
         let mut placing = Placing::new(tree, restyle, now);
         let path = placing.resolve(&mkdir.path).map_err(|conflict| refused(conflict, step.span))?;
         placing.directory(&path).map_err(|conflict| refused(conflict, step.span))?;
@@ -142,6 +145,9 @@ impl<'a> StageRun<'a> {
         };
         copied?;
         for inline in &copy.inline {
+            if copy.inline.len() + copy.sources.len() > 1 {
+                needs_directory(&placing, copy, step.span)?;
+            }
             let target = placing.target(&copy.destination, Some(inline.name.as_bytes()));
             let target = target.map_err(|conflict| refused(conflict, step.span))?;
             let entry = Entry::file(inline.content.len() as u64, 0o644, now);
@@ -240,11 +246,17 @@ fn copy_from_context(
     }
     let tree = context.tree()?;
     let selected = select_all(tree, copy, span)?;
-    needs_directory(placing, copy, selected.len(), span)?;
+    let several = selected.len() + copy.inline.len() > 1;
     for selected in &selected {
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
+            if copy.chmod.is_some() {
+                executor.progress.warning(&format!("--chmod does not reach into the archive '{}'", selected.path));
+            }
             continue;
+        }
+        if several && !tree.is_directory(&selected.path) {
+            needs_directory(placing, copy, span)?;
         }
         let copied = placing.copy(tree, selected, &copy.destination, &|_, path| context.content(path));
         copied.map_err(|conflict| refused(conflict, span))?;
@@ -264,7 +276,7 @@ fn copy_from_layers(
 ) -> Result<(), crate::Error> {
     let tree = blobs.tree(layers)?;
     let selected = select_all(&tree, copy, span)?;
-    needs_directory(placing, copy, selected.len(), span)?;
+    let several = selected.len() + copy.inline.len() > 1;
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for selected in &selected {
         let itself = tree.get(&selected.path).map(|_| &selected.path);
@@ -287,6 +299,9 @@ fn copy_from_layers(
             .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
     for selected in &selected {
+        if several && !tree.is_directory(&selected.path) {
+            needs_directory(placing, copy, span)?;
+        }
         let copied = placing.copy(&tree, selected, &copy.destination, &content);
         copied.map_err(|conflict| refused(conflict, span))?;
     }
@@ -308,10 +323,10 @@ fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate:
     Ok(all)
 }
 
-/// Several sources need a directory: one that the destination is marked as, or one that is there.
-fn needs_directory(placing: &Placing<'_>, copy: &Copy, count: usize, span: Option<Span>) -> Result<(), crate::Error> {
+/// A file among several sources needs a directory: one that the destination is marked as, or one that is there by now.
+fn needs_directory(placing: &Placing<'_>, copy: &Copy, span: Option<Span>) -> Result<(), crate::Error> {
     let destination = &copy.destination;
-    if count < 2 || placing.means_directory(destination).map_err(|conflict| refused(conflict, span))? {
+    if placing.means_directory(destination).map_err(|conflict| refused(conflict, span))? {
         return Ok(());
     }
     let error = Diagnostic::new(Conflict::NeedsDirectory(destination.clone()).to_string());

@@ -37,7 +37,7 @@ pub(super) fn unpack(
         Archive::Tar => {}
     }
     let target = placing.resolve(destination).map_err(refuse)?;
-    placing.directory(&target).map_err(refuse)?;
+    placing.directory_for_archive(&target).map_err(refuse)?;
     let mut failed = None;
     let mut count = 0_u64;
     let read = tar::read(compress::decoder(open(context, path)?)?, |name, item, content| {
@@ -57,12 +57,12 @@ pub(super) fn unpack(
                 Content::Host(file)
             }
             Kind::Hardlink { target: first } => {
-                *first = target.join(first);
-                Content::Empty
+                failed = placing.link(&target.join(&name), &target.join(first)).map_err(refuse).err();
+                return Ok(());
             }
             _ => Content::Empty,
         };
-        failed = placing.put(&target.join(&name), entry, bytes).map_err(refuse).err();
+        failed = placing.unpack(&target.join(&name), entry, bytes).map_err(refuse).err();
         Ok(())
     });
     read?;

@@ -69,11 +69,13 @@ pub fn identity(tree: &Tree, user: &str) -> Result<Identity, UnknownName> {
     Ok(Identity { uid, gid, groups, home })
 }
 
-/// The owner that `--chown` names. Numbers are taken as they are; a user without a group brings its primary group, and
-/// a number the group of the same number.
+/// The owner that `--chown` names, or that USER gives to the directory of a WORKDIR. Numbers are taken as they are; a
+/// user without a group brings its primary group, and a number the group of the same number. Nothing is root, on either
+/// side of the colon.
 pub fn owner(tree: &Tree, text: &str) -> Result<(u32, u32), UnknownName> {
     let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        Some((user, "")) => (user, Some("0")),
+        Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
     let (uid, own_gid) = match user.parse() {
@@ -175,6 +177,9 @@ mod tests {
         assert_eq!(owner(&tree, "app"), Ok((1000, 1001)));
         assert_eq!(owner(&tree, "app:root"), Ok((1000, 0)));
         assert_eq!(owner(&tree, "5:extra"), Ok((5, 7)));
+        assert_eq!(owner(&tree, ""), Ok((0, 0)));
+        assert_eq!(owner(&tree, "app:"), Ok((1000, 0)));
+        assert_eq!(owner(&tree, ":extra"), Ok((0, 7)));
         assert!(owner(&tree, "none").is_err());
     }
 }

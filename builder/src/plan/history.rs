@@ -1,6 +1,11 @@
 //! What each instruction leaves in an image's history, in BuildKit's words, which in turn are Go's formats.
+//!
+//! RUN, COPY and ADD end in `# buildkit`, whether or not they make a layer; nothing else does.
 
 use crate::image::HealthcheckConfig;
+
+/// Who made what may be a layer.
+const BUILDKIT: &str = " # buildkit";
 
 /// `RUN |2 A=1 B=2 /bin/sh -c text`: the stage's arguments come first, with their count.
 pub(super) fn run(argv: &[String], args: &[(String, String)]) -> String {
@@ -10,7 +15,7 @@ pub(super) fn run(argv: &[String], args: &[(String, String)]) -> String {
         words.extend(args.iter().map(|(name, value)| format!("{name}={value}")));
     }
     words.extend_from_slice(argv);
-    words.join(" ")
+    words.join(" ") + BUILDKIT
 }
 
 /// `COPY --chown=a --chmod=755 source destination`
@@ -29,7 +34,7 @@ pub(super) fn copy(
         text.push(' ');
         text.push_str(word);
     }
-    text
+    text + BUILDKIT
 }
 
 /// `ENV a=b c=d`
@@ -61,30 +66,36 @@ pub(super) fn healthcheck(check: &HealthcheckConfig) -> String {
     let test: Vec<String> = check.test.iter().map(|word| quoted(word)).collect();
     let times = [check.interval, check.timeout, check.start_period, check.start_interval];
     let times: Vec<String> = times.iter().map(|time| format!("\"{}\"", duration(*time))).collect();
-    let retries = match u32::try_from(check.retries).ok().and_then(char::from_u32) {
-        Some(c) if c.is_ascii_graphic() && c != '\'' && c != '\\' => format!("'{c}'"),
-        _ => format!("'\\x{:02x}'", check.retries),
-    };
-    format!("HEALTHCHECK &{{[{}] {} {retries}}}", test.join(" "), times.join(" "))
+    let retries = u32::try_from(check.retries).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let retries = escaped(retries, '\'');
+    format!("HEALTHCHECK &{{[{}] {} '{retries}'}}", test.join(" "), times.join(" "))
 }
 
 /// Go's quoted form of a text.
 fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            '\r' => quoted.push_str("\\r"),
-            c if c.is_control() && (c as u32) < 0x80 => quoted.push_str(&format!("\\x{:02x}", c as u32)),
-            c => quoted.push(c),
-        }
+    let escaped: String = text.chars().map(|c| escaped(c, '"')).collect();
+    format!("\"{escaped}\"")
+}
+
+/// Go's form of a character between two `quote`s.
+fn escaped(c: char, quote: char) -> String {
+    let code = c as u32;
+    match c {
+        '\\' => "\\\\".into(),
+        '\x07' => "\\a".into(),
+        '\x08' => "\\b".into(),
+        '\x0b' => "\\v".into(),
+        '\x0c' => "\\f".into(),
+        '\n' => "\\n".into(),
+        '\r' => "\\r".into(),
+        '\t' => "\\t".into(),
+        c if c == quote => format!("\\{c}"),
+        c if c.is_ascii_control() => format!("\\x{code:02x}"),
+        // Of spaces, only the ASCII one is printed; a mark of direction or of bytes would not be seen.
+        c if !c.is_ascii() && (c.is_control() || c.is_whitespace()) => format!("\\u{code:04x}"),
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{feff}' => format!("\\u{code:04x}"),
+        c => c.into(),
     }
-    quoted.push('"');
-    quoted
 }
 
 /// Go's form of a duration in nanoseconds: `1h0m30s`, `1.5s`, `20ms`, `0s`.
@@ -121,22 +132,23 @@ mod tests {
 
     #[test]
     fn run_names_the_arguments_before_the_command() {
-        assert_eq!(run(&words("/bin/sh -c true"), &[]), "RUN /bin/sh -c true");
+        assert_eq!(run(&words("/bin/sh -c true"), &[]), "RUN /bin/sh -c true # buildkit");
         let args = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())];
-        assert_eq!(run(&words("/bin/sh -c true"), &args), "RUN |2 A=1 B= /bin/sh -c true");
+        assert_eq!(run(&words("/bin/sh -c true"), &args), "RUN |2 A=1 B= /bin/sh -c true # buildkit");
     }
 
     #[test]
     fn copy_names_its_flags() {
         assert_eq!(
             copy("COPY", Some("a:b"), Some("755"), &words("x y"), "/d/"),
-            "COPY --chown=a:b --chmod=755 x y /d/"
+            "COPY --chown=a:b --chmod=755 x y /d/ # buildkit"
         );
     }
 
     #[test]
     fn lists_are_quoted_as_go_does() {
         assert_eq!(quoted_list("CMD", &words("a b\"c")), "CMD [\"a\" \"b\\\"c\"]");
+        assert_eq!(quoted("\u{7}\u{1}\u{7f}'\\\u{a0}é\u{85}"), "\"\\a\\x01\\x7f'\\\\\\u00a0é\\u0085\"");
         assert_eq!(plain_list("VOLUME", &words("/a /b")), "VOLUME [/a /b]");
     }
 
@@ -150,6 +162,15 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(healthcheck(&check), "HEALTHCHECK &{[\"CMD\" \"x\"] \"1m30s\" \"1.5s\" \"0s\" \"0s\" '\\x03'}");
+    }
+
+    #[test]
+    fn retries_are_written_as_a_character() {
+        for (retries, text) in [(0, "\\x00"), (7, "\\a"), (9, "\\t"), (39, "\\'"), (34, "\""), (65, "A"), (92, "\\\\")]
+        {
+            let created_by = healthcheck(&HealthcheckConfig { retries, ..Default::default() });
+            assert!(created_by.ends_with(&format!(" '{text}'}}")), "{retries}: {created_by}");
+        }
     }
 
     #[test]

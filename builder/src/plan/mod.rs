@@ -10,9 +10,11 @@
 //!
 //! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
 
+mod copy;
 mod history;
 mod key;
 mod lower;
+mod metadata;
 mod op;
 mod scope;
 mod select;
@@ -166,3 +168,6 @@ pub struct Step {
 pub fn plan(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Result<Planned, crate::Error> {
     stage::Planner::new(file, options, context, images)?.plan()
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,10 +100,21 @@ impl<'a> Globals<'a> {
         }
     }
 
+    /// Whether `--build-arg` says what `name` is. Its default is then not even expanded.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.build_arg(name).is_some()
+    }
+
     /// The value of an ARG in a stage: what `--build-arg` says, else its default, else the global value.
-    pub(super) fn argument(&self, name: &str, default: Option<String>) -> Option<String> {
-        let given = self.build_arg(name).map(str::to_owned);
-        given.or(default).or_else(|| self.values.value(name).map(str::to_owned))
+    pub(super) fn argument<E>(
+        &self,
+        name: &str,
+        default: impl FnOnce() -> Result<Option<String>, E>,
+    ) -> Result<Option<String>, E> {
+        if let Some(given) = self.build_arg(name) {
+            return Ok(Some(given.to_owned()));
+        }
+        Ok(default()?.or_else(|| self.values.value(name).map(str::to_owned)))
     }
 
     /// The values that FROM lines see.
@@ -111,9 +122,13 @@ impl<'a> Globals<'a> {
         &self.values
     }
 
-    /// The proxy settings given with `--build-arg`.
+    /// The proxy settings given with `--build-arg`, each in capitals and in small letters, whichever was given.
     pub(super) fn proxies(&self) -> Vec<(String, String)> {
-        let given = |name: &&str| Some(((*name).to_owned(), self.build_arg(name)?.to_owned()));
+        let given = |name: &&str| {
+            let mut build_args = self.build_args.iter().rev();
+            let value = build_args.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)?;
+            Some(((*name).to_owned(), value.clone()))
+        };
         PROXIES.iter().filter_map(given).collect()
     }
 
@@ -150,9 +165,11 @@ mod tests {
     fn build_args_override_defaults_and_the_last_one_wins() {
         let given = [("V".to_owned(), "1".to_owned()), ("V".to_owned(), "2".to_owned())];
         let globals = Globals::new(&given, &Platform::host(), None, None);
-        assert_eq!(globals.argument("V", Some("default".into())).as_deref(), Some("2"));
-        assert_eq!(globals.argument("W", Some("default".into())).as_deref(), Some("default"));
-        assert_eq!(globals.argument("TARGETSTAGE", None).as_deref(), Some("default"));
-        assert_eq!(globals.argument("X", None), None);
+        let argument =
+            |name, default: Option<&str>| globals.argument(name, || Ok::<_, ()>(default.map(str::to_owned))).unwrap();
+        assert_eq!(argument("V", Some("default")).as_deref(), Some("2"));
+        assert_eq!(argument("W", Some("default")).as_deref(), Some("default"));
+        assert_eq!(argument("TARGETSTAGE", None).as_deref(), Some("default"));
+        assert_eq!(argument("X", None), None);
     }
 }

@@ -8,7 +8,7 @@ use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
 use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
-use crate::dockerfile::{self, Diagnostic, Dockerfile, InstructionKind, Span, expand};
+use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, Span, Word, expand};
 use crate::image::{ContainerConfig, ImageConfig};
 
 /// What BuildKit gives an image whose base has no `PATH`.
@@ -36,6 +36,8 @@ pub(super) struct Planner<'a> {
 pub(super) struct End {
     pub(super) key: Key,
     pub(super) env: Env,
+    /// The arguments declared so far.
+    pub(super) args: Vec<(String, Option<String>)>,
 }
 
 impl<'a> Planner<'a> {
@@ -45,11 +47,12 @@ impl<'a> Planner<'a> {
         context: &'a Context,
         images: &'a Images,
     ) -> Result<Self, crate::Error> {
-        let target = options.target.as_deref();
+        let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
+        let target = options.target.as_deref().or(last);
         let mut globals = Globals::new(&options.build_args, &options.platform, target, options.epoch);
         for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
             let name = expand(&declaration.name, file.escape, globals.values())?;
-            let default = declaration.default.as_ref();
+            let default = declaration.default.as_ref().filter(|_| !globals.is_given(&name));
             let default = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
             globals.define(&name, default);
         }
@@ -108,7 +111,9 @@ impl<'a> Planner<'a> {
         }
         let file = self.file;
         let stage = &file.stages[number];
-        self.need_copied_images(number)?;
+        for instruction in &stage.instructions {
+            self.need_what_it_copies(instruction, number)?;
+        }
         let Some((base, lowering)) = self.start(number)? else { return Ok(None) };
         let Some(lowering) = self.instructions(lowering, number)? else { return Ok(None) };
         let position = self.stages.len();
@@ -123,21 +128,41 @@ impl<'a> Planner<'a> {
         Ok(Some(position))
     }
 
-    /// Asks for the images that the stage's instructions copy from, even where its base is not known yet: all needs go
-    /// out at once.
-    fn need_copied_images(&mut self, number: usize) -> Result<(), crate::Error> {
-        let file = self.file;
-        for instruction in &file.stages[number].instructions {
-            if let InstructionKind::Copy(copy) = &instruction.kind
-                && let Some(from) = &copy.from
-            {
-                match self.find(&from.raw, number) {
-                    Some(stage) => _ = self.stage(stage)?,
-                    None => _ = self.image(&from.raw, from.span)?,
-                }
+    /// Plans the stage that an instruction of stage `number` copies from, or asks for the image, even where the base is
+    /// not known yet: all needs go out at once.
+    fn need_what_it_copies(&mut self, instruction: &Instruction, number: usize) -> Result<(), crate::Error> {
+        if let InstructionKind::Copy(copy) = &instruction.kind
+            && let Some(from) = &copy.from
+        {
+            match self.earlier(from, number)? {
+                Some(stage) => _ = self.stage(stage)?,
+                None => _ = self.image(&from.raw, from.span)?,
             }
         }
         Ok(())
+    }
+
+    /// The stage before stage `number` that `--from` names; `None` where it names an image. A number is never an image.
+    pub(super) fn earlier(&self, from: &Word, number: usize) -> Result<Option<usize>, Diagnostic> {
+        let name = &from.raw;
+        if let Some(stage) = self.find(name, number) {
+            return Ok(Some(stage));
+        }
+        let all = self.file.stages.len();
+        let message = match self.find(name, all) {
+            Some(later) if later == number => format!("--from={name} is the stage itself"),
+            Some(_) => format!("--from={name} is a later stage"),
+            None if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => {
+                format!("--from={name}: the Dockerfile has {all} stages, counted from 0")
+            }
+            None => return Ok(None),
+        };
+        Err(Diagnostic::new(message).at(from.span).label("only earlier stages can be copied from"))
+    }
+
+    /// Keeps a warning. A trigger's has no place in this file.
+    pub(super) fn warn(&mut self, warning: Diagnostic, span: Span, trigger: bool) {
+        self.warnings.push(if trigger { warning } else { warning.at(span) });
     }
 
     /// The image `name`, or `None` and a need.
@@ -164,10 +189,7 @@ impl<'a> Planner<'a> {
         }
         if let Some(stage) = self.find(&name, number) {
             let Some(position) = self.stage(stage)? else { return Ok(None) };
-            let below = &self.stages[position];
-            let end = self.ends[position].clone();
-            let lowering = Lowering::new(below.config.clone(), end.env, end.key, below.history.clone());
-            return Ok(Some((Base::Stage(position), lowering)));
+            return Ok(Some((Base::Stage(position), Lowering::on(&self.stages[position], &self.ends[position]))));
         }
         let (base, config, key) = if name == "scratch" {
             (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
@@ -181,10 +203,7 @@ impl<'a> Planner<'a> {
         }
         let mut config = config;
         config.config.env = env.to_image();
-        if config.config.working_dir.is_empty() {
-            config.config.working_dir = "/".into();
-        }
-        Ok(Some((base, Lowering::new(config, env, key, Vec::new()))))
+        Ok(Some((base, Lowering::new(config, key))))
     }
 
     /// Only this host's platform is carried out; every other is an error, not a wrong image.
@@ -206,7 +225,7 @@ impl<'a> Planner<'a> {
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
             os: platform.os.clone(),
-            config: ContainerConfig::default(),
+            config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
             ..ImageConfig::default()
         }
     }
@@ -218,7 +237,13 @@ impl<'a> Planner<'a> {
             let text = dockerfile::Source::new("ONBUILD", trigger.clone());
             let instruction = dockerfile::parse_instruction(&text)
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
-            if !lowering.instruction(self, number, &instruction, true)? {
+            // What is copied from is planned first: the errors of another stage are its own, with their place.
+            let in_trigger = |error| Self::in_trigger(error, &trigger);
+            if let InstructionKind::Copy(dockerfile::Copy { from: Some(from), .. }) = &instruction.kind {
+                self.earlier(from, number).map_err(|error| in_trigger(error.into()))?;
+            }
+            self.need_what_it_copies(&instruction, number)?;
+            if !lowering.instruction(self, number, &instruction, true).map_err(in_trigger)? {
                 return Ok(None);
             }
         }
@@ -228,6 +253,16 @@ impl<'a> Planner<'a> {
             }
         }
         Ok(Some(lowering))
+    }
+
+    /// A trigger stands in the config of its base: the places of its errors mean nothing in this file.
+    fn in_trigger(error: crate::Error, trigger: &str) -> crate::Error {
+        match error {
+            crate::Error::Dockerfile(diagnostic) => {
+                crate::Error::Trigger { text: trigger.to_owned(), message: diagnostic.to_string() }
+            }
+            error => error,
+        }
     }
 
     /// The key of a planned stage's result.

@@ -10,7 +10,7 @@
 //!     └───────── pipes: its standard output and error ────┘
 //! ```
 //!
-//! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe`] finds the best one by trying: it runs the real
+//! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe()`] finds the best one by trying: it runs the real
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
 //! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`,

@@ -207,8 +207,10 @@ fn execute(
         Ok((supervise(main, channel)?, warnings))
     });
     let finished = engine.finish().during("cleaning up after a RUN");
+    // A root, or even a `/`, that could not be put back is worse than whatever went wrong before.
+    let more = finished?;
     let (exit, mut warnings) = ran?;
-    warnings.extend(finished?);
+    warnings.extend(more);
     Ok((exit, warnings))
 }
 

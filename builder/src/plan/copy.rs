@@ -1,0 +1,132 @@
+//! COPY and ADD.
+
+use yadokari_layers::Key;
+
+use super::lower::{At, Lowering};
+use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
+use super::stage::Planner;
+use super::{history, key, select};
+use crate::dockerfile::{self, Diagnostic, Span, Word, expand_heredoc};
+
+/// COPY and ADD, which differ in little.
+pub(super) struct CopyWords<'a> {
+    pub(super) name: &'static str,
+    pub(super) chown: Option<&'a Word>,
+    pub(super) chmod: Option<&'a Word>,
+    pub(super) sources: &'a [Word],
+    pub(super) heredocs: &'a [dockerfile::Heredoc],
+    pub(super) destination: &'a Word,
+}
+
+impl Lowering {
+    /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
+    pub(super) fn origin(
+        &self,
+        planner: &mut Planner<'_>,
+        number: usize,
+        from: Option<&Word>,
+    ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
+        let Some(from) = from else { return Ok(Some((Origin::Context, None))) };
+        if let Some(stage) = planner.earlier(from, number)? {
+            let Some(position) = planner.stage(stage)? else { return Ok(None) };
+            return Ok(Some((Origin::Stage(position), Some(planner.key_of(position)))));
+        }
+        let image = planner.image(&from.raw, from.span)?;
+        Ok(image.map(|image| (Origin::Image(from.raw.clone()), Some(key::image(&image.manifest)))))
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        planner: &Planner<'_>,
+        words: &CopyWords<'_>,
+        from: Origin,
+        from_key: Option<Key>,
+        at: &At<'_>,
+    ) -> Result<(), crate::Error> {
+        let unpack = words.name == "ADD";
+        let mut sources = Vec::new();
+        for word in words.sources {
+            let pattern = self.expand(word, at)?;
+            if unpack && is_remote(&pattern) {
+                return Err(Diagnostic::not_carried_out("ADD of a URL or a git repository", word.span).into());
+            }
+            sources.push(CopySource { pattern, span: word.span });
+        }
+        let mut inline = Vec::new();
+        for heredoc in words.heredocs {
+            let content = expand_heredoc(heredoc, &self.env)?;
+            inline.push(Inline { name: heredoc.name.clone(), content });
+        }
+        let written = self.expand(words.destination, at)?;
+        let destination = self.destination(&written)?;
+        let chown =
+            words.chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
+        let chown = chown.transpose()?.filter(|owner| !owner.text.is_empty());
+        let chmod_text = words.chmod.map(|word| self.expand(word, at)).transpose()?;
+        let chmod = words.chmod.zip(chmod_text.as_deref()).map(|(word, text)| mode(text, word.span)).transpose()?;
+        let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
+        let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
+        let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
+        let created_by = history::copy(words.name, owner_text, chmod_text.as_deref(), &names, &written);
+        let span = words.destination.span;
+        let copy = Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack };
+        let inputs = match from_key {
+            Some(key) => key::Inputs::Key(key),
+            None => key::Inputs::Context(context_inputs(planner, &copy)?),
+        };
+        let key = key::copy(&self.key, &copy, &inputs);
+        self.step(Op::Copy(copy), key, created_by, at);
+        Ok(())
+    }
+
+    /// The destination, absolute, with the slash or dot that marks a directory kept as a slash.
+    fn destination(&self, written: &str) -> Result<String, crate::Error> {
+        let path = self.absolute(written)?;
+        let is_directory = written.ends_with('/')
+            || written.is_empty()
+            || written == "."
+            || written.ends_with("/.")
+            || written == "..";
+        Ok(if is_directory && path != "/" { format!("{path}/") } else { path })
+    }
+}
+
+/// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
+/// anything runs.
+fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
+    let mut inputs = Vec::new();
+    for source in &copy.sources {
+        let tree = planner.context.tree()?;
+        let Some(selected) = select(tree, &source.pattern)? else {
+            let pattern = &source.pattern;
+            let error = Diagnostic::new(format!("'{pattern}' is not in the build context"));
+            let help = match planner.context.is_ignored(pattern) {
+                true => format!("{} leaves it out", planner.context.ignore_file()),
+                false => format!("the context is '{}'", planner.context.path().display()),
+            };
+            return Err(error.at(source.span).label("no such file or directory").help(help).into());
+        };
+        for selected in selected {
+            let entries = planner.context.hashed(&selected.path)?;
+            inputs.push((selected, entries));
+        }
+    }
+    Ok(inputs)
+}
+
+/// The value of `--chmod`: octal digits. The symbolic form is refused by name.
+fn mode(text: &str, span: Span) -> Result<u32, crate::Error> {
+    let is_octal = !text.is_empty() && text.chars().all(|c| c.is_digit(8));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if is_octal && mode <= 0o7777 => Ok(mode),
+        _ if text.contains(['+', '-', '=']) => {
+            Err(Diagnostic::not_carried_out(format!("the symbolic mode '{text}'"), span).into())
+        }
+        _ => Err(Diagnostic::new(format!("'{text}' is not a mode from 0 to 7777")).at(span).into()),
+    }
+}
+
+/// Whether a source of ADD is fetched and not copied.
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+}

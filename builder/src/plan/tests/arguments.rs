@@ -1,0 +1,125 @@
+//! ARG, ENV and `--build-arg`: which value wins where.
+
+use super::*;
+
+/// What a RUN at the end of `FROM scratch` and these lines sees of `name`.
+fn value(bench: &Bench, text: &str, name: &str) -> Option<String> {
+    let plan = bench.plan(&format!("{text}\nRUN x\n"));
+    seen(plan.runs().last().unwrap(), name).map(str::to_owned)
+}
+
+#[test]
+fn the_later_of_arg_and_env_wins_and_a_build_arg_beats_a_default() {
+    let bench = Bench::new().build_arg("G", "given");
+    let cases = [
+        ("FROM scratch\nARG V=1", "V", Some("1")),
+        ("FROM scratch\nARG V", "V", None),
+        ("FROM scratch\nARG V=", "V", Some("")),
+        ("FROM scratch\nARG V=1\nENV V=2", "V", Some("2")),
+        ("FROM scratch\nENV V=2\nARG V=1", "V", Some("1")),
+        ("FROM scratch\nENV V=2\nARG V", "V", Some("2")),
+        ("FROM scratch\nARG G=1", "G", Some("given")),
+        ("FROM scratch\nENV G=2\nARG G", "G", Some("given")),
+        ("FROM scratch\nARG G\nENV G=2", "G", Some("2")),
+        ("FROM scratch", "G", None),
+        ("FROM scratch\nARG A=1 B=$A", "B", Some("1")),
+        ("FROM scratch\nENV A=bye\nENV A=hi D=$A", "D", Some("bye")),
+    ];
+    for (text, name, expected) in cases {
+        assert_eq!(value(&bench, text, name).as_deref(), expected, "{text}");
+    }
+}
+
+#[test]
+fn global_arguments_are_seen_by_from_lines_and_by_those_who_ask() {
+    let bench = Bench::new().build_arg("G", "given");
+    let cases = [
+        ("ARG V=1\nFROM scratch", "V", None),
+        ("ARG V=1\nFROM scratch\nARG V", "V", Some("1")),
+        ("ARG V=1\nFROM scratch\nARG V=2", "V", Some("2")),
+        ("ARG G=1\nARG W=$G-w\nFROM scratch\nARG W", "W", Some("given-w")),
+        ("ARG V=1\nFROM scratch AS a\nARG V\nFROM a", "V", Some("1")),
+        ("ARG V=1\nFROM scratch AS a\nARG V\nFROM scratch", "V", None),
+    ];
+    for (text, name, expected) in cases {
+        assert_eq!(value(&bench, text, name).as_deref(), expected, "{text}");
+    }
+    let bench = Bench::new().image("debian:12", "{}");
+    assert_eq!(bench.plan("ARG V=12\nFROM debian:$V\n").target().base, Base::Image("debian:12".into()));
+}
+
+#[test]
+fn a_stage_on_top_sees_the_variable_again_that_an_argument_hid() {
+    let text = "FROM scratch AS a\nENV V=env\nARG V=arg\nRUN x\nFROM a";
+    let bench = Bench::new();
+    assert_eq!(value(&bench, text, "V").as_deref(), Some("env"));
+    assert_eq!(value(&bench, &format!("{text}\nARG V"), "V").as_deref(), Some("env"));
+    assert_eq!(value(&bench, &format!("{text}\nARG V=new"), "V").as_deref(), Some("new"));
+}
+
+#[test]
+fn an_argument_never_enters_the_image() {
+    assert_eq!(planned("FROM scratch\nARG A=1\nARG PATH=/p\n").config().env.len(), 1);
+    assert!(planned("FROM scratch\nARG PATH=/p\n").config().env[0].starts_with("PATH=/usr/local/sbin"));
+}
+
+#[test]
+fn a_default_that_is_overridden_is_not_expanded() {
+    let bench = Bench::new().build_arg("A", "1").build_arg("B", "2");
+    let text = "ARG A=${Z:?give-it}\nFROM scratch\nARG B=${Z:?give-it}";
+    assert_eq!(value(&bench, text, "B").as_deref(), Some("2"));
+    assert!(Bench::new().error(&format!("{text}\n")).contains("Z: give-it"));
+}
+
+#[test]
+fn platforms_are_automatic_arguments() {
+    let cases = [
+        ("TARGETPLATFORM", "linux/amd64"),
+        ("TARGETOS", "linux"),
+        ("TARGETARCH", "amd64"),
+        ("TARGETVARIANT", ""),
+        ("BUILDPLATFORM", "linux/amd64"),
+        ("TARGETSTAGE", "default"),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(value(&Bench::new(), "FROM scratch", name), None, "{name}");
+        let text = format!("FROM scratch\nARG {name}");
+        assert_eq!(value(&Bench::new(), &text, name).as_deref(), Some(expected), "{name}");
+        let bench = Bench::new().build_arg(name, "mine");
+        assert_eq!(value(&bench, &text, name).as_deref(), Some("mine"), "{name}");
+    }
+}
+
+#[test]
+fn the_target_stage_is_the_one_asked_for_or_the_last() {
+    let text = "FROM scratch AS first\nARG TARGETSTAGE\nRUN x\nFROM first AS last\n";
+    let stage = |plan: Plan| seen(plan.stages[0].runs()[0], "TARGETSTAGE").map(str::to_owned);
+    assert_eq!(stage(planned(text)).as_deref(), Some("last"));
+    assert_eq!(stage(Bench::new().target("first").plan(text)).as_deref(), Some("first"));
+}
+
+#[test]
+fn proxies_reach_commands_in_both_cases_and_leave_no_trace() {
+    let text = "FROM scratch\nRUN x\n";
+    let bench = Bench::new().build_arg("HTTP_PROXY", "h").build_arg("no_proxy", "n");
+    let plan = bench.plan(text);
+    let expected = [("HTTP_PROXY", "h"), ("http_proxy", "h"), ("NO_PROXY", "n"), ("no_proxy", "n")];
+    let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    assert_eq!(plan.runs()[0].proxies, expected);
+    assert_eq!(plan.lines(), ["RUN /bin/sh -c x # buildkit"]);
+    assert!(plan.warnings.is_empty());
+    assert_eq!(bench.keys(text), Bench::new().keys(text));
+    let declared = "FROM scratch\nARG HTTP_PROXY\nRUN x\n";
+    assert_eq!(bench.plan(declared).lines()[1], "RUN |1 HTTP_PROXY=h /bin/sh -c x # buildkit");
+    assert_ne!(bench.keys(declared), Bench::new().keys(declared));
+}
+
+#[test]
+fn a_build_arg_that_nothing_takes_is_warned_of() {
+    let warnings = |bench: Bench, text| -> Vec<String> {
+        bench.plan(text).warnings.into_iter().map(|warning| warning.message).collect()
+    };
+    let bench = || Bench::new().build_arg("A", "1").build_arg("B", "2").build_arg("BUILDKIT_INLINE_CACHE", "1");
+    assert_eq!(warnings(bench(), "FROM scratch\nARG A\n"), ["no ARG takes --build-arg B"]);
+    assert!(warnings(bench(), "ARG A\nFROM scratch AS unused\nARG B\nFROM scratch\n").is_empty());
+}

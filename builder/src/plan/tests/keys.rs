@@ -1,0 +1,148 @@
+//! Which edits change which keys.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// For each step, whether its key is another one after the edit: `=` or `x`.
+fn changed(before: &str, after: &str) -> String {
+    let bench = Bench::new().file("f", "1").file("d/g", "2").image("base", "{}").image("base2", "{}");
+    marks(&bench.keys(before), &bench.keys(after))
+}
+
+fn marks(before: &[Key], after: &[Key]) -> String {
+    assert_eq!(before.len(), after.len());
+    before.iter().zip(after).map(|(one, other)| if one == other { '=' } else { 'x' }).collect()
+}
+
+/// The same for an edit of the context.
+fn changed_by(text: &str, edit: impl FnOnce(&std::path::Path)) -> String {
+    let bench = Bench::new().file("f", "1").file("d/g", "2").file("d/h", "3").file("other", "4");
+    let before = bench.keys(text);
+    edit(bench.directory.path());
+    marks(&before, &bench.keys(text))
+}
+
+#[test]
+fn edits_of_the_dockerfile() {
+    let cases = [
+        ("RUN a\nRUN b", "RUN a\nRUN c", "=x"),
+        ("RUN a\nRUN b", "RUN c\nRUN b", "xx"),
+        ("RUN a", "RUN  a", "="),
+        ("RUN a", "# comment\nRUN a", "="),
+        ("RUN a", "LABEL l=1\nRUN a", "="),
+        ("RUN a", "EXPOSE 1\nCMD x\nVOLUME /v\nSTOPSIGNAL 9\nHEALTHCHECK NONE\nONBUILD RUN y\nRUN a", "="),
+        ("RUN a", "ENV A=1\nRUN a", "x"),
+        ("ENV A=1\nRUN a", "ENV A=2\nRUN a", "x"),
+        ("RUN a", "ARG A\nRUN a", "="),
+        ("ARG A=1\nRUN a", "ARG A=2\nRUN a", "x"),
+        ("RUN a", "USER u\nRUN a", "x"),
+        ("RUN a", "SHELL [\"s\"]\nRUN a", "x"),
+        ("RUN [\"a\"]", "SHELL [\"s\"]\nRUN [\"a\"]", "="),
+        ("WORKDIR /a\nRUN a", "WORKDIR /b\nRUN a", "xx"),
+        ("WORKDIR /a", "USER u\nWORKDIR /a", "x"),
+        ("WORKDIR /a", "WORKDIR /a/", "="),
+        ("RUN <<E\na\nE", "RUN <<E\nb\nE", "x"),
+        ("COPY <<E /x\na\nE", "COPY <<E /x\nb\nE", "x"),
+        ("ENV V=1\nCOPY <<E /x\n$V\nE", "ENV V=2\nCOPY <<E /x\n$V\nE", "x"),
+        ("ENV V=1\nCOPY <<'E' /x\n$V\nE", "ENV V=2\nCOPY <<'E' /x\n$V\nE", "="),
+        ("COPY f /x", "COPY f /y", "x"),
+        ("COPY f /x", "COPY f /x/", "x"),
+        ("COPY f /x", "COPY ./f /x", "="),
+        ("COPY f /x", "COPY --chown=1 f /x", "x"),
+        ("COPY f /x", "COPY --chmod=600 f /x", "x"),
+        ("COPY f /x", "ADD f /x", "x"),
+        ("COPY f /x", "ENV A=1\nCOPY f /x", "="),
+        ("COPY f /x", "USER u\nCOPY f /x", "="),
+        ("RUN a #\nENV X=1\nRUN b", "RUN a\nENV X=1\nRUN b", "xx"),
+    ];
+    for (before, after, expected) in cases {
+        let marks = changed(&format!("FROM base\n{before}\n"), &format!("FROM base\n{after}\n"));
+        assert_eq!(marks, expected, "{before:?} to {after:?}");
+    }
+    assert_eq!(changed("FROM base\nRUN a\n", "FROM base2\nRUN a\n"), "x");
+    assert_eq!(changed("FROM base\nRUN a\n", "FROM base AS n\nRUN a\n"), "=");
+}
+
+#[test]
+fn edits_of_what_is_copied() {
+    let copy = "FROM scratch\nCOPY f d /x/\nRUN a\n";
+    let write = |name: &'static str, text: &'static str| {
+        move |context: &std::path::Path| fs::write(context.join(name), text).unwrap()
+    };
+    assert_eq!(changed_by(copy, write("f", "new")), "xx");
+    assert_eq!(changed_by(copy, write("d/new", "")), "xx");
+    assert_eq!(changed_by(copy, write("other", "new")), "==");
+    assert_eq!(changed_by(copy, |context| fs::rename(context.join("d/g"), context.join("d/i")).unwrap()), "xx");
+    assert_eq!(changed_by(copy, |context| fs::remove_file(context.join("d/g")).unwrap()), "xx");
+    let swap = |context: &std::path::Path| {
+        fs::write(context.join("d/g"), "3").unwrap();
+        fs::write(context.join("d/h"), "2").unwrap();
+    };
+    assert_eq!(changed_by(copy, swap), "xx");
+}
+
+#[test]
+fn a_renamed_file_that_a_pattern_matches() {
+    let rename = |context: &std::path::Path| fs::rename(context.join("d/g"), context.join("d/i")).unwrap();
+    assert_eq!(changed_by("FROM scratch\nCOPY d/* /x/\n", rename), "x");
+    assert_eq!(changed_by("FROM scratch\nCOPY d/h* /x/\n", rename), "=");
+}
+
+#[test]
+fn times_and_the_bits_of_a_umask_change_nothing_and_the_executable_bit_does() {
+    let copy = "FROM scratch\nCOPY f d /x/\n";
+    let mode = |mode| {
+        move |context: &std::path::Path| fs::set_permissions(context.join("f"), Permissions::from_mode(mode)).unwrap()
+    };
+    assert_eq!(changed_by(copy, mode(0o666)), "=");
+    assert_eq!(changed_by(copy, mode(0o600)), "=");
+    assert_eq!(changed_by(copy, mode(0o755)), "x");
+    let touch = |context: &std::path::Path| {
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(context.join("f")).unwrap().set_modified(time).unwrap();
+    };
+    assert_eq!(changed_by(copy, touch), "=");
+}
+
+#[test]
+fn the_ignore_file_matters_where_it_takes_something_away() {
+    let ignore =
+        |text: &'static str| move |context: &std::path::Path| fs::write(context.join(".dockerignore"), text).unwrap();
+    let copy = "FROM scratch\nCOPY d /x/\n";
+    assert_eq!(changed_by(copy, ignore("other\nf\n")), "=");
+    assert_eq!(changed_by(copy, ignore("d/g\n")), "x");
+    assert_eq!(changed_by(copy, ignore("d/g\n!d/g\n")), "=");
+}
+
+#[test]
+fn a_copy_from_a_stage_follows_the_stage() {
+    let text = |run, source| {
+        format!("FROM base AS a\nRUN {run}\nFROM scratch\nRUN first\nCOPY --from=a {source} /x\nRUN last\n")
+    };
+    assert_eq!(changed(&text("one", "/y"), &text("two", "/y")), "=xx");
+    assert_eq!(changed(&text("one", "/y"), &text("one", "/z")), "=xx");
+    assert_eq!(changed(&text("one", "/y"), &text("one", "/y").replace("AS a", "AS b").replace("=a", "=b")), "===");
+}
+
+#[test]
+fn a_stage_goes_on_with_the_keys_of_the_one_below() {
+    let bench = Bench::new();
+    let split = bench.plan("FROM scratch AS a\nRUN one\nFROM a\nRUN two\n");
+    assert_eq!(bench.keys("FROM scratch\nRUN one\nRUN two\n")[1], split.target().steps[0].key);
+}
+
+#[test]
+fn another_platform_has_other_keys() {
+    let mut other = Bench::new();
+    other.options.platform.architecture = "arm64".into();
+    assert_ne!(Bench::new().keys("FROM scratch\nRUN a\n"), other.keys("FROM scratch\nRUN a\n"));
+}
+
+#[test]
+fn labels_of_the_command_line_change_no_key() {
+    let mut labelled = Bench::new();
+    labelled.options.labels = vec![("a".into(), "b".into())];
+    assert_eq!(Bench::new().keys("FROM scratch\nRUN a\n"), labelled.keys("FROM scratch\nRUN a\n"));
+}

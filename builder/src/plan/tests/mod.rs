@@ -1,0 +1,133 @@
+//! Dockerfiles, and the plans that they become.
+
+mod arguments;
+mod history;
+mod keys;
+mod metadata;
+mod sources;
+mod stages;
+mod steps;
+
+use std::fs;
+
+use super::*;
+use crate::dockerfile::{Source, parse};
+
+/// A context, the images that exist, and the options of a build.
+struct Bench {
+    directory: tempfile::TempDir,
+    images: Images,
+    options: Options,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+        let options = Options { target: None, build_args: Vec::new(), labels: Vec::new(), platform, epoch: None };
+        Self { directory: tempfile::tempdir().unwrap(), images: Images::new(), options }
+    }
+
+    /// Writes a file of the context.
+    fn file(self, path: &str, content: &str) -> Self {
+        let path = self.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    /// Makes an image exist, with the `config` object of its config blob.
+    fn image(mut self, name: &str, config: &str) -> Self {
+        let blob = format!(r#"{{"architecture":"amd64","os":"linux","config":{config}}}"#);
+        let config = ImageConfig::parse(blob.as_bytes()).unwrap();
+        let image = BaseImage { manifest: Digest::of(format!("{name} {blob}")), config, layers: Vec::new() };
+        self.images.insert(name.to_owned(), image);
+        self
+    }
+
+    fn build_arg(mut self, name: &str, value: &str) -> Self {
+        self.options.build_args.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn target(mut self, target: &str) -> Self {
+        self.options.target = Some(target.to_owned());
+        self
+    }
+
+    fn round(&self, text: &str) -> Result<Planned, crate::Error> {
+        let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
+        let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile"))?;
+        plan(&file, &self.options, &context, &self.images)
+    }
+
+    fn plan(&self, text: &str) -> Plan {
+        match self.round(text) {
+            Ok(Planned::Ready(plan)) => plan,
+            Ok(Planned::Needs(needs)) => panic!("needs {needs:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// What one round of planning asks for.
+    fn needs(&self, text: &str) -> Vec<String> {
+        match self.round(text).unwrap() {
+            Planned::Ready(_) => Vec::new(),
+            Planned::Needs(needs) => needs.into_iter().collect(),
+        }
+    }
+
+    /// The error of a round, rendered where it has a place.
+    fn error(&self, text: &str) -> String {
+        match self.round(text) {
+            Err(crate::Error::Dockerfile(error)) => error.render(&Source::new("Dockerfile", text), false),
+            Err(error) => error.to_string(),
+            Ok(planned) => panic!("no error: {planned:?}"),
+        }
+    }
+
+    fn keys(&self, text: &str) -> Vec<Key> {
+        self.plan(text).target().steps.iter().map(|step| step.key).collect()
+    }
+}
+
+impl Plan {
+    fn config(&self) -> &crate::image::ContainerConfig {
+        &self.target().config.config
+    }
+
+    fn lines(&self) -> Vec<&str> {
+        self.target().history.iter().map(|line| line.created_by.as_str()).collect()
+    }
+
+    fn runs(&self) -> Vec<&Run> {
+        self.target().runs()
+    }
+
+    fn copies(&self) -> Vec<&Copy> {
+        self.target().steps.iter().filter_map(as_copy).collect()
+    }
+}
+
+impl Stage {
+    fn runs(&self) -> Vec<&Run> {
+        self.steps.iter().filter_map(as_run).collect()
+    }
+}
+
+fn as_run(step: &Step) -> Option<&Run> {
+    if let Op::Run(run) = &step.op { Some(run) } else { None }
+}
+
+fn as_copy(step: &Step) -> Option<&Copy> {
+    if let Op::Copy(copy) = &step.op { Some(copy) } else { None }
+}
+
+/// The plan of a Dockerfile without context, images or options.
+fn planned(text: &str) -> Plan {
+    Bench::new().plan(text)
+}
+
+/// The value of a variable that a RUN sees.
+fn seen<'r>(run: &'r Run, name: &str) -> Option<&'r str> {
+    run.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
