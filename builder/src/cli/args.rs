@@ -1,7 +1,12 @@
 //! The arguments as they are typed.
+//!
+//! The rules are those of pflag, which Kaniko's callers write for: of a flag given twice the later one holds, lists do not
+//! split at commas, and an empty path is none. More is taken than pflag takes: a truth value may follow its flag after a
+//! space.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::Error;
@@ -10,7 +15,7 @@ use crate::sandbox::Driver;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
 #[derive(Debug, Parser)]
-#[command(name = "yadokari", disable_version_flag = true)]
+#[command(name = "yadokari", disable_version_flag = true, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -33,10 +38,10 @@ pub(super) struct Doctor {
     #[arg(long)]
     pub(super) driver: Option<Driver>,
     /// Where stages would be unpacked.
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(super) work_dir: Option<PathBuf>,
     /// Allow the in-place driver where `/` holds the files of another image.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) force: bool,
 }
 
@@ -47,7 +52,7 @@ pub(super) struct Build {
     #[arg(long, short = 'c', default_value = "/workspace/")]
     pub(super) context: String,
     /// The Dockerfile: a path as it is, or below the context.
-    #[arg(long, short = 'f', default_value = "Dockerfile")]
+    #[arg(long, short = 'f', default_value = "Dockerfile", value_parser = path())]
     pub(super) dockerfile: PathBuf,
     /// Push the image under this name. Repeatable.
     #[arg(long, short = 'd', short_alias = 't', visible_alias = "tag", value_name = "REGISTRY/REPOSITORY:TAG")]
@@ -59,16 +64,16 @@ pub(super) struct Build {
     #[arg(long)]
     pub(super) target: Option<String>,
     /// Build only; write what --oci-layout-path and --tar-path say.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", env = "KANIKO_NO_PUSH")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth, env = "KANIKO_NO_PUSH")]
     pub(super) no_push: bool,
     /// Also write the image to an OCI layout directory.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub(super) oci_layout_path: Option<PathBuf>,
     /// Also write the image to a file that `docker load` reads.
-    #[arg(long, visible_alias = "tarPath", value_name = "FILE")]
+    #[arg(long, visible_alias = "tarPath", value_name = "FILE", value_parser = path())]
     pub(super) tar_path: Option<PathBuf>,
     /// Write the manifest's digest to a file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub(super) digest_file: Option<PathBuf>,
     /// Pull docker.io's images from this registry first. Repeatable.
     #[arg(long, value_name = "HOST[/PATH]", env = "KANIKO_REGISTRY_MIRROR")]
@@ -80,32 +85,46 @@ pub(super) struct Build {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(super) insecure_registry: Vec<String>,
     /// Speak plain HTTP to every registry.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure: bool,
     /// The same as --insecure: pulls and pushes share one client.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure_pull: bool,
     /// Add a label to the image. Repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
     /// Remove what the build left behind. It always does; the flag is accepted for Kaniko's sake.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", env = "KANIKO_CLEANUP")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth, env = "KANIKO_CLEANUP")]
     pub(super) cleanup: bool,
     /// Run in place even where `/` holds the files of another image.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) force: bool,
     /// The cache in the registry. It is not carried out yet: only `--cache=false` is taken.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) cache: bool,
     /// How much is said.
-    #[arg(long, short = 'v', default_value = "info")]
+    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
     pub(super) verbosity: Verbosity,
     /// Use this sandbox driver and no other: overlay, flat or in-place.
     #[arg(long)]
     pub(super) driver: Option<Driver>,
     /// Where layers and stages are kept during the build.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub(super) work_dir: Option<PathBuf>,
+}
+
+/// Go's truth values.
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("write true or false".into()),
+    }
+}
+
+/// A path, which may be empty: callers write `--tar-path=$VARIABLE`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Kaniko's levels. Those above `error` say no less than it, and `trace` no more than `debug`.
@@ -114,6 +133,7 @@ pub(super) enum Verbosity {
     Panic,
     Fatal,
     Error,
+    #[value(alias = "warning")]
     Warn,
     Info,
     Debug,
@@ -134,8 +154,16 @@ impl Verbosity {
 impl Build {
     /// Nothing is silently ignored: what is typed and not carried out yet is an error.
     pub(super) fn refuse_what_is_not_carried_out(&self) -> Result<(), Error> {
+        let refuse = |flag, message: &str| Err(Error::Usage { flag, message: message.into() });
+        let is_url = |path: &Path| path.to_str().is_some_and(|path| path.contains("://"));
         if self.cache {
-            return Err(Error::Usage { flag: "--cache", message: "the cache is not carried out yet".into() });
+            return refuse("--cache", "the cache is not carried out yet");
+        }
+        if is_url(&self.dockerfile) {
+            return refuse("--dockerfile", "a Dockerfile from a URL is not carried out yet");
+        }
+        if self.digest_file.as_deref().is_some_and(is_url) {
+            return refuse("--digest-file", "sending the digest to a URL is not carried out yet");
         }
         Ok(())
     }
@@ -152,38 +180,54 @@ impl Build {
         }
     }
 
-    /// `--build-arg`: a name without a value takes the environment's, and is passed over where that has none.
-    pub(super) fn build_args(&self) -> Vec<(String, String)> {
-        let value = |text: &String| match text.split_once('=') {
-            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-            None => Some((text.clone(), std::env::var(text).ok()?)),
-        };
-        self.build_arg.iter().filter_map(value).collect()
+    /// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with
+    /// Docker; these names are the second answer.
+    pub(super) fn build_args(&self, env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
+        let (mut given, mut unset) = (Vec::new(), Vec::new());
+        for text in &self.build_arg {
+            if text.contains('=') {
+                given.push(pair("--build-arg", text)?);
+            } else if text.is_empty() {
+                return Err(Error::Usage { flag: "--build-arg", message: "it names no argument".into() });
+            } else {
+                match env(text) {
+                    Some(value) => given.push((text.clone(), value)),
+                    None => unset.push(text.clone()),
+                }
+            }
+        }
+        Ok((given, unset))
     }
 
     /// `--label`
-    pub(super) fn labels(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(super) fn labels(&self) -> Result<Pairs, Error> {
         self.label.iter().map(|text| pair("--label", text)).collect()
     }
 
     /// `--registry-map`
-    pub(super) fn registry_maps(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(super) fn registry_maps(&self) -> Result<Pairs, Error> {
         let maps = self.registry_map.iter().flat_map(|text| text.split(';')).filter(|text| !text.is_empty());
         maps.map(|text| pair("--registry-map", text)).collect()
     }
-
-    /// SOURCE_DATE_EPOCH: a build argument wins over the environment.
-    pub(super) fn epoch(&self) -> Result<Option<i64>, Error> {
-        let given = self.build_args().into_iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-        let text = given.map(|(_, value)| value).or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-        let bad = |_| Error::Usage {
-            flag: "SOURCE_DATE_EPOCH",
-            message: format!("'{text}' is not a number of seconds since 1970"),
-        };
-        text.parse().map(Some).map_err(bad)
-    }
 }
+
+/// SOURCE_DATE_EPOCH: a build argument wins over the environment, and an empty one is none.
+pub(super) fn epoch(build_args: &[(String, String)], env: Environment<'_>) -> Result<Option<i64>, Error> {
+    let given = build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    let text = given.map(|(_, value)| value.clone()).or_else(|| env("SOURCE_DATE_EPOCH"));
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let bad = |_| Error::Usage {
+        flag: "SOURCE_DATE_EPOCH",
+        message: format!("'{text}' is not a number of seconds since 1970"),
+    };
+    text.parse().map(Some).map_err(bad)
+}
+
+/// Names and their values.
+type Pairs = Vec<(String, String)>;
+
+/// The values of environment variables.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
     match text.split_once('=') {

@@ -23,7 +23,7 @@ use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, sandbox};
 
-use args::{Build, Cli, Command, Doctor};
+use args::{Build, Cli, Command, Doctor, epoch};
 
 /// What the command line asks for.
 pub enum Invocation {
@@ -48,12 +48,15 @@ pub struct BuildInvocation {
 /// Reads the command line `args`, the program's name first. Called without a subcommand it takes Kaniko's flags, as
 /// `build` does.
 pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let known = |word: &str| Cli::command().get_subcommands().any(|command| command.get_name() == word);
-    let subcommand = args.get(1).and_then(|word| word.to_str()).is_some_and(|word| known(word) || word == "help");
-    let asks_for_help = args.len() == 2 && matches!(args[1].to_str(), Some("--help" | "-h" | "--version" | "-V"));
+    let known =
+        |word: &str| word == "help" || Cli::command().get_subcommands().any(|command| command.get_name() == word);
     let mut words = args;
-    if !subcommand && !asks_for_help {
-        words.insert(words.len().min(1), "build".into());
+    let alone = words.len() == 2;
+    match words.get(1).and_then(|word| word.to_str()) {
+        Some("--version" | "-V") if alone => words[1] = "version".into(),
+        Some("--help" | "-h") if alone => {}
+        Some(word) if known(word) => {}
+        _ => words.insert(words.len().min(1), "build".into()),
     }
     let matches = Cli::command().try_get_matches_from(words)?;
     Cli::from_arg_matches(&matches)
@@ -106,7 +109,7 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
     let home = paths::home();
     sandbox::Settings {
         driver: doctor.driver,
-        work_dir: doctor.work_dir.unwrap_or_else(|| paths::work_dir(&home)),
+        work_dir: given(&doctor.work_dir).unwrap_or_else(|| paths::work_dir(&home)),
         home,
         context: None,
         force: doctor.force,
@@ -122,12 +125,17 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     let no_dockerfile = |source| Error::NoDockerfile { path: dockerfile_path.clone(), source };
     let bytes = fs::read(&dockerfile_path).map_err(no_dockerfile)?;
     let dockerfile = Source::from_bytes(dockerfile_path.display().to_string(), bytes)?;
-    let epoch = args.epoch()?;
+    let env = |name: &str| std::env::var(name).ok();
+    let (build_args, unset) = args.build_args(&env)?;
+    for name in unset {
+        progress.warning(&format!("--build-arg {name} has no value: the environment has no {name}"));
+    }
+    let epoch = epoch(&build_args, &env)?;
     let (credentials, credential_files) = credentials::load(&progress)?;
     let client = Client::new(ClientOptions {
         insecure: args.insecure || args.insecure_pull,
         insecure_registries: args.insecure_registry.clone(),
-        mirrors: args.registry_mirror.clone(),
+        mirrors: args.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
         maps: args.registry_maps()?,
         ca_certificates: paths::ca_certificates(),
         credentials,
@@ -137,13 +145,13 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     });
     let client = client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })?;
     let home = paths::home();
-    let work_dir = args.work_dir.clone().unwrap_or_else(|| paths::work_dir(&home));
+    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let request = Request {
         dockerfile,
         dockerfile_path,
         options: Options {
             target: args.target.clone().filter(|target| !target.is_empty()),
-            build_args: args.build_args(),
+            build_args,
             labels: args.labels()?,
             platform: Platform::host(),
             epoch,
@@ -162,7 +170,12 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: args.digest_file })
+    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file) })
+}
+
+/// A path that was given, and is not empty.
+fn given(path: &Option<PathBuf>) -> Option<PathBuf> {
+    path.clone().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Where the image goes, by flags. Without any the command line is wrong.
@@ -173,12 +186,12 @@ fn destinations(args: &Build) -> Result<Vec<Destination>, Error> {
         names.push(text.parse().map_err(bad)?);
     }
     let mut destinations = Vec::new();
-    if let Some(directory) = &args.oci_layout_path {
+    if let Some(directory) = given(&args.oci_layout_path) {
         let tag = names.first().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(|| "latest".into());
-        destinations.push(Destination::Layout { directory: directory.clone(), tag });
+        destinations.push(Destination::Layout { directory, tag });
     }
-    if let Some(path) = &args.tar_path {
-        destinations.push(Destination::Tarball { path: path.clone(), names: names.clone() });
+    if let Some(path) = given(&args.tar_path) {
+        destinations.push(Destination::Tarball { path, names: names.clone() });
     }
     if !args.no_push {
         if names.is_empty() {
@@ -195,3 +208,6 @@ fn network_files() -> NetworkFiles {
     let hostname = String::from_utf8_lossy(&read("/proc/sys/kernel/hostname")).trim().to_owned();
     NetworkFiles { resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts"), hostname }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,10 +38,10 @@ pub(super) fn work_dir(home: &Path) -> PathBuf {
     temporary.join(format!("yadokari-{uid}"))
 }
 
-/// The Dockerfile: as named, or below the context, as Kaniko looks for it.
+/// The Dockerfile: as named, else below the context, as Kaniko looks for it.
 pub(super) fn dockerfile(named: &Path, context: &Path) -> PathBuf {
-    let below = context.join(named);
-    if named.is_absolute() || (named.exists() && !below.exists()) { named.to_owned() } else { below }
+    let named = if named.as_os_str().is_empty() { Path::new("Dockerfile") } else { named };
+    if named.is_absolute() || named.exists() { named.to_owned() } else { context.join(named) }
 }
 
 /// The PEM bundles that the environment points to and that Kaniko's image layout has.

@@ -6,7 +6,7 @@
 pub mod glob;
 pub mod ignore;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use walkdir::WalkDir;
-use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPath, Root, Tree};
+use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPath, Root, Timestamp, Tree};
 
 use ignore::Ignore;
 
@@ -28,6 +28,8 @@ pub struct Context {
     ignore_file: PathBuf,
     tree: OnceLock<Tree>,
     digests: Mutex<HashMap<RelPath, Digest>>,
+    /// Directories that we may not read. They matter where something is copied from them.
+    unreadable: Mutex<BTreeSet<RelPath>>,
 }
 
 impl Context {
@@ -57,8 +59,8 @@ impl Context {
             }
         }
         let (ignore, ignore_file) = ignore;
-        let (tree, digests) = Default::default();
-        Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests })
+        let (tree, digests, unreadable) = Default::default();
+        Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests, unreadable })
     }
 
     /// The directory.
@@ -100,15 +102,33 @@ impl Context {
         self.root.open_file(path)
     }
 
-    /// `path` and all below it, by their paths below `path`, with the digests of all files.
+    /// Fails where `path` is in a directory that we may not read, or holds one.
+    pub fn check_readable(&self, path: &RelPath) -> Result<(), crate::Error> {
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        match unreadable.iter().find(|directory| directory.starts_with(path) || path.starts_with(directory)) {
+            Some(directory) => Err(crate::Error::Host {
+                operation: "read",
+                path: self.path.join(directory.as_path()),
+                source: io::ErrorKind::PermissionDenied.into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// `path` and all below it, by their paths below `path`, with the digests of all files. A hard link to something
+    /// elsewhere is a file here: nothing else stands for its content.
     pub fn hashed(&self, path: &RelPath) -> Result<Vec<(RelPath, Entry)>, crate::Error> {
         let tree = self.tree()?;
+        self.check_readable(path)?;
         let itself = tree.get(path).into_iter().map(|found| (path, found));
         let mut entries = Vec::new();
         for (at, found) in itself.chain(tree.below(path)) {
-            let mut entry = found.entry.clone();
+            let (name, mut entry) = match tree.content(at) {
+                Some((name, first)) if !name.starts_with(path) => (name, first.entry.clone()),
+                _ => (at, found.entry.clone()),
+            };
             if let Kind::File { content, .. } = &mut entry.kind {
-                *content = Some(self.digest(at)?);
+                *content = Some(self.digest(name)?);
             }
             entries.push((at.strip_prefix(path).unwrap_or_default(), entry));
         }
@@ -144,7 +164,13 @@ impl Context {
         let mut first_names = HashMap::new();
         let mut walk = WalkDir::new(&self.path).min_depth(1).sort_by_file_name().into_iter();
         while let Some(found) = walk.next() {
-            let found = found.map_err(|error| self.walk_error(error))?;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.leave_out(error)?;
+                    continue;
+                }
+            };
             let below = found.path().strip_prefix(&self.path).expect("the walk stays below where it starts");
             let path = RelPath::new(below.as_os_str().as_bytes()).map_err(yadokari_layers::Error::from)?;
             let text = path.to_string();
@@ -171,13 +197,38 @@ impl Context {
     /// stay. A socket becomes an empty file, as with BuildKit.
     fn entry(&self, path: &RelPath, metadata: &fs::Metadata) -> Result<Option<Entry>, crate::Error> {
         if metadata.file_type().is_socket() {
-            let mtime = yadokari_layers::Timestamp::from_secs(metadata.mtime());
+            let mtime = Timestamp::from_secs(metadata.mtime());
             return Ok(Some(Entry::file(0, metadata.mode() & 0o7777, mtime)));
         }
-        let Some(mut entry) = self.root.entry(path)? else { return Ok(None) };
+        let mut entry = match self.root.entry(path) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(None),
+            // Its content cannot be read either, which is an error where it is copied, and only there.
+            Err(error) if is_denied(&error) && metadata.is_file() => {
+                Entry::file(metadata.len(), metadata.mode() & 0o7777, Timestamp::from_secs(metadata.mtime()))
+            }
+            Err(error) if is_denied(&error) && metadata.is_dir() => {
+                Entry::directory(metadata.mode() & 0o7777, Timestamp::from_secs(metadata.mtime()))
+            }
+            Err(error) => return Err(error.into()),
+        };
         (entry.uid, entry.gid) = (0, 0);
         entry.xattrs.retain(|name, _| name.starts_with(b"user.") || &name[..] == b"security.capability");
         Ok(Some(entry))
+    }
+
+    /// Passes over a directory that we may not read, if that is what the walk met.
+    fn leave_out(&self, error: walkdir::Error) -> Result<(), crate::Error> {
+        let denied = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let below = error.path().and_then(|path| path.strip_prefix(&self.path).ok());
+        match below.filter(|below| denied && !below.as_os_str().is_empty()) {
+            Some(below) => {
+                let path = RelPath::new(below.as_os_str().as_bytes()).map_err(yadokari_layers::Error::from)?;
+                self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+                Ok(())
+            }
+            None => Err(self.walk_error(error)),
+        }
     }
 
     fn walk_error(&self, error: walkdir::Error) -> crate::Error {
@@ -187,8 +238,17 @@ impl Context {
     }
 }
 
+fn is_denied(error: &yadokari_layers::Error) -> bool {
+    error
+        .raw_os_error()
+        .is_some_and(|code| io::Error::from_raw_os_error(code).kind() == io::ErrorKind::PermissionDenied)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn context(files: &[(&str, &str)]) -> (tempfile::TempDir, Context) {
@@ -234,5 +294,53 @@ mod tests {
         let entries = context.hashed(&RelPath::root()).unwrap();
         assert!(matches!(&entries[0].1.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
         assert!(matches!(&entries[1].1.kind, Kind::Hardlink { target } if target.as_bytes() == b"a"));
+    }
+
+    #[test]
+    fn a_hard_link_to_something_that_is_not_copied_counts_by_its_content() {
+        let (directory, _) = context(&[("a", "abc"), ("d/x", "")]);
+        fs::hard_link(directory.path().join("a"), directory.path().join("d/link")).unwrap();
+        let context = Context::open(directory.path(), Path::new("/none")).unwrap();
+        for (path, number) in [("d", 1), ("d/link", 0)] {
+            let entries = context.hashed(&RelPath::new(path).unwrap()).unwrap();
+            let Kind::File { content, .. } = &entries[number].1.kind else { panic!("{entries:?}") };
+            assert_eq!(*content, Some(Digest::of("abc")));
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_read_matters_only_where_it_is_copied() {
+        let (directory, _) = context(&[("open/f", ""), ("closed/f", ""), ("secret", "s")]);
+        let close = |path: &str| fs::set_permissions(directory.path().join(path), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        close("closed");
+        close("secret");
+        let path = directory.path().to_owned();
+        // Another user for this thread's file accesses: root may read everything.
+        let scan = move || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+            let context = Context::open(&path, Path::new("/none")).unwrap();
+            let hashed = |path: &str| context.hashed(&RelPath::new(path).unwrap());
+            assert_eq!(hashed("open").unwrap().len(), 2);
+            for path in ["closed", "", "secret"] {
+                let error = hashed(path).unwrap_err().to_string();
+                assert!(error.contains("Permission denied") || error.contains("permission denied"), "{error}");
+            }
+            assert!(context.check_readable(&RelPath::new("closed/f").unwrap()).is_err());
+        };
+        std::thread::spawn(scan).join().unwrap();
+    }
+
+    #[test]
+    fn unusual_files_are_seen_for_what_they_are() {
+        let (directory, _) = context(&[("f", "")]);
+        let name = std::ffi::OsStr::from_bytes(b"bytes-\xff");
+        fs::write(directory.path().join(name), "x").unwrap();
+        nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o640)).unwrap();
+        let context = Context::open(directory.path(), Path::new("/none")).unwrap();
+        let entries = context.hashed(&RelPath::root()).unwrap();
+        let names: Vec<&[u8]> = entries.iter().map(|(path, _)| path.as_bytes()).collect();
+        assert_eq!(names, [&b"bytes-\xff"[..], b"f", b"pipe"]);
+        assert_eq!(entries[2].1.kind, Kind::Fifo);
     }
 }

@@ -98,6 +98,9 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
     for source in &copy.sources {
         let tree = planner.context.tree()?;
         let Some(selected) = select(tree, &source.pattern)? else {
+            planner
+                .context
+                .check_readable(&RelPath::clamped(&source.pattern).map_err(yadokari_layers::Error::from)?)?;
             let pattern = &source.pattern;
             let error = Diagnostic::new(format!("'{pattern}' is not in the build context"));
             let help = match planner.context.is_ignored(pattern) {

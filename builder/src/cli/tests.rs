@@ -1,0 +1,199 @@
+//! Command lines as pipelines write them.
+
+use super::*;
+use crate::progress::Level;
+
+/// Parses words as the program of that name would get them.
+fn words(line: &str) -> Vec<OsString> {
+    line.split(' ').map(OsString::from).collect()
+}
+
+fn command(line: &str) -> Command {
+    parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error}")).command
+}
+
+fn build(line: &str) -> Build {
+    match command(line) {
+        Command::Build(build) => *build,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    parse(words(line)).err().unwrap_or_else(|| panic!("{line} is taken")).to_string()
+}
+
+#[test]
+fn a_build_needs_no_subcommand_whatever_the_program_is_called() {
+    for program in ["yadokari", "/kaniko/executor", "yadokari build", "./x"] {
+        assert_eq!(build(&format!("{program} --context /c -d r/i:t")).context, "/c", "{program}");
+    }
+    assert!(build("/kaniko/executor").destination.is_empty());
+    assert!(matches!(command("executor version"), Command::Version));
+    assert!(matches!(command("executor --version"), Command::Version));
+    assert!(matches!(command("yadokari doctor --driver flat"), Command::Doctor(_)));
+    assert_eq!(build("executor --target doctor").target.as_deref(), Some("doctor"));
+}
+
+#[test]
+fn values_follow_a_space_or_an_equals_sign() {
+    for line in [
+        "executor --context=/c -f=D",
+        "executor --context /c -f D",
+        "executor -c /c -fD",
+        "executor -c=/c --dockerfile D",
+    ] {
+        let build = build(line);
+        assert_eq!((build.context.as_str(), build.dockerfile.as_path()), ("/c", Path::new("D")), "{line}");
+    }
+    assert_eq!(build("executor --tarPath=/t").tar_path, Some("/t".into()));
+    assert_eq!(build("executor").context, "/workspace/");
+}
+
+#[test]
+fn truth_values_are_gos_and_may_follow_a_space() {
+    for (line, expected) in [
+        ("", false),
+        (" --no-push", true),
+        (" --no-push=true", true),
+        (" --no-push true", true),
+        (" --no-push=1", true),
+        (" --no-push=T", true),
+        (" --no-push=false", false),
+        (" --no-push false", false),
+        (" --no-push=0", false),
+        (" --no-push --force", true),
+        (" --no-push --no-push=false", false),
+    ] {
+        let line = format!("executor{line} -d r/i");
+        assert_eq!(build(&line).no_push, expected, "{line}");
+    }
+    let build = build("executor --cleanup true --force --insecure false --insecure-pull -d r/i");
+    assert!(build.cleanup && build.force && !build.insecure && build.insecure_pull);
+    assert!(error("executor --no-push=maybe").contains("write true or false"));
+    assert!(error("executor --no-push maybe").contains("write true or false"));
+}
+
+#[test]
+fn lists_repeat_and_do_not_split_at_commas() {
+    let build = build(
+        "executor --build-arg A=1,2 --build-arg B=3 -d a,b -d c --destination=e --label x=1,y=2 --insecure-registry h:1",
+    );
+    assert_eq!(build.build_arg, ["A=1,2", "B=3"]);
+    assert_eq!(build.destination, ["a,b", "c", "e"]);
+    assert_eq!(build.label, ["x=1,y=2"]);
+    assert_eq!(build.labels().unwrap(), [("x".to_owned(), "1,y=2".to_owned())]);
+    assert_eq!(build.insecure_registry, ["h:1"]);
+}
+
+#[test]
+fn of_a_flag_given_twice_the_later_one_holds() {
+    let build = build("executor --context a --context b --target x --target=y --verbosity debug -v warn");
+    assert_eq!((build.context.as_str(), build.target.as_deref()), ("b", Some("y")));
+    assert_eq!(build.verbosity.level(), Level::Warn);
+}
+
+#[test]
+fn levels_are_named_as_logrus_names_them() {
+    for (name, level) in [
+        ("panic", Level::Error),
+        ("ERROR", Level::Error),
+        ("warning", Level::Warn),
+        ("Info", Level::Info),
+        ("trace", Level::Debug),
+    ] {
+        assert_eq!(build(&format!("executor -v {name}")).verbosity.level(), level, "{name}");
+    }
+    assert!(error("executor -v loud").contains("loud"));
+}
+
+#[test]
+fn what_is_not_a_flag_is_refused() {
+    for line in ["executor --no-such-flag", "executor stray", "executor --context /c stray", "executor --cache-dir=/c"]
+    {
+        error(line);
+    }
+    assert!(error("executor --build-arg").contains("--build-arg"));
+}
+
+#[test]
+fn what_is_not_carried_out_is_refused_by_name() {
+    for (line, flag) in [
+        ("executor --cache", "--cache"),
+        ("executor --cache true", "--cache"),
+        ("executor -f https://example.org/Dockerfile", "--dockerfile"),
+        ("executor --digest-file https://example.org/d", "--digest-file"),
+    ] {
+        let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
+        assert!(error.starts_with(flag) && error.contains("not carried out"), "{error}");
+    }
+    assert!(build("executor --cache=false").refuse_what_is_not_carried_out().is_ok());
+    assert!(build("executor -c s3://b/k").context().unwrap_err().to_string().contains("s3://"));
+    assert_eq!(build("executor -c dir:///c").context().unwrap(), Path::new("/c"));
+}
+
+#[test]
+fn a_build_arg_without_a_value_takes_the_environments() {
+    let env = |name: &str| (name == "SET").then(|| "from env".to_owned());
+    let (given, unset) =
+        build("executor --build-arg SET --build-arg UNSET --build-arg E= --build-arg A=b=c").build_args(&env).unwrap();
+    let expected = [("SET", "from env"), ("E", ""), ("A", "b=c")];
+    assert_eq!(given, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(unset, ["UNSET"]);
+    assert!(build("executor --build-arg =x").build_args(&env).is_err());
+    assert!(build("executor --build-arg=").build_args(&env).is_err());
+}
+
+#[test]
+fn the_epoch_is_a_build_argument_or_the_environments() {
+    let of = |given: &[&str], env: Option<&str>| {
+        let given: Vec<_> = given.iter().map(|value| ("SOURCE_DATE_EPOCH".to_owned(), (*value).to_owned())).collect();
+        epoch(&given, &|name| env.filter(|_| name == "SOURCE_DATE_EPOCH").map(str::to_owned))
+    };
+    assert_eq!(of(&[], None).unwrap(), None);
+    assert_eq!(of(&[], Some("7")).unwrap(), Some(7));
+    assert_eq!(of(&["1", "2"], Some("7")).unwrap(), Some(2));
+    assert_eq!(of(&[""], Some("7")).unwrap(), None);
+    assert_eq!(of(&[], Some("")).unwrap(), None);
+    assert!(of(&[], Some("yesterday")).unwrap_err().to_string().contains("'yesterday'"));
+}
+
+#[test]
+fn an_image_needs_somewhere_to_go() {
+    assert!(destinations(&build("executor")).is_err());
+    assert!(destinations(&build("executor --tar-path /t")).is_err());
+    assert!(destinations(&build("executor --no-push")).unwrap().is_empty());
+    assert!(destinations(&build("executor --no-push --tar-path= --oci-layout-path=")).unwrap().is_empty());
+    let all =
+        destinations(&build("executor -d r.example/i:v1 -d r.example/j --tar-path /t --oci-layout-path /o")).unwrap();
+    let [Destination::Layout { tag, .. }, Destination::Tarball { names, .. }, Destination::Registry(first), _] =
+        &all[..]
+    else {
+        panic!("{all:?}")
+    };
+    assert_eq!((tag.as_str(), names.len(), first.to_string().as_str()), ("v1", 2, "r.example/i:v1"));
+    assert!(destinations(&build("executor -d UPPER/case")).is_err());
+    assert!(destinations(&build("executor --destination=")).is_err());
+}
+
+#[test]
+fn registry_maps_are_separated_by_semicolons() {
+    let maps = build("executor --registry-map a=b;c=d/e --registry-map f=g").registry_maps().unwrap();
+    let expected = [("a", "b"), ("c", "d/e"), ("f", "g")];
+    assert_eq!(maps, expected.map(|(from, to)| (from.to_owned(), to.to_owned())));
+    assert!(build("executor --registry-map a").registry_maps().is_err());
+}
+
+#[test]
+fn the_dockerfile_is_looked_for_as_named_and_then_below_the_context() {
+    let directory = tempfile::tempdir().unwrap();
+    let (context, outside) = (directory.path().join("context"), directory.path().join("Other"));
+    fs::create_dir(&context).unwrap();
+    fs::write(&outside, "").unwrap();
+    assert_eq!(paths::dockerfile(&outside, &context), outside);
+    assert_eq!(paths::dockerfile(Path::new("no-such/Dockerfile"), &context), context.join("no-such/Dockerfile"));
+    assert_eq!(paths::dockerfile(Path::new(""), &context), context.join("Dockerfile"));
+    // The directory of the tests is the package's, which has a Cargo.toml.
+    fs::write(context.join("Cargo.toml"), "").unwrap();
+    assert_eq!(paths::dockerfile(Path::new("Cargo.toml"), &context), Path::new("Cargo.toml"));
+}
