@@ -1,6 +1,6 @@
 //! COPY and ADD.
 
-use yadokari_layers::Key;
+use yadokari_layers::{Key, RelPath};
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
@@ -98,10 +98,9 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
     for source in &copy.sources {
         let tree = planner.context.tree()?;
         let Some(selected) = select(tree, &source.pattern)? else {
-            planner
-                .context
-                .check_readable(&RelPath::clamped(&source.pattern).map_err(yadokari_layers::Error::from)?)?;
             let pattern = &source.pattern;
+            let path = RelPath::clamped(pattern).map_err(yadokari_layers::Error::from)?;
+            planner.context.check_readable(&path)?;
             let error = Diagnostic::new(format!("'{pattern}' is not in the build context"));
             let help = match planner.context.is_ignored(pattern) {
                 true => format!("{} leaves it out", planner.context.ignore_file()),
