@@ -24,7 +24,10 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
     let interrupt = Interrupt::default();
     let result = runtime.block_on(async {
         forward_signals(&interrupt, &progress);
-        build.execute(interrupt.clone()).await
+        tokio::select! {
+            result = build.execute(interrupt.clone()) => result,
+            signal = interrupt.triggered() => Err(Error::Interrupted(signal)),
+        }
     });
     // What still runs is a transfer that nobody waits for.
     runtime.shutdown_background();

@@ -1,13 +1,18 @@
 //! Ending a build from outside it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::sandbox::Interrupter;
 
 /// Ends a build: the running command is told to stop, the container's `/` is put back, and the build fails with
 /// [`Error::Interrupted`](crate::Error::Interrupted). Clones are handles to the same build.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<Mutex<State>>);
+pub struct Interrupt {
+    state: Arc<Mutex<State>>,
+    triggered: Arc<Notify>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,16 +23,28 @@ struct State {
 impl Interrupt {
     /// Ends the build because `signal` came. The first call counts.
     pub fn trigger(&self, signal: i32) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.signal.is_none() {
             state.signal = Some(signal);
             state.workers.iter().for_each(Interrupter::interrupt);
+            self.triggered.notify_waiters();
+        }
+    }
+
+    /// Waits for an interrupt and gives its signal: transfers, unlike commands, can simply be dropped.
+    pub async fn triggered(&self) -> i32 {
+        loop {
+            let notified = self.triggered.notified();
+            if let Some(signal) = self.lock().signal {
+                return signal;
+            }
+            notified.await;
         }
     }
 
     /// Lets an interrupt reach a worker; it does at once when one came already.
     pub(super) fn watch(&self, worker: Interrupter) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.signal.is_some() {
             worker.interrupt();
         }
@@ -36,9 +53,34 @@ impl Interrupt {
 
     /// Fails when an interrupt came.
     pub fn check(&self) -> Result<(), crate::Error> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).signal {
+        match self.lock().signal {
             Some(signal) => Err(crate::Error::Interrupted(signal)),
             None => Ok(()),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_signal_ends_the_build_whenever_it_came() {
+        let interrupt = Interrupt::default();
+        assert!(interrupt.check().is_ok());
+        let waiting = tokio::spawn({
+            let interrupt = interrupt.clone();
+            async move { interrupt.triggered().await }
+        });
+        tokio::task::yield_now().await;
+        interrupt.trigger(15);
+        interrupt.trigger(2);
+        assert_eq!(waiting.await.unwrap(), 15);
+        assert_eq!(interrupt.triggered().await, 15);
+        assert!(matches!(interrupt.check(), Err(crate::Error::Interrupted(15))));
     }
 }
