@@ -39,6 +39,9 @@ pub(super) fn advice(driver: Driver, error: &Error, settings: &Settings) -> Stri
         }
         .to_owned();
     }
+    if denied && error.operation() == Some("chown") {
+        return "run as root with CAP_CHOWN: files of an image belong to many users".to_owned();
+    }
     if denied && error.operation() == Some("write") {
         return "ids cannot be mapped: run as root with CAP_SETUID and CAP_SETGID".to_owned();
     }
