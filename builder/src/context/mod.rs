@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_may_not_be_read_matters_only_where_it_is_copied() {
         let (directory, _) = context(&[("open/f", ""), ("closed/f", ""), ("secret", "s")]);
-        let close = |path: &str| fs::set_permissions(directory.path().join(path), Permissions::from_mode(0)).unwrap();
+        let close = |path: &str| fs::set_permissions(directory.path().join(path), Permissions::from_mode(0o0)).unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         close("closed");
         close("secret");

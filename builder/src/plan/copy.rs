@@ -1,11 +1,11 @@
 //! COPY and ADD.
 
-use yadokari_layers::{Entry, Key, RelPath};
+use yadokari_layers::{Key, RelPath};
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
 use super::stage::Planner;
-use super::{Mode, Selected, Selection, history, key, select};
+use super::{Mode, Selection, history, key, select};
 use crate::dockerfile::{self, Diagnostic, Word, expand_heredoc};
 
 /// COPY and ADD, which differ in little.
@@ -97,7 +97,7 @@ impl Lowering {
 
 /// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
 /// anything runs.
-fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<(Selected, Vec<(RelPath, Entry)>)>, crate::Error> {
+fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Input>, crate::Error> {
     let mut inputs = Vec::new();
     for source in &copy.sources {
         let tree = planner.context.tree()?;

@@ -43,10 +43,13 @@ pub(super) fn mkdir(below: &Key, mkdir: &Mkdir) -> Key {
     key.finish()
 }
 
+/// A path that a word selected, and all that is below it.
+pub(super) type Input = (Selected, Vec<(RelPath, Entry)>);
+
 /// What a COPY or ADD takes.
 pub(super) enum Inputs {
     /// Files of the context: for each word what it selected, and all that is below that.
-    Context(Vec<(Selected, Vec<(RelPath, Entry)>)>),
+    Context(Vec<Input>),
     /// Paths of a stage or an image, whose own key stands for them.
     Key(Key),
 }
