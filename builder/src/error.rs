@@ -130,9 +130,9 @@ pub enum Error {
 pub enum ExitCode {
     /// The command line is wrong (2, as with every other tool).
     Usage = 2,
-    /// The Dockerfile, or an image, is wrong.
+    /// The Dockerfile is wrong, or names a file that is not there; or an image is wrong.
     Data = 65,
-    /// The Dockerfile, the context, a source or an image does not exist.
+    /// The Dockerfile, the context or an image does not exist.
     NoInput = 66,
     /// A registry cannot be reached, or fails.
     Unavailable = 69,

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::reexec(&args) {
         return code;
     }
+    sandbox::sys::harden();
     let cli = match cli::parse(args) {
         Ok(cli) => cli,
         Err(error) => {

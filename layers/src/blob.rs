@@ -98,3 +98,33 @@ fn create(blobs: &Path) -> Result<(PathBuf, File)> {
     }
     Err(Error::Stream { operation: "write blob", source: io::ErrorKind::AlreadyExists.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_named_by_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let mut writer = BlobWriter::create(dir.path(), compression, None).unwrap();
+            writer.write_all(b"tar").unwrap();
+            let blob = writer.finish().unwrap();
+            let bytes = fs::read(blob_path(dir.path(), &blob.digest)).unwrap();
+            assert_eq!((blob.digest, blob.size), (Digest::of(&bytes), bytes.len() as u64));
+            assert_eq!(blob.diff_id, Digest::of("tar"));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_blob_that_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writers: Vec<BlobWriter> =
+            (0..3).map(|_| BlobWriter::create(dir.path(), Compression::Gzip, None).unwrap()).collect();
+        writers[1].write_all(b"tar").unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        drop(writers);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

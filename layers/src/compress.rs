@@ -8,8 +8,8 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::{Compression, Error, Result};
 
-/// What gzip writes when no level is asked for. With zlib-rs level 3 costs a fifth of an hour per terabyte more than
-/// level 1 and saves a fifth of its bytes; beyond 3 the time doubles for 3 % (`crates.md` has the table).
+/// What gzip writes when no level is asked for. With zlib-rs on a tar of programs and libraries, level 3 takes 2.3 times
+/// as long as level 1 and saves a fifth of its bytes; level 6 takes 1.6 times as long again and saves 4 % more.
 const GZIP_LEVEL: i32 = 3;
 
 /// What zstd writes when no level is asked for: the default of its authors.
@@ -107,5 +107,61 @@ impl<W: Write> fmt::Debug for Encoder<W> {
             Inner::Gzip(_) => "Encoder(gzip)",
             Inner::Zstd(_) => "Encoder(zstd)",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compress(compression: Compression, level: Option<i32>, bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = Encoder::new(compression, level, Vec::new()).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        decoder(bytes).map_err(io::Error::other)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+
+    #[test]
+    fn what_was_compressed_is_read_whatever_it_is() {
+        let content: Vec<u8> = (0..300_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for compression in ALL {
+            for level in [None, Some(-100), Some(1), Some(100)] {
+                let level = level.filter(|&level| level != 100 || compression != Compression::Zstd);
+                assert_eq!(decompress(&compress(compression, level, &content)).unwrap(), content, "{compression:?}");
+            }
+        }
+        assert_eq!(decompress(b"").unwrap(), b"");
+        assert_eq!(decompress(b"\x1f").unwrap(), b"\x1f");
+        assert_eq!(decompress(b"plain").unwrap(), b"plain");
+    }
+
+    #[test]
+    fn all_members_and_frames_belong_to_the_layer() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let both = [compress(compression, None, b"one "), compress(compression, None, b"two")].concat();
+            assert_eq!(decompress(&both).unwrap(), b"one two");
+        }
+        let skippable = [&[0x52, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &compress(Compression::Zstd, None, b"x")];
+        assert_eq!(decompress(&skippable.concat()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn truncation_is_an_error() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let whole = compress(compression, None, b"some content that is long enough");
+            assert!(decompress(&whole[..whole.len() - 1]).is_err(), "{compression:?}");
+        }
+    }
+
+    #[test]
+    fn a_gzip_header_tells_nothing_of_time_and_place() {
+        assert_eq!(compress(Compression::Gzip, None, b"x")[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
     }
 }

@@ -166,3 +166,6 @@ impl Confirm<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// A broken stream, or the mismatch that a [`VerifiedReader`](crate::VerifiedReader) below it found.
+    pub(crate) fn stream(operation: &'static str, source: io::Error) -> Self {
+        match source.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
+            Some(mismatch) => Self::Mismatch(mismatch.clone()),
+            None => Self::Stream { operation, source },
+        }
+    }
+
     /// The kernel's error number, where the kernel refused something.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

@@ -9,11 +9,12 @@
 //! - [`Changes`]: what one step did. It becomes a layer by [`pack`](pack::pack), and a directory by
 //!   [`apply`](apply::apply); neither knows where it came from.
 //! - [`Layer`], [`Key`]: the name of a finished layer and of a step that would make it.
-//! - [`Root`]: a directory that paths cannot leave. [`scan`], [`upper`] and [`confirm`] find what changed in one,
-//!   [`materialise`] fills one.
+//! - [`Root`]: a directory that paths cannot leave. [`materialise`] fills one; [`scan`] and [`upper`] find where it may
+//!   have changed since, and [`confirm`] what did; [`fold`](upper::fold) makes an upper directory part of its lower one.
+//! - [`tar`], [`compress`], [`BlobWriter`]: the bytes of a layer.
 //!
-//! Deliberately absent: HTTP, threads other than rayon's, image manifests, and any knowledge of Dockerfiles. Every tar
-//! is assumed to be hostile.
+//! Deliberately absent: HTTP, image manifests, and any knowledge of Dockerfiles. Threads are rayon's, and one that
+//! decompresses while a root is filled. Every tar is assumed to be hostile.
 
 pub mod apply;
 mod blob;
@@ -32,6 +33,8 @@ mod path;
 mod root;
 pub mod scan;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 mod tree;
 pub mod upper;
 

@@ -59,3 +59,46 @@ impl<W: Write> Read for Tee<'_, W> {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Hostile, path};
+    use crate::{Content, Entry, Timestamp};
+
+    #[test]
+    fn nothing_makes_no_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(pack(&Changes::new(), &Options::default(), dir.path()).unwrap().is_none());
+        let mut empty = &Hostile::default().dir("./").end()[..];
+        assert!(pack_tar(&mut empty, &Options::default(), dir.path()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tar_from_elsewhere_gives_the_same_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut changes = Changes::new();
+        changes.put(path("f"), Entry::file(3, 0o644, Timestamp::from_secs(9)), Content::Bytes((*b"abc").into()));
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let options = Options { compression, level: None, clamp: Some(5) };
+            let here = pack(&changes, &options, dir.path()).unwrap().unwrap();
+            let (tar, _) = tar::write(&changes, options.clamp, Vec::new()).unwrap();
+            // What follows the end of the archive belongs to the digest.
+            let there = pack_tar(&mut &tar[..], &options, dir.path()).unwrap().unwrap();
+            assert_eq!((here.digest, here.diff_id, here.size), (there.digest, there.diff_id, there.size));
+            assert_eq!(here.index, there.index);
+            let padded = [tar, vec![0; 9000]].concat();
+            let longer = pack_tar(&mut &padded[..], &options, dir.path()).unwrap().unwrap();
+            assert_eq!(longer.diff_id, crate::Digest::of(&padded));
+        }
+    }
+
+    #[test]
+    fn a_broken_tar_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = Hostile::default().file("f", "content").end();
+        assert!(pack_tar(&mut &tar[..700], &Options::default(), dir.path()).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -61,7 +61,12 @@ impl Executor {
 
     /// The executable.
     pub fn program(&self) -> PathBuf {
-        self.directory.join("plain/kaniko/executor")
+        self.rootfs().join("kaniko/executor")
+    }
+
+    /// The root filesystem of the shipped image.
+    pub fn rootfs(&self) -> PathBuf {
+        self.directory.join("plain")
     }
 
     /// A container of the shipped image: the executor, its directories and certificates, and nothing else.

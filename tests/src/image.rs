@@ -70,7 +70,7 @@ impl Image {
     pub fn rootfs(&self) -> Result<PathBuf> {
         let bundle = self.directory.path().join("bundle");
         if !bundle.exists() {
-            unpack(&self.layout(), &bundle)?;
+            unpack(&self.unpackable()?, &bundle)?;
         }
         Ok(bundle.join("rootfs"))
     }
@@ -109,6 +109,19 @@ impl Image {
         let manifest = blob(&index["manifests"][0])?;
         let config = blob(&manifest["config"])?;
         Ok(Self { directory, manifest, config })
+    }
+
+    /// The layout, or a copy that umoci can read: it knows no zstd.
+    fn unpackable(&self) -> Result<PathBuf> {
+        let layers = self.manifest["layers"].as_array();
+        if !layers.into_iter().flatten().any(|layer| text(&layer["mediaType"]).ends_with("zstd")) {
+            return Ok(self.layout());
+        }
+        let gzip = self.directory.path().join("gzip");
+        let [source, target] = [self.layout(), gzip.clone()].map(|path| format!("oci:{}:{TAG}", path.display()));
+        let words = ["copy", "--insecure-policy", "-q", "--dest-compress-format", "gzip", &*source, &*target];
+        run("skopeo", words)?;
+        Ok(gzip)
     }
 
     fn layout(&self) -> PathBuf {

@@ -4,6 +4,7 @@
 //! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
+//! - a [`Context`] is a directory of files to build from;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
 //! Everything that is started ends with the value that started it. Nothing here calls the code under test.
@@ -14,6 +15,7 @@ pub mod packages;
 mod bases;
 mod command;
 mod container;
+mod context;
 mod error;
 mod executor;
 mod http;
@@ -23,12 +25,14 @@ mod listing;
 mod registry;
 mod scratch;
 mod settings;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 
 pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
 pub use container::{Container, Job, Live, Process, Variant};
+pub use context::{Context, Packing};
 pub use error::{Error, Result};
 pub use executor::{Executor, Libc, is_static};
 pub use http::{Request, Response, free_address};
@@ -38,6 +42,7 @@ pub use listing::{Entry, Kind, Listing};
 pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
+pub use snapshot::run_times;
 
 pub(crate) use image::unpack;
 

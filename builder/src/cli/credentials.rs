@@ -11,15 +11,17 @@ use super::paths;
 use crate::Error;
 use crate::progress::Progress;
 
-/// The logins of the first place that has any, and the files that are ours to hide while an in-place RUN runs:
-/// `DOCKER_AUTH_CONFIG` holds a config itself; then come `$DOCKER_CONFIG/config.json`, the executor's own
+/// The logins of the first place that has any, and the files to hide while an in-place RUN runs: `DOCKER_AUTH_CONFIG`
+/// holds a config itself; then come `$DOCKER_CONFIG/config.json`, the executor's own
 /// `.docker/config.json`, and the home directory's.
 pub(super) fn load(progress: &Progress) -> Result<(Credentials, Vec<PathBuf>), Error> {
     let own = paths::home().join(".docker/config.json");
     let named = env::var_os("DOCKER_CONFIG").map(|directory| PathBuf::from(directory).join("config.json"));
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker/config.json"));
     let files: Vec<PathBuf> = named.into_iter().chain([own.clone()]).chain(home).collect();
-    let mut hide: Vec<PathBuf> = files.iter().filter(|file| file.starts_with(paths::home())).cloned().collect();
+    // All of them: whoever wrote the one that is not read meant it no less for us alone.
+    let mut hide = files.clone();
+    hide.sort();
     hide.dedup();
     if let Ok(text) = env::var("DOCKER_AUTH_CONFIG")
         && !text.is_empty()

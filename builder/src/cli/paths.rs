@@ -49,8 +49,7 @@ pub(super) fn ca_certificates() -> Vec<Vec<u8>> {
     let mut bundles = Vec::new();
     let file = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let directories = env::var_os("SSL_CERT_DIR");
-    let directories: Vec<PathBuf> =
-        directories.as_deref().map(|list| env::split_paths(list).collect()).unwrap_or_default();
+    let directories = directories.as_deref().map(|list| env::split_paths(list).collect::<Vec<_>>()).unwrap_or_default();
     let own = home().join("ssl/certs");
     bundles.extend(file.and_then(|file| fs::read(file).ok()));
     for directory in directories.into_iter().chain([own]) {

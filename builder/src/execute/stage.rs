@@ -69,6 +69,9 @@ impl<'a> StageRun<'a> {
                 }
             }
         }
+        if let Some(worker) = self.worker.take() {
+            self.executor.work.retire(worker);
+        }
         Ok(StageResult { layers: self.layers, made })
     }
 
@@ -213,8 +216,7 @@ impl<'a> StageRun<'a> {
     fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
         if self.worker.is_none() {
             let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since the plan has a RUN");
-            let settings = sandbox::Settings { work_dir: self.executor.work.path().to_owned(), ..settings.clone() };
-            let mut worker = Worker::start(probe, &settings, &self.stage.name)?;
+            let mut worker = Worker::start(probe, settings, &self.stage.name)?;
             self.executor.interrupt.watch(worker.interrupter());
             let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
             let files: Result<Vec<_>, _> =

@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::sandbox::Worker;
 
 /// A build's own directory below the work directory. It is gone, with all it held, when this is dropped.
 #[derive(Debug)]
 pub struct WorkDir {
     directory: tempfile::TempDir,
     blobs: PathBuf,
+    retired: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl WorkDir {
@@ -19,7 +24,7 @@ impl WorkDir {
         let directory = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(failed)?;
         let blobs = directory.path().join("blobs");
         fs::create_dir(&blobs).map_err(failed)?;
-        Ok(Self { directory, blobs })
+        Ok(Self { directory, blobs, retired: Mutex::default() })
     }
 
     /// The directory itself.
@@ -30,5 +35,21 @@ impl WorkDir {
     /// Where blobs are kept, under their digests.
     pub fn blobs(&self) -> &Path {
         &self.blobs
+    }
+
+    /// Lets a worker go whose stage is finished. Its root file system is removed meanwhile, and is gone when this is
+    /// dropped: removing many files takes longer than the next steps should have to wait.
+    pub(super) fn retire(&self, worker: Worker) {
+        let removal = std::thread::spawn(move || drop(worker));
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(removal);
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        for removal in self.retired.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A panic there was reported by its own thread.
+            _ = removal.join();
+        }
     }
 }

@@ -97,7 +97,7 @@ impl Lowering {
 
 /// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
 /// anything runs.
-fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Input>, crate::Error> {
+fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
     let mut inputs = Vec::new();
     for source in &copy.sources {
         let tree = planner.context.tree()?;

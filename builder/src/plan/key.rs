@@ -43,13 +43,13 @@ pub(super) fn mkdir(below: &Key, mkdir: &Mkdir) -> Key {
     key.finish()
 }
 
-/// A path that a word selected, and all that is below it.
-pub(super) type Input = (Selected, Vec<(RelPath, Entry)>);
+/// What a word of a COPY selected, and all that is below it, by its path there.
+pub(super) type ContextInput = (Selected, Vec<(RelPath, Entry)>);
 
 /// What a COPY or ADD takes.
 pub(super) enum Inputs {
-    /// Files of the context: for each word what it selected, and all that is below that.
-    Context(Vec<Input>),
+    /// Files of the context: for each word what it selected.
+    Context(Vec<ContextInput>),
     /// Paths of a stage or an image, whose own key stands for them.
     Key(Key),
 }

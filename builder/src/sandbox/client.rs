@@ -1,48 +1,281 @@
 //! The builder's end of a worker.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::{Error, Exit, LayerFile, Probe, Result, Run, Sandbox, Settings, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// A stage's root in a process of its own.
+use super::channel::Channel;
+use super::error::{During, Error, Result, Syscall};
+use super::hide::Hidden;
+use super::probe::Footing;
+use super::start::{self, Deadline, Stage};
+use super::turn::Turn;
+use super::wire::{Kind, Reply, Request};
+use super::{Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
+
+/// How long a worker may take to put everything back and exit.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the worker of a trial may take to exit.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long output may still come after the last process that could write it is dead.
+const AFTERMATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// A stage's root in a process of its own. Dropping it ends that process, and removes the root.
 #[derive(Debug)]
-pub struct Worker;
+pub struct Worker {
+    pub(super) channel: Channel,
+    pub(super) child: Child,
+    pub(super) footing: Footing,
+    pub(super) interrupter: Interrupter,
+    pub(super) deadline: Option<Deadline>,
+    /// Removed last: the process must be gone by then.
+    pub(super) _directory: Stage,
+}
 
 /// Ends what a worker is doing, from any thread.
 #[derive(Debug, Clone)]
-pub struct Interrupter;
+pub struct Interrupter(Arc<Line>);
+
+#[derive(Debug)]
+struct Line {
+    interrupted: AtomicBool,
+    socket: UnixStream,
+}
 
 impl Interrupter {
-    /// Ends the RUN under way and gives `/` back. Every call on the worker returns [`Error::Interrupted`] from then on.
-    pub fn interrupt(&self) {}
+    pub(super) fn of(channel: &Channel) -> Result<Self> {
+        let socket = channel.stream().try_clone().on("fcntl", "the socket")?;
+        Ok(Self(Arc::new(Line { interrupted: AtomicBool::new(false), socket })))
+    }
+
+    /// Ends the RUN under way and gives `/` back; what else the worker does just stops. Every call on it returns
+    /// [`Error::Interrupted`] from then on. Returns at once; the call that is interrupted returns when all is put back.
+    pub fn interrupt(&self) {
+        self.0.interrupted.store(true, Ordering::SeqCst);
+        // The worker sees the end of our side of the connection and can still answer. Without a worker this fails, and
+        // then there is nothing to interrupt.
+        let _ = self.0.socket.shutdown(Shutdown::Write);
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.interrupted.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+    }
 }
 
 impl Worker {
-    /// Starts a worker with a fresh, empty root for the stage called `stage`.
-    pub fn start(_probe: &Probe, _settings: &Settings, _stage: &str) -> Result<Self> {
-        Err(Error::NoDriver(Vec::new()))
+    /// Starts a worker with a fresh, empty root for the stage called `stage`. `settings` are those that were probed.
+    pub fn start(probe: &Probe, settings: &Settings, stage: &str) -> Result<Self> {
+        let Some(footing) = &probe.footing else { return Err(Error::NoDriver(doctor_lines(probe))) };
+        let mut footing = footing.clone();
+        footing.hide.clone_from(&settings.hide);
+        start::start(footing, stage, None).during(format!("starting the worker of stage '{stage}'"))
     }
 
     /// What ends this worker's work from another thread.
     pub fn interrupter(&self) -> Interrupter {
-        Interrupter
+        self.interrupter.clone()
+    }
+
+    /// Sends a request.
+    pub(super) fn tell(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        self.interrupter.check()?;
+        // A worker that died cannot be written to; why it died is what the user wants to know.
+        self.channel.send(request, descriptors).map_err(|_| self.gone())
+    }
+
+    /// Waits for an answer.
+    pub(super) fn answer(&mut self) -> Result<Reply> {
+        let reply = self.channel.receive::<Reply>();
+        self.interrupter.check()?;
+        match reply? {
+            Some((Reply::Failed(failure), _)) => Err(failure.into()),
+            Some((reply, _)) => Ok(reply),
+            None => Err(self.gone()),
+        }
+    }
+
+    /// Why the worker does not listen any more.
+    fn gone(&self) -> Error {
+        match (&self.deadline, self.interrupter.check()) {
+            (Some(deadline), _) if deadline.passed() => Error::Timeout(deadline.seconds()),
+            (_, Err(interrupted)) => interrupted,
+            _ => Error::Died("worker"),
+        }
+    }
+
+    fn send_layer(&mut self, layer: &LayerFile) -> Result<()> {
+        let index = layer.index.encode()?;
+        self.tell(&Request::Layer(index), &[layer.blob.as_fd()])
+    }
+
+    fn done(&mut self) -> Result<Vec<String>> {
+        match self.answer()? {
+            Reply::Done(warnings) => Ok(warnings),
+            _ => Err(Error::Protocol("worker")),
+        }
+    }
+
+    /// Passes the output on until the command has ended and all of it was read.
+    fn stream(&mut self, pipes: [OwnedFd; 2], output: &mut dyn FnMut(Stream, &[u8])) -> Result<Reply> {
+        let [stdout, stderr] = pipes.map(File::from);
+        let mut open = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        let mut reply = None;
+        let mut buffer = vec![0; 1 << 16];
+        while reply.is_none() || !open.is_empty() {
+            let mut fds: Vec<PollFd<'_>> = open.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
+            if reply.is_none() {
+                fds.push(PollFd::new(&self.channel, PollFlags::IN));
+            }
+            let timeout = reply.as_ref().map(|_| &AFTERMATH);
+            match rustix::event::poll(&mut fds, timeout) {
+                // Someone outside of the RUN has the pipe; we need not wait for that.
+                Ok(0) => break,
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled.on("poll", "the output of a RUN")?,
+            };
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let is_answered = reply.is_none() && ready.last() == Some(&true);
+            let mut at = ready.into_iter();
+            open.retain_mut(|(stream, pipe)| {
+                if at.next() != Some(true) {
+                    return true;
+                }
+                match pipe.read(&mut buffer) {
+                    Ok(0) => false,
+                    Ok(count) => {
+                        output(*stream, &buffer[..count]);
+                        true
+                    }
+                    Err(error) => error.kind() == std::io::ErrorKind::Interrupted,
+                }
+            });
+            if is_answered {
+                reply = Some(self.answer()?);
+            }
+        }
+        reply.ok_or(Error::Protocol("worker"))
+    }
+
+    fn execute(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).on("pipe", "the output of a RUN");
+        let (stdout, to_stdout) = pipe()?;
+        let (stderr, to_stderr) = pipe()?;
+        // A pipe belongs to who made it, and opening /dev/stdout opens it anew: it must be the user's.
+        let (uid, gid) = (self.footing.outside(run.uid), self.footing.outside(run.gid));
+        for pipe in [&to_stdout, &to_stderr] {
+            std::os::unix::fs::fchown(pipe, Some(uid), Some(gid)).on("chown", "the output of a RUN")?;
+        }
+        self.tell(&Request::Run(run.clone()), &[to_stdout.as_fd(), to_stderr.as_fd()])?;
+        drop((to_stdout, to_stderr));
+        match self.stream([stdout, stderr], output)? {
+            Reply::Exited(exit, warnings) => {
+                warnings.iter().for_each(|warning| warn(output, warning));
+                Ok(exit)
+            }
+            _ => Err(Error::Protocol("worker")),
+        }
     }
 }
 
+/// Warnings of a RUN stand in its output, where they happened.
+fn warn(output: &mut dyn FnMut(Stream, &[u8]), warning: &str) {
+    output(Stream::Stderr, format!("yadokari: warning: {warning}\n").as_bytes());
+}
+
 impl Sandbox for Worker {
-    fn materialise(&mut self, _layers: Vec<LayerFile>) -> Result<Vec<String>> {
-        Err(Error::Interrupted)
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+        let count = u32::try_from(layers.len()).map_err(|_| Error::Protocol("builder"))?;
+        self.tell(&Request::Materialise(count), &[])?;
+        layers.iter().try_for_each(|layer| self.send_layer(layer))?;
+        self.done()
     }
 
-    fn push(&mut self, _layer: LayerFile) -> Result<Vec<String>> {
-        Err(Error::Interrupted)
+    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
+        self.tell(&Request::Push, &[])?;
+        self.send_layer(&layer)?;
+        self.done()
     }
 
-    fn run(&mut self, _run: &Run, _output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
-        Err(Error::Interrupted)
+    fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
+        self.interrupter.check()?;
+        let Some(turns) = self.footing.turns.clone() else { return self.execute(run, output) };
+        let turn: Turn<'_> = turns.take(&self.interrupter.0.interrupted)?;
+        let (hidden, warnings) = Hidden::hide(&self.footing.hide);
+        warnings.iter().for_each(|warning| warn(output, warning));
+        let ran = self.execute(run, output);
+        // A worker that was killed could not put `/` back; one that was interrupted did, and then this does nothing.
+        let recovered = match &ran {
+            Err(Error::Died(_)) => turn.recover(),
+            _ => Ok(()),
+        };
+        let revealed = hidden.reveal();
+        let exit = ran?;
+        recovered.and(revealed)?;
+        Ok(exit)
     }
 
-    fn commit(&mut self, _clamp: Option<i64>, _tar: &mut dyn Write) -> Result<bool> {
-        Err(Error::Interrupted)
+    fn commit(&mut self, clamp: Option<i64>, tar: &mut dyn Write) -> Result<bool> {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC;
+        let (read, write) = rustix::pipe::pipe_with(flags).on("pipe", "a layer's tar")?;
+        // The default of 64 KiB costs a switch of processes each; a refusal costs no more than that.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
+        self.tell(&Request::Commit(clamp), &[write.as_fd()])?;
+        drop(write);
+        let mut read = File::from(read);
+        let mut buffer = vec![0; 1 << 18];
+        let copied = loop {
+            match read.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(count) => {
+                    if let Err(error) = tar.write_all(&buffer[..count]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        // A worker that writes to a pipe which nobody reads gives up, and its answer is awaited all the same.
+        drop(read);
+        let answer = self.answer();
+        copied.on("write", "a layer's tar")?;
+        match answer? {
+            Reply::Committed(changed) => Ok(changed),
+            _ => Err(Error::Protocol("worker")),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.channel.stream().shutdown(Shutdown::Write);
+        // The thread of a deadline kills by number, and must be gone before that number is given to somebody else.
+        let patience = self.deadline.take().map_or(PATIENCE, |_| TRIAL_PATIENCE);
+        let since = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        while let Ok(None) = self.child.try_wait() {
+            if since.elapsed() > patience {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Worker {
+    /// Whether the worker runs commands in the container's own `/`.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.footing.kind, Kind::InPlace { .. })
     }
 }

@@ -10,18 +10,43 @@
 //!     └───────── pipes: its standard output and error ────┘
 //! ```
 //!
-//! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe`] finds the best one by trying: it runs the real
+//! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe()`] finds the best one by trying: it runs the real
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
-//! The reading order is the dependency order: `error`, `sys`, `channel`, `mounts`, `idmap`, `namespace`, `reap`,
-//! `privileges`, `launch`, `stubs`, the drivers (`overlay`, `flat`, `in_place`), `worker`, `client`, `probe`, `doctor`.
+//! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`,
+//! `mounts`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
+//! its end); `engine`, the contract of the drivers, `walk`, `stubs` and `network`, which they share, `overlay`, `flat` and
+//! `in_place`; `worker`; then the builder's side, `hide`, `turn`, `start`, `client`, `places`, `probe` and `doctor`.
 //!
 //! Deliberately absent: instructions, images, caches and registries.
 
+mod channel;
 mod client;
 mod doctor;
+mod engine;
 mod error;
+mod files;
+mod flat;
+mod hide;
+mod idmap;
+mod in_place;
+mod launch;
+mod mounts;
+mod namespace;
+mod network;
+mod overlay;
+mod places;
+mod privileges;
 mod probe;
+mod reap;
+mod rootfs;
+mod start;
+mod stubs;
+pub mod sys;
+mod turn;
+mod walk;
+mod wire;
+mod worker;
 
 use std::fmt;
 use std::fs::File;
@@ -38,6 +63,11 @@ pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
 pub use error::{Error, Failure, Result};
 pub use probe::{Probe, Report, Verdict, probe};
+
+/// The hidden roles of our executable, as its first argument.
+const WORKER: &str = "__yadokari-worker";
+const LAUNCHER: &str = "__yadokari-launch";
+const PROBE: &str = "__yadokari-probe";
 
 /// A way to give a RUN its root file system, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,7 +141,7 @@ pub struct Run {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// The working directory inside the root. It exists.
+    /// The working directory inside the root. Where it is missing, it is made, and belongs to root.
     pub cwd: String,
     /// The user.
     pub uid: u32,
@@ -147,7 +177,7 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// One stage's root file system. Every driver fulfils this contract, in the worker, and over the socket in the builder.
+/// One stage's root file system. Every driver fulfils this contract; [`Worker`] is how the builder sees them.
 ///
 /// After an error the root is in an undefined state and only good for dropping, save for [`Sandbox::run`], after which
 /// it may be used again. After [`Error::Interrupted`] every call returns that.
@@ -171,6 +201,10 @@ pub trait Sandbox {
 /// Runs a hidden role of ours if `args` (with the program's name first) asks for one. `main` calls this before anything
 /// else, because a process that has threads cannot enter a user namespace.
 pub fn reexec(args: &[std::ffi::OsString]) -> Option<ExitCode> {
-    let _role = args.get(1)?.to_str()?;
-    None
+    match args.get(1)?.to_str()? {
+        WORKER => Some(worker::main()),
+        LAUNCHER => Some(launch::main()),
+        PROBE => Some(probe::inside()),
+        _ => None,
+    }
 }

@@ -1,6 +1,24 @@
 //! Which drivers work here.
+//!
+//! Nothing is concluded from capabilities, profiles or kernel versions: a trial starts a real worker with a tiny root,
+//! runs our own executable in it, and commits what that did. Those facts only make the advice.
 
-use super::{Driver, Settings};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{During, Error, Result, Syscall};
+use super::idmap::IdMap;
+use super::places::{self, Place};
+use super::turn::Turns;
+use super::wire::Kind;
+use super::{Driver, Exit, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
+
+/// The time that a trial has. It needs some twenty milliseconds.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Which drivers work here, and what is needed to start the best one.
 #[derive(Debug, Clone)]
@@ -9,6 +27,7 @@ pub struct Probe {
     pub chosen: Option<Driver>,
     /// What was found of each driver, the best first.
     pub reports: Vec<Report>,
+    pub(super) footing: Option<Footing>,
 }
 
 /// What was found of one driver.
@@ -41,7 +60,195 @@ pub enum Verdict {
     },
 }
 
-/// Finds the best driver by trying the real sequence of each one with a tiny image.
-pub fn probe(_settings: &Settings) -> Probe {
-    Probe { chosen: None, reports: Vec::new() }
+/// What a worker stands on.
+#[derive(Debug, Clone)]
+pub(super) struct Footing {
+    /// The sealed copy of our executable.
+    pub(super) executable: Arc<OwnedFd>,
+    /// Where the stages' directories are.
+    pub(super) place: PathBuf,
+    /// The maps of the user namespace, where there is one.
+    pub(super) ids: Option<IdMap>,
+    /// The driver.
+    pub(super) kind: Kind,
+    /// Whose turn it is, where stages have to take turns.
+    pub(super) turns: Option<Arc<Turns>>,
+    /// What is out of sight during a RUN in place.
+    pub(super) hide: Vec<PathBuf>,
+}
+
+impl Footing {
+    /// What an id of the image is outside of the worker's user namespace.
+    pub(super) fn outside(&self, id: u32) -> u32 {
+        self.ids.map_or(id, |ids| ids.root().saturating_add(id))
+    }
+}
+
+/// Finds the best driver by trying the real sequence of each one with a tiny image. What it makes is removed again; with
+/// the in-place driver it also puts `/` back if an earlier build was killed.
+pub fn probe(settings: &Settings) -> Probe {
+    let mut found: Vec<(Driver, Result<(Footing, String)>)> = Vec::new();
+    match sys::sealed_executable() {
+        Ok(executable) => {
+            let executable = Arc::new(executable);
+            let flat = flat(settings, &executable);
+            let overlay = overlay(settings, &executable, &flat);
+            let is_needed = settings.driver.map_or(flat.is_err(), |driver| driver == Driver::InPlace);
+            let in_place = in_place(settings, &executable, is_needed);
+            found.extend([(Driver::Overlay, overlay), (Driver::Flat, flat), (Driver::InPlace, in_place)]);
+        }
+        Err(error) => {
+            let failure = error.failure();
+            found.extend(Driver::ALL.map(|driver| (driver, Err(Error::Remote(failure.clone())))));
+        }
+    }
+    let wanted = |driver: Driver| settings.driver.is_none_or(|pinned| pinned == driver);
+    let usable = found.iter().find_map(|(driver, result)| {
+        let (footing, _) = result.as_ref().ok().filter(|_| wanted(*driver))?;
+        Some((*driver, footing.clone()))
+    });
+    let reports = found.into_iter().map(|(driver, result)| {
+        let verdict = match result {
+            Ok((_, detail)) => Verdict::Usable { detail },
+            Err(error) => Verdict::Rejected {
+                operation: error.operation().unwrap_or("check").to_owned(),
+                errno: error.raw_os_error(),
+                advice: doctor::advice(driver, &error, settings),
+                text: error.to_string(),
+            },
+        };
+        Report { driver, verdict }
+    });
+    let reports = reports.collect();
+    let (chosen, footing) = usable.unzip();
+    Probe { chosen, reports, footing }
+}
+
+/// Tries the maps of ids in their order, and no user namespace at all where none can be made.
+fn flat(settings: &Settings, executable: &Arc<OwnedFd>) -> Result<(Footing, String)> {
+    let footing = |ids: Option<IdMap>| Footing {
+        executable: Arc::clone(executable),
+        place: settings.work_dir.clone(),
+        ids,
+        kind: Kind::Flat { user: ids.is_some() },
+        turns: None,
+        hide: Vec::new(),
+    };
+    let mut refused = None;
+    for ids in IdMap::ALL {
+        match trial(footing(Some(ids))) {
+            Ok(footing) => return Ok((footing, format!("{}, a plain directory", describe(Some(ids))))),
+            Err(error) => {
+                // An id that a container's own namespace does not have is EINVAL already when a directory is given to it.
+                let is_map = matches!(error.operation(), Some("write" | "chown"));
+                refused.get_or_insert(error);
+                if !is_map {
+                    break;
+                }
+            }
+        }
+    }
+    match trial(footing(None)) {
+        Ok(footing) => Ok((footing, format!("{}, a plain directory", describe(None)))),
+        Err(error) => Err(refused.unwrap_or(error)),
+    }
+}
+
+/// Tries the places where an upper directory may be. Which maps work is known by then.
+fn overlay(
+    settings: &Settings,
+    executable: &Arc<OwnedFd>,
+    flat: &Result<(Footing, String)>,
+) -> Result<(Footing, String)> {
+    let ids = match flat {
+        Ok((footing, _)) => footing.ids,
+        Err(error) => return Err(Error::Remote(error.failure())),
+    };
+    let mut refused = None;
+    for Place { directory, tmpfs, detail } in places::for_uppers(settings)? {
+        let footing = Footing {
+            executable: Arc::clone(executable),
+            place: directory,
+            ids,
+            kind: Kind::Overlay { user: ids.is_some(), tmpfs },
+            turns: None,
+            hide: Vec::new(),
+        };
+        match trial(footing) {
+            Ok(footing) => return Ok((footing, format!("{}, upper directories {detail}", describe(ids)))),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let none = "no file system here can hold an upper directory, and memory is short".to_owned();
+    Err(refused.unwrap_or(Error::Foreign(none)))
+}
+
+fn describe(ids: Option<IdMap>) -> &'static str {
+    match ids {
+        Some(IdMap::Shifted) => "a user namespace with ids of its own",
+        Some(IdMap::Range) => "a user namespace with 65,535 ids",
+        Some(IdMap::Identity) => "a user namespace with the container's ids",
+        None => "the container's user namespace, with CAP_SYS_ADMIN",
+    }
+}
+
+/// Tries the in-place driver. Where it `is_needed`, `/` is locked and an earlier build's mess cleared up.
+fn in_place(settings: &Settings, executable: &Arc<OwnedFd>, is_needed: bool) -> Result<(Footing, String)> {
+    let place = places::for_in_place(settings)?;
+    let pinned = places::pinned(settings);
+    let turns = if is_needed { Some(Arc::new(Turns::new(&place, pinned.clone())?)) } else { None };
+    let kind = Kind::InPlace { place: place.clone(), pinned, force: settings.force };
+    let footing = Footing { executable: Arc::clone(executable), place, ids: None, kind, turns, hide: Vec::new() };
+    let worker = start::start(footing.clone(), "trial", Some(LIMIT))?;
+    drop(worker);
+    Ok((footing, "the image's files are renamed into '/' for each RUN".to_owned()))
+}
+
+/// Runs a worker from beginning to end with a tiny root.
+fn trial(footing: Footing) -> Result<Footing> {
+    let mut worker = start::start(footing.clone(), "trial", Some(LIMIT))?;
+    worker.materialise(Vec::new())?;
+    let run = Run {
+        argv: vec!["/proc/self/exe".to_owned(), PROBE.to_owned()],
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        resolv_conf: Vec::new(),
+        hosts: Vec::new(),
+        hostname: "yadokari".to_owned(),
+    };
+    let mut said = Vec::new();
+    let exit = worker.run(&run, &mut |stream, bytes| {
+        if stream == Stream::Stderr {
+            said.extend_from_slice(bytes);
+        }
+    })?;
+    // A build for development that is linked dynamically finds no loader in the tiny root. Everything before its exec
+    // worked then, and the shipped executable is static.
+    if !matches!(exit, Exit::Code(0 | 127)) {
+        return Err(Error::Foreign(String::from_utf8_lossy(&said).trim().to_owned())).during("trying a RUN");
+    }
+    worker.commit(None, &mut std::io::sink()).during("trying a commit")?;
+    Ok(footing)
+}
+
+/// What a trial runs in its root: what package managers do there.
+pub(super) fn inside() -> ExitCode {
+    let tried = std::fs::write("/file", "content")
+        .on("write", "/file")
+        // On an overlay with the wrong kind of attributes, this is EIO.
+        .and_then(|()| std::fs::remove_dir_all("/lower").on("rmdir", "a directory of the base"))
+        .and_then(|()| std::fs::create_dir("/lower").on("mkdir", "a directory that was removed"))
+        .and_then(|()| std::os::unix::fs::chown("/file", Some(1234), Some(1234)).on("chown", "1234:1234"))
+        .and_then(|()| std::fs::read("/proc/self/status").on("read", "/proc/self/status"));
+    match tried {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The exit code alone says that it failed.
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -29,7 +29,11 @@ const OPEN_DIRECTORIES: usize = 256;
 ///
 /// A visible path that its layer does not hold after all is an error: the index was another layer's.
 pub fn materialise(root: &Root, tree: &Tree, blobs: Vec<Box<dyn Read + Send>>) -> Result<Vec<Skipped>> {
-    assert_eq!(blobs.len(), tree.layers().len(), "one blob belongs to each layer of the tree");
+    if blobs.len() != tree.layers().len() {
+        let source =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "one blob belongs to each layer of the tree");
+        return Err(Error::Stream { operation: "materialise", source });
+    }
     let plan = Plan::of(tree)?;
     let mut writer = Writer { root, open: HashMap::new(), skipped: Vec::new() };
     for (path, found) in tree.iter() {
@@ -142,3 +146,6 @@ fn is_same(stated: &Entry, entry: &Entry) -> bool {
         (a, b) => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,14 +41,6 @@ impl Root {
         };
         look_at(dir.as_fd(), path.file_name().unwrap_or(b"."), path)
     }
-
-    /// An extended attribute of a file or directory, whatever its name. `None` when there is no such attribute or path, or
-    /// the path is something else.
-    pub(crate) fn attribute(&self, path: &RelPath, name: &str) -> Result<Option<Vec<u8>>> {
-        let (dir, file) = self.place(path)?;
-        let fd = open_quietly(dir.as_fd(), file).map_err(at("open", path))?;
-        value(fd.as_fd(), name.as_bytes()).map_err(at("getxattr", path))
-    }
 }
 
 fn is_absence(code: Option<i32>) -> bool {
@@ -94,7 +86,7 @@ fn mtime(stat: &Stat) -> Timestamp {
 }
 
 /// Opens a file or directory for reading without a trace: only its owner may ask for O_NOATIME.
-fn open_quietly(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_quietly(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
@@ -128,7 +120,7 @@ pub(super) fn xattrs(fd: BorrowedFd<'_>) -> Result<BTreeMap<XattrName, XattrValu
 
 /// The names of all attributes. A file system without attributes has none.
 pub(crate) fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let listed = growing(|| rustix::fs::flistxattr(fd, &mut [0_u8; 0]), |buffer| rustix::fs::flistxattr(fd, buffer));
+    let listed = growing(|| rustix::fs::flistxattr_query(fd), |buffer| rustix::fs::flistxattr(fd, buffer));
     match listed {
         Ok(list) => Ok(list.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()),
         Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
@@ -136,9 +128,8 @@ pub(crate) fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     }
 }
 
-fn value(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    let read =
-        growing(|| rustix::fs::fgetxattr(fd, name, &mut [0_u8; 0]), |buffer| rustix::fs::fgetxattr(fd, name, buffer));
+pub(crate) fn value(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+    let read = growing(|| rustix::fs::fgetxattr_query(fd, name), |buffer| rustix::fs::fgetxattr(fd, name, buffer));
     match read {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),

@@ -18,9 +18,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-pub(crate) use look::{Look, is_kept, names};
+pub(crate) use look::{Look, is_kept, names, open_quietly, value, xattr_names};
 pub use put::{Lost, Skipped};
-pub(crate) use put::{Place, strip};
+pub(crate) use put::{Place, strip, times};
 use resolve::Resolver;
 
 use crate::{Error, RelPath, Result};
@@ -76,6 +76,11 @@ impl Root {
         self.resolve(&path.parent().unwrap_or_default(), path)
     }
 
+    /// Opens the directory `path` with `O_PATH`, following every symbolic link inside the root.
+    pub(crate) fn directory(&self, path: &RelPath) -> Result<OwnedFd> {
+        self.resolve(path, path)
+    }
+
     /// Opens `directory` on behalf of `path`, which the error names.
     fn resolve(&self, directory: &RelPath, path: &RelPath) -> Result<OwnedFd> {
         self.resolver.directory(self.dir(), directory).map_err(|errno| match errno {
@@ -116,7 +121,7 @@ impl Root {
         let mut missing = Vec::new();
         let mut known = path.clone();
         loop {
-            match self.resolve(&known, &known) {
+            match self.directory(&known) {
                 Ok(_) => break,
                 Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) && !known.is_root() => {
                     let above = known.parent().unwrap_or_default();
@@ -146,3 +151,6 @@ pub(crate) fn at<'a>(operation: &'static str, path: &'a RelPath) -> impl Fn(Errn
 pub(crate) fn io_at<'a>(operation: &'static str, path: &'a RelPath) -> impl Fn(io::Error) -> Error + 'a {
     move |source| Error::Path { operation, path: path.clone(), source }
 }
+
+#[cfg(test)]
+mod tests;

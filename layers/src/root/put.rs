@@ -263,7 +263,7 @@ fn owner(entry: &Entry, path: &RelPath) -> Result<(Uid, Gid)> {
     Ok((Uid::from_raw(entry.uid), Gid::from_raw(entry.gid)))
 }
 
-fn times(mtime: Timestamp) -> Timestamps {
+pub(crate) fn times(mtime: Timestamp) -> Timestamps {
     let time = Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() };
     Timestamps { last_access: time, last_modification: time }
 }

@@ -1,9 +1,9 @@
 //! Finding what changed in a directory by comparing what the kernel says of every path before and after.
 //!
-//! A path is taken for changed when any field of its [`Key`] differs, whatever the clock did in between: ctime moves with
-//! every write, chmod, chown, link and rename on ext4, xfs, btrfs and overlayfs. Two things make that sound. Kernels before
-//! 6.13 move it in steps of some milliseconds, so [`wait_for_clock`] comes before the next process. And on tmpfs a store
-//! through a shared mapping can leave it alone, so there the contents are hashed.
+//! A path is taken for changed when its inode, mode, owner, number of names, size or times differ, whatever the clock did
+//! in between: ctime moves with every write, chmod, chown, link and rename on ext4, xfs, btrfs and overlayfs. Two things
+//! make that sound. Kernels before 6.13 move it in steps of some milliseconds, so [`wait_for_clock`] comes before the next
+//! process. And on tmpfs a store through a shared mapping can leave it alone, so there the contents are hashed.
 
 mod snapshot;
 mod walk;
@@ -32,3 +32,6 @@ pub fn wait_for_clock(newest: Timestamp) {
         std::thread::sleep(TICK);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,8 @@ impl Snapshot {
         let none = Listing::default();
         // What is only in a directory that is gone as a whole is not mentioned: its listing has no partner here.
         for new in &after.listings {
-            if !self.passed_over.is_empty() && new.path.ancestors().any(|above| self.passed_over.contains(&above)) {
+            let was_hidden = |path: &RelPath| self.passed_over.contains(path);
+            if was_hidden(&new.path) || (!self.passed_over.is_empty() && new.path.ancestors().any(|p| was_hidden(&p))) {
                 continue;
             }
             let mut before = self.listing(&new.path).unwrap_or(&none).iter().peekable();
@@ -169,6 +170,14 @@ impl Snapshot {
     /// The number of paths.
     pub fn len(&self) -> usize {
         self.listings.iter().map(|listing| listing.entries.len()).sum()
+    }
+
+    /// Whether the content of the file at `path` is part of the comparison.
+    #[cfg(test)]
+    pub(super) fn is_hashed(&self, path: &RelPath) -> bool {
+        let parent = path.parent().unwrap_or_default();
+        let entry = |listing: &Listing| listing.find(path.file_name()?).map(|at| listing.entries[at].1.content);
+        self.listing(&parent).and_then(entry).is_some_and(|content| content != 0)
     }
 
     /// Whether the root is empty.

@@ -37,6 +37,9 @@ impl Indexer {
                     loop {
                         let length = match content.read(&mut self.buffer) {
                             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                            Err(source) if source.get_ref().is_some_and(|inner| inner.is::<crate::Mismatch>()) => {
+                                return Err(Error::stream("read layer", source));
+                            }
                             Err(source) => return Err(Error::Path { operation: "read content of", path, source }),
                             Ok(0) => break,
                             Ok(length) => length,

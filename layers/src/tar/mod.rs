@@ -1,6 +1,6 @@
 //! Layers as tar streams.
 //!
-//! [`read`] turns the bytes of a tar into paths and items, [`index`] into what the layer says, and [`write`] turns changes
+//! [`read`] turns the bytes of a tar into paths and items, [`index`] into what the layer says, and [`write()`] turns changes
 //! into the one tar that says them. Blocks, numbers and the names of whiteouts are known here and nowhere else.
 //!
 //! Reading is strict, since every tar is assumed to be hostile: what another reader could take for something else is
@@ -47,3 +47,6 @@ pub fn index(tar: impl std::io::Read) -> Result<Index> {
     read(tar, |path, item, content| indexer.take(path, item, content))?;
     Ok(indexer.finish())
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::{Error, RelPath, Result};
 const BLOCK: u64 = 512;
 
 /// The largest long name or extended header, in bytes: as much as Go's reader takes.
-const MAX_EXTENSION: u64 = 1 << 20;
+pub(super) const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Reads a tar to its end, and `visit`s what it says in its order.
 ///
@@ -39,7 +39,7 @@ pub fn read(tar: impl Read, mut visit: impl FnMut(RelPath, Item, &mut dyn Read) 
 }
 
 fn failed(source: io::Error) -> Error {
-    Error::Stream { operation: "read layer", source }
+    Error::stream("read layer", source)
 }
 
 fn malformed(reason: &'static str) -> Error {

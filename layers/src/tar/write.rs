@@ -6,7 +6,7 @@ use tar::{EntryType, Header};
 
 use super::header::number;
 use super::pax::{self, Records};
-use super::read::padding;
+use super::read::{MAX_EXTENSION, padding};
 use super::{Indexer, WHITEOUT};
 use crate::digest::Hasher;
 use crate::{Change, Changes, Content, Entry, Error, Index, IndexBuilder, Kind, RelPath, Result, Timestamp};
@@ -62,6 +62,7 @@ struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     fn delete(&mut self, path: &RelPath) -> Result<()> {
+        refuse_whiteout(path)?;
         let directory = path.parent().unwrap_or_default();
         let marker = directory.child(&[WHITEOUT, path.file_name().unwrap_or_default()].concat())?;
         self.header(&marker, &Entry::file(0, 0, Timestamp::default()))?;
@@ -70,9 +71,7 @@ impl<W: Write> Writer<W> {
 
     fn put(&mut self, path: &RelPath, mut entry: Entry, content: &Content) -> Result<()> {
         let refuse = |reason| Err(Error::Entry { name: path.to_string(), reason });
-        if path.components().any(|component| component.starts_with(WHITEOUT)) {
-            return refuse("has a name that means a deletion in a layer");
-        }
+        refuse_whiteout(path)?;
         if entry.uid == u32::MAX || entry.gid == u32::MAX {
             return refuse("has an owner beyond 32 bits");
         }
@@ -192,6 +191,10 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let body = pax::format(records);
+        if body.len() as u64 > MAX_EXTENSION {
+            let reason = "has more extended attributes than a tar can hold";
+            return Err(Error::Entry { name: path.to_string(), reason });
+        }
         let mut header = Header::new_ustar();
         let name = [b"PaxHeaders.0/", path.file_name().unwrap_or_default()].concat();
         set_field(&mut header.as_old_mut().name, &name[..100.min(name.len())]);
@@ -206,6 +209,13 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&body).map_err(failed)?;
         self.out.write_all(&[0; 512][..padding(body.len() as u64) as usize]).map_err(failed)
     }
+}
+
+fn refuse_whiteout(path: &RelPath) -> Result<()> {
+    if path.components().any(|component| component.starts_with(WHITEOUT)) {
+        return Err(Error::Entry { name: path.to_string(), reason: "has a name that means a deletion in a layer" });
+    }
+    Ok(())
 }
 
 fn set_field(field: &mut [u8], bytes: &[u8]) {

@@ -1,21 +1,21 @@
 //! Putting an upper directory onto the lower one that it belongs to.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{is_opaque, is_whiteout};
+use super::Mark;
 use crate::root::{at, names, strip};
-use crate::{Entry, Kind, RelPath, Result, Root};
+use crate::{Entry, Kind, RelPath, Result, Root, Skipped};
 
 /// Makes the lower directory `base` what the mount of `upper` over it showed. Afterwards `upper` is used up: what it held
 /// was moved where both are on one file system, and copied where not. The root's own owner, mode and time are taken over
-/// as well, since the mount showed those of the upper.
-pub fn fold(upper: &Root, base: &Root) -> Result<()> {
-    let mut fold = Fold { upper, base, copied: HashMap::new() };
-    fold.directory(&RelPath::root())?;
-    Ok(())
+/// as well, since the mount showed those of the upper. Returns what the kernel refused to this process.
+pub fn fold(upper: &Root, base: &Root) -> Result<Vec<Skipped>> {
+    let mut fold = Fold { upper, base, copied: HashMap::new(), skipped: Vec::new() };
+    fold.directory(upper.open_dir(&RelPath::root())?, &RelPath::root())?;
+    Ok(fold.skipped)
 }
 
 struct Fold<'a> {
@@ -23,36 +23,33 @@ struct Fold<'a> {
     base: &'a Root,
     /// Where the first name of a copied inode with several names is now.
     copied: HashMap<(u64, u64), RelPath>,
+    skipped: Vec<Skipped>,
 }
 
 impl Fold<'_> {
-    fn directory(&mut self, path: &RelPath) -> Result<()> {
-        let dir = self.upper.open_dir(path)?;
-        if is_opaque(self.upper, path)? {
+    fn directory(&mut self, dir: OwnedFd, path: &RelPath) -> Result<()> {
+        if Mark::of_file(dir.as_fd(), path)? == Mark::Opaque {
             self.base.remove(path)?;
         }
-        // The time is set when everything is inside.
-        if let Some(entry) = self.upper.entry(path)? {
-            self.put(path, &entry)?;
-            for name in names(dir.as_fd()).map_err(at("read directory", path))? {
-                self.path(&path.child(&name)?)?;
+        let Some(entry) = self.upper.entry(path)? else { return Ok(()) };
+        self.put(path, &entry)?;
+        for name in names(dir.as_fd()).map_err(at("read directory", path))? {
+            let path = path.child(&name)?;
+            match Mark::of(dir.as_fd(), &name, &path)? {
+                Mark::Whiteout => self.base.remove(&path)?,
+                Mark::Directory(dir) => self.directory(dir, &path)?,
+                Mark::None | Mark::Opaque => self.file(&path)?,
             }
-            self.base.set_times(path, entry.mtime)?;
         }
-        Ok(())
+        // Everything is inside now.
+        self.base.set_times(path, entry.mtime)
     }
 
-    fn path(&mut self, path: &RelPath) -> Result<()> {
+    fn file(&mut self, path: &RelPath) -> Result<()> {
         let Some(look) = self.upper.look(path)? else {
             // A socket. What listened on it is gone, but what it replaced is gone too.
             return self.base.remove(path);
         };
-        if is_whiteout(self.upper, path, &look.entry)? {
-            return self.base.remove(path);
-        }
-        if look.entry.is_directory() {
-            return self.directory(path);
-        }
         self.clean(path, &look.entry)?;
         if self.rename(path)? {
             return Ok(());
@@ -93,12 +90,13 @@ impl Fold<'_> {
         }
     }
 
-    fn put(&self, path: &RelPath, entry: &Entry) -> Result<()> {
-        if entry.is_file() {
-            self.base.put(path, entry, &mut self.upper.open_file(path)?)?;
+    fn put(&mut self, path: &RelPath, entry: &Entry) -> Result<()> {
+        let skipped = if entry.is_file() {
+            self.base.put(path, entry, &mut self.upper.open_file(path)?)?
         } else {
-            self.base.put(path, entry, &mut std::io::empty())?;
-        }
+            self.base.put(path, entry, &mut std::io::empty())?
+        };
+        self.skipped.extend(skipped);
         Ok(())
     }
 }

@@ -6,66 +6,118 @@
 
 mod fold;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType};
 
 pub use fold::fold;
 
-use crate::root::{at, names};
+use crate::root::{at, names, open_quietly, value, xattr_names};
 use crate::scan::Candidates;
-use crate::{Entry, Kind, RelPath, Result, Root, Tree};
+use crate::{Error, RelPath, Result, Root, Tree};
 
 /// The paths at which the mount may differ from `tree`, which is what the lower directories hold.
+///
+/// A directory or file that points to a lower one instead of standing for itself is an error: the mount must be made with
+/// `redirect_dir` and `metacopy` off.
 pub fn upper(upper: &Root, tree: &Tree) -> Result<Candidates> {
-    let mut candidates = Candidates::default();
-    directory(upper, tree, &RelPath::root(), is_opaque(upper, &RelPath::root())?, &mut candidates)?;
-    Ok(candidates)
+    let mut walk = Walk { tree, candidates: Candidates::default() };
+    walk.directory(upper.open_dir(&RelPath::root())?, &RelPath::root(), false)?;
+    Ok(walk.candidates)
 }
 
-/// Below an opaque directory everything is new: the kernel marks only the highest one, since a directory that is made
-/// inside it has nothing to hide from itself.
-fn directory(upper: &Root, tree: &Tree, path: &RelPath, is_new: bool, candidates: &mut Candidates) -> Result<()> {
-    let mut hidden = if is_new { tree.names(path) } else { Default::default() };
-    let dir = upper.open_dir(path)?;
-    for name in names(dir.as_fd()).map_err(at("read directory", path))? {
-        let path = path.child(&name)?;
-        let Some(entry) = upper.entry(&path)? else {
-            // A socket: what it replaces is gone, since no layer can hold it.
-            candidates.changed.insert(path);
-            continue;
-        };
-        if is_whiteout(upper, &path, &entry)? {
-            candidates.deleted.insert(path);
-            continue;
-        }
-        hidden.remove(&name);
-        if entry.is_directory() {
-            let is_new = is_new || is_opaque(upper, &path)?;
-            directory(upper, tree, &path, is_new, candidates)?;
-        }
-        candidates.changed.insert(path);
-    }
-    for name in hidden {
-        candidates.deleted.insert(path.child(&name)?);
-    }
-    Ok(())
+struct Walk<'a> {
+    tree: &'a Tree,
+    candidates: Candidates,
 }
 
-fn is_whiteout(upper: &Root, path: &RelPath, entry: &Entry) -> Result<bool> {
-    Ok(match entry.kind {
-        Kind::CharDevice { major: 0, minor: 0 } => true,
-        Kind::File { size: 0, .. } => {
-            upper.attribute(path, "user.overlay.whiteout")?.is_some()
-                || upper.attribute(path, "trusted.overlay.whiteout")?.is_some()
+impl Walk<'_> {
+    /// Below an opaque directory everything is new: the kernel marks only the highest one, since a directory that is made
+    /// inside it has nothing to hide from itself.
+    fn directory(&mut self, dir: OwnedFd, path: &RelPath, is_new: bool) -> Result<()> {
+        let is_new = is_new || Mark::of_file(dir.as_fd(), path)? == Mark::Opaque;
+        let mut hidden = if is_new { self.tree.names(path) } else { Default::default() };
+        for name in names(dir.as_fd()).map_err(at("read directory", path))? {
+            let path = path.child(&name)?;
+            match Mark::of(dir.as_fd(), &name, &path)? {
+                Mark::Whiteout => _ = self.candidates.deleted.insert(path),
+                Mark::Directory(dir) => {
+                    hidden.remove(&name);
+                    self.directory(dir, &path, is_new)?;
+                    self.candidates.changed.insert(path);
+                }
+                Mark::None | Mark::Opaque => {
+                    hidden.remove(&name);
+                    self.candidates.changed.insert(path);
+                }
+            }
         }
-        _ => false,
-    })
+        for name in hidden {
+            self.candidates.deleted.insert(path.child(&name)?);
+        }
+        Ok(())
+    }
 }
 
-fn is_opaque(upper: &Root, path: &RelPath) -> Result<bool> {
-    for name in ["user.overlay.opaque", "trusted.overlay.opaque"] {
-        if upper.attribute(path, name)?.as_deref() == Some(b"y") {
-            return Ok(true);
-        }
+/// What overlayfs says with a path of the upper directory beyond what it is.
+#[derive(Debug)]
+enum Mark {
+    /// Nothing.
+    None,
+    /// A directory, whose own mark is asked for when it is read.
+    Directory(OwnedFd),
+    /// A directory that hides the lower one.
+    Opaque,
+    /// A path that is gone.
+    Whiteout,
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
     }
-    Ok(false)
+}
+
+impl Mark {
+    fn of(dir: BorrowedFd<'_>, name: &[u8], path: &RelPath) -> Result<Self> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at("stat", path))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        Ok(match kind {
+            FileType::CharacterDevice if stat.st_rdev == 0 => Self::Whiteout,
+            FileType::RegularFile | FileType::Directory => {
+                let fd = open_quietly(dir, name).map_err(at("open", path))?;
+                if kind == FileType::Directory {
+                    return Ok(Self::Directory(fd));
+                }
+                match Self::of_file(fd.as_fd(), path)? {
+                    Self::Whiteout if stat.st_size == 0 => Self::Whiteout,
+                    _ => Self::None,
+                }
+            }
+            _ => Self::None,
+        })
+    }
+
+    /// What the attributes of an open file or directory say.
+    fn of_file(fd: BorrowedFd<'_>, path: &RelPath) -> Result<Self> {
+        for name in xattr_names(fd).map_err(at("listxattr", path))? {
+            let Some(own) = [&b"user.overlay."[..], b"trusted.overlay."].iter().find_map(|own| name.strip_prefix(*own))
+            else {
+                continue;
+            };
+            match own {
+                b"whiteout" => return Ok(Self::Whiteout),
+                // The value x says that there may be whiteouts in the form of attributes, which are looked for anyway.
+                b"opaque" if value(fd, &name).map_err(at("getxattr", path))?.as_deref() == Some(b"y") => {
+                    return Ok(Self::Opaque);
+                }
+                b"redirect" | b"metacopy" => {
+                    let reason = "only points to a lower directory: overlayfs must be mounted without redirects";
+                    return Err(Error::Entry { name: path.to_string(), reason });
+                }
+                _ => {}
+            }
+        }
+        Ok(Self::None)
+    }
 }

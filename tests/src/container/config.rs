@@ -79,7 +79,7 @@ pub(crate) fn container(of: &Container, first: &Job, root: &Path, binds: &[Bind]
     linux["namespaces"] = namespaces.iter().map(|kind| json!({"type": kind})).collect();
     Ok(json!({
         "ociVersion": "1.0.2", "hostname": "ci", "process": process(of, first), "root": {"path": root},
-        "mounts": mounts(of.variant, binds), "linux": linux,
+        "mounts": mounts(of, binds), "linux": linux,
     }))
 }
 
@@ -114,7 +114,8 @@ impl Variant {
     }
 }
 
-fn mounts(variant: Variant, binds: &[Bind]) -> Vec<Value> {
+fn mounts(of: &Container, binds: &[Bind]) -> Vec<Value> {
+    let variant = of.variant;
     let mount = |target: &str, kind: &str, options: &[&str]| {
         let options = [&["nosuid"], options].concat();
         json!({"destination": target, "type": kind, "source": kind, "options": options})
@@ -135,6 +136,9 @@ fn mounts(variant: Variant, binds: &[Bind]) -> Vec<Value> {
     });
     if variant != Variant::UserNamespace {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", &["noexec", "nodev", "ro"]));
+    }
+    for (target, bytes) in &of.small {
+        mounts.push(mount(target, "tmpfs", &["nodev", "mode=1777", &format!("size={bytes}")]));
     }
     for bind in binds {
         let access = if bind.readonly { "ro" } else { "rw" };

@@ -39,6 +39,7 @@ pub struct Container {
     rootfs: PathBuf,
     variant: Variant,
     volumes: Vec<Volume>,
+    small: Vec<(String, u64)>,
     files: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
     cwd: String,
@@ -67,6 +68,7 @@ impl Container {
             rootfs: rootfs.into(),
             variant,
             volumes: Vec::new(),
+            small: Vec::new(),
             files: Vec::new(),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             cwd: "/".to_owned(),
@@ -88,6 +90,12 @@ impl Container {
     /// The same, not writable.
     pub fn readonly_volume(self, source: impl Into<PathBuf>, target: &str) -> Self {
         self.mount(source.into(), target, true)
+    }
+
+    /// Mounts an empty filesystem in memory, which is full after so many bytes, at `target`.
+    pub fn small_volume(mut self, bytes: u64, target: &str) -> Self {
+        self.small.push((target.to_owned(), bytes));
+        self
     }
 
     /// Puts a file into the root filesystem before anything runs. Its directory exists.

@@ -1,3 +1,16 @@
-//! The one integration binary: what needs a real registry, a real container runtime or the network.
+//! The one integration binary: what needs a real registry, a real container runtime or the network, and the rules of
+//! the sources.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper may fail it as the test itself may")]
+
+mod copies;
+mod drivers;
+mod executor_image;
+mod flask;
 mod harness;
+mod in_place;
+mod outputs;
+mod rules;
+mod site;
+mod snapshot;
+mod wrong_input;

@@ -1,0 +1,27 @@
+//! What a driver does in its worker.
+
+use std::io::Write;
+
+use super::error::Result;
+use super::launch::Place;
+use super::{LayerFile, Run};
+
+/// A driver, as the worker sees it: [`Sandbox`](super::Sandbox) with the processes taken out, which are the worker's
+/// business whatever the driver.
+pub(super) trait Engine {
+    /// See [`Sandbox::materialise`](super::Sandbox::materialise).
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>>;
+
+    /// See [`Sandbox::push`](super::Sandbox::push).
+    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
+
+    /// Makes the root ready for a command, and says where that runs. Whether or not it succeeds, [`Engine::finish`] is
+    /// called afterwards.
+    fn prepare(&mut self, run: &Run) -> Result<Place>;
+
+    /// Undoes what [`Engine::prepare`] did, wherever that stopped. No process of the command is left. Returns warnings.
+    fn finish(&mut self) -> Result<Vec<String>>;
+
+    /// See [`Sandbox::commit`](super::Sandbox::commit).
+    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool>;
+}

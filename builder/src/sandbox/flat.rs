@@ -1,0 +1,71 @@
+//! The flat driver: the root is a plain directory, mounted as the root of a mount namespace.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use yadokari_layers::Root;
+
+use super::engine::Engine;
+use super::error::{During, Result};
+use super::files::{self, Watched};
+use super::launch::Place;
+use super::rootfs::{MERGED, Rootfs};
+use super::stubs::Stubs;
+use super::walk::Walked;
+use super::{LayerFile, Run, network};
+
+const BASE: &str = "base";
+
+/// The root of a stage, as a directory in the working directory.
+#[derive(Debug)]
+pub(super) struct Flat {
+    walked: Walked,
+    user: bool,
+    /// What is in the root for the RUN under way.
+    busy: Option<(Stubs, Watched)>,
+}
+
+impl Flat {
+    /// Makes the directories.
+    pub(super) fn new(user: bool) -> Result<Self> {
+        files::make(files::HERE, MERGED)?;
+        let base = files::make(files::HERE, BASE)?;
+        Ok(Self { walked: Walked::new(Root::from_dir(base)), user, busy: None })
+    }
+}
+
+impl Engine for Flat {
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+        self.walked.materialise(layers)
+    }
+
+    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
+        self.walked.push(layer)
+    }
+
+    fn prepare(&mut self, run: &Run) -> Result<Place> {
+        network::write(run)?;
+        self.walked.look().during("walking the root")?;
+        let Walked { root, tree, .. } = &self.walked;
+        let (stubs, _) = self.busy.insert(Default::default());
+        stubs.mount_points(root, tree).during("making mount points")?;
+        let watched = Watched::look(root.dir().as_fd(), stubs.parents())?;
+        self.walked.settle(&watched);
+        if let Some(busy) = &mut self.busy {
+            busy.1 = watched;
+        }
+        Ok(Place::Isolated { rootfs: Rootfs::Directory(BASE.to_owned()), user: self.user })
+    }
+
+    fn finish(&mut self) -> Result<Vec<String>> {
+        let Some((stubs, watched)) = self.busy.take() else { return Ok(Vec::new()) };
+        let seen = watched.again(self.walked.root.dir())?;
+        stubs.undo(&self.walked.root, None).during("removing mount points")?;
+        self.walked.note(seen);
+        Ok(Vec::new())
+    }
+
+    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
+        self.walked.commit(clamp, out)
+    }
+}

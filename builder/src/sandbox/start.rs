@@ -1,0 +1,134 @@
+//! Starting a worker: its directory, its process and its maps.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::client::{Interrupter, Worker};
+use super::error::{Error, Result, Syscall};
+use super::probe::Footing;
+use super::wire::{Reply, Request, Start};
+use super::{WORKER, channel};
+
+/// Starts a worker. With a limit it is a trial, and killed when the limit has passed.
+pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
+    let directory = Stage::make(&footing.place, stage)?;
+    let (path, root) = (&directory.path, footing.outside(0));
+    std::os::unix::fs::chown(path, Some(root), Some(root)).on("chown", path.display())?;
+    let opened = File::open(path).on("open", path.display())?;
+
+    let (mut channel, stdin) = channel::pair()?;
+    let program = format!("/proc/self/fd/{}", footing.executable.as_raw_fd());
+    let mut command = Command::new(&program);
+    command.arg0("yadokari").arg(WORKER).env_clear().current_dir("/").stdin(stdin).stdout(Stdio::null());
+    let child = command.spawn().on("exec", "our own executable")?;
+    drop(command);
+    let pid = Pid::from_child(&child);
+    channel.send(&Start { kind: footing.kind.clone(), trial: limit.is_some() }, &[opened.as_fd()])?;
+    let interrupter = Interrupter::of(&channel)?;
+    let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
+    let ids = footing.ids;
+    let mut worker = Worker { channel, child, footing, interrupter, deadline, _directory: directory };
+    if let Some(ids) = ids {
+        match worker.answer()? {
+            Reply::Unshared => ids.write(pid)?,
+            _ => return Err(Error::Protocol("worker")),
+        }
+        worker.tell(&Request::Mapped, &[])?;
+    }
+    match worker.answer()? {
+        Reply::Done(_) => Ok(worker),
+        _ => Err(Error::Protocol("worker")),
+    }
+}
+
+/// The directory of one stage, which is removed with all that is in it when this is dropped.
+#[derive(Debug)]
+pub(super) struct Stage {
+    path: PathBuf,
+    /// The directory for stages, if it was made for this one.
+    made: Option<PathBuf>,
+}
+
+impl Stage {
+    /// Makes a directory that nobody else has, whatever other builds do in the same place.
+    fn make(place: &Path, stage: &str) -> Result<Self> {
+        let made = (!place.is_dir()).then(|| place.to_owned());
+        std::fs::create_dir_all(place).on("mkdir", place.display())?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let name: String = stage.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect();
+        let name = format!("{name}-{}", std::process::id());
+        let mut path = place.join(&name);
+        let mut attempt = 0;
+        loop {
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, made }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).on("mkdir", path.display()),
+            }
+            attempt += 1;
+            path = place.join(format!("{name}-{attempt}"));
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What cannot be removed is in the work directory, where nobody minds it.
+        let _ = std::fs::remove_dir_all(&self.path);
+        self.made.iter().for_each(|place| drop(std::fs::remove_dir(place)));
+    }
+}
+
+/// Kills a trial that takes too long: a system call that hangs must not hang the build.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    limit: Duration,
+    passed: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Deadline {
+    fn new(pid: Pid, limit: Duration) -> Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let passed = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&passed);
+        let watch = move || {
+            if stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                flag.store(true, Ordering::SeqCst);
+                // It is not waited for before this thread has ended, so the number is still its own.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("deadline".into()).spawn(watch).on("clone", "a thread")?;
+        Ok(Self { limit, passed, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn seconds(&self) -> u64 {
+        self.limit.as_secs()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Finding what a RUN changed in a plain directory: the drivers without an overlay share it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use yadokari_layers::{Index, RelPath, Root, Tree, apply, compress, confirm, materialise, scan, tar};
+
+use super::LayerFile;
+use super::error::{During, Result};
+use super::files::Watched;
+
+/// A directory, what its layers say, and what it was when somebody last looked.
+#[derive(Debug)]
+pub(super) struct Walked {
+    /// The directory.
+    pub(super) root: Arc<Root>,
+    /// Everything that it was made of so far.
+    pub(super) tree: Tree,
+    /// What it was before the first RUN that is not committed. The walk after one RUN is the one before the next.
+    before: Option<scan::Snapshot>,
+    /// Paths that we touched and that no RUN did.
+    forgiven: BTreeSet<RelPath>,
+    /// Paths that a RUN touched, whoever else did.
+    touched: BTreeSet<RelPath>,
+}
+
+impl Walked {
+    /// An empty directory.
+    pub(super) fn new(root: Root) -> Self {
+        Self {
+            root: Arc::new(root),
+            tree: Tree::new(),
+            before: None,
+            forgiven: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// Fills the directory.
+    pub(super) fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+        fill(&self.root, &mut self.tree, layers)
+    }
+
+    /// Puts a layer on top.
+    pub(super) fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
+        self.forget();
+        put(&self.root, &mut self.tree, layer)
+    }
+
+    /// Walks the directory, unless that was done after the RUN before.
+    pub(super) fn look(&mut self) -> Result<()> {
+        if self.before.is_none() {
+            self.before = Some(scan::scan(&self.root, &BTreeSet::new())?);
+        }
+        Ok(())
+    }
+
+    /// Waits until whatever a process does next gets a later time than all that was seen: on kernels whose clock for
+    /// files ticks in milliseconds, a change in the tick of the walk would not be found.
+    pub(super) fn settle(&self, watched: &Watched) {
+        let seen = self.before.as_ref().map(scan::Snapshot::newest_ctime).unwrap_or_default();
+        scan::wait_for_clock(seen.max(watched.newest()));
+    }
+
+    /// Says of paths that we touched ourselves whether a RUN left them alone.
+    pub(super) fn note(&mut self, watched: Vec<(RelPath, bool)>) {
+        for (path, untouched) in watched {
+            if untouched {
+                self.forgiven.insert(path)
+            } else {
+                self.touched.insert(path)
+            };
+        }
+    }
+
+    /// Writes what changed since the last commit or push.
+    pub(super) fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
+        let Some(mut before) = self.before.take() else { return Ok(false) };
+        let after = scan::scan(&self.root, &BTreeSet::new())?;
+        for path in self.forgiven.difference(&self.touched) {
+            before.forgive(path, &after);
+        }
+        self.forget();
+        let candidates = before.diff(&after);
+        self.before = Some(after);
+        drop(before);
+        write(&self.root, &mut self.tree, &candidates, clamp, out)
+    }
+
+    fn forget(&mut self) {
+        self.before = None;
+        self.forgiven.clear();
+        self.touched.clear();
+    }
+}
+
+/// Fills an empty root with layers.
+pub(super) fn fill(root: &Root, tree: &mut Tree, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+    let (indexes, blobs): (Vec<_>, Vec<_>) = layers.into_iter().map(|layer| (layer.index, layer.blob)).unzip();
+    *tree = Tree::of(indexes);
+    let blobs = blobs.into_iter().map(|blob| Ok(compress::decoder(blob)?)).collect::<Result<Vec<_>>>()?;
+    let skipped = materialise::materialise(root, tree, blobs).during("unpacking the base image")?;
+    Ok(skipped.iter().map(ToString::to_string).collect())
+}
+
+/// Puts a layer on a root.
+pub(super) fn put(root: &Root, tree: &mut Tree, layer: LayerFile) -> Result<Vec<String>> {
+    let skipped = apply::apply_tar(compress::decoder(layer.blob)?, root).during("unpacking a layer")?;
+    tree.push(layer.index);
+    Ok(skipped.iter().map(ToString::to_string).collect())
+}
+
+/// Writes the layer of what may have changed. The tree knows it from then on.
+pub(super) fn write(
+    root: &Arc<Root>,
+    tree: &mut Tree,
+    candidates: &scan::Candidates,
+    clamp: Option<i64>,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let changes = confirm::confirm_clamped(root, tree, candidates, clamp).during("reading what the RUN changed")?;
+    if changes.is_empty() {
+        return Ok(false);
+    }
+    let (_, index): (_, Index) = tar::write(&changes, clamp, out).during("writing what the RUN changed")?;
+    tree.push(Arc::new(index));
+    Ok(true)
+}

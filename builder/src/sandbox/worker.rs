@@ -1,0 +1,254 @@
+//! The worker: one stage's root, in a process of its own.
+//!
+//! It lives as long as the builder's end of the socket is open. When that closes, for whatever reason, it ends the RUN
+//! under way, puts everything back, and exits.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::mount::MountFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use yadokari_layers::Index;
+
+use super::channel::{self, Channel};
+use super::engine::Engine;
+use super::error::{During, Error, Result, Syscall};
+use super::flat::Flat;
+use super::in_place::{self, InPlace};
+use super::launch::{Place, Spec};
+use super::overlay::{Overlay, STEPS};
+use super::wire::{Kind, Reply, Request, Start};
+use super::{Exit, LayerFile, Run, files, launch, namespace, reap, sys};
+
+/// How long a RUN may take to end by itself once it was told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often the dead among the orphans of a RUN are collected while it runs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often a RUN is looked at where the kernel has no descriptors of processes.
+const SHORT_TICK: Duration = Duration::from_millis(10);
+
+/// The largest index of a layer, unpacked.
+const INDEX_LIMIT: u64 = 1 << 30;
+
+/// The worker's whole life.
+pub(super) fn main() -> ExitCode {
+    let Ok(mut channel) = channel::inherited() else { return ExitCode::FAILURE };
+    let ended = match begin(&mut channel) {
+        Ok(engine) => serve(&mut channel, engine),
+        Err(error) => channel.send(&Reply::Failed(error.failure()), &[]),
+    };
+    // Where nobody listens any more, there is nobody to tell.
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Enters the namespaces and makes the stage's directories.
+fn begin(channel: &mut Channel) -> Result<Box<dyn Engine>> {
+    sys::ignore_ending_signals();
+    rustix::process::setsid().on("setsid", "the worker")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
+    let Some((Start { kind, trial }, mut descriptors)) = channel.receive()? else { return Err(Error::Interrupted) };
+    let stage = descriptors.pop().ok_or(Error::Protocol("builder"))?;
+    if kind.user() {
+        namespace::unshare_user()?;
+        channel.send(&Reply::Unshared, &[])?;
+        match channel.receive()? {
+            Some((Request::Mapped, _)) => namespace::become_root()?,
+            _ => return Err(Error::Interrupted),
+        }
+    }
+    // The RUN is to be kept out of this process, and it shares the user with it.
+    sys::harden();
+    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
+    drop(stage);
+    let engine: Box<dyn Engine> = match kind {
+        Kind::Overlay { user, tmpfs } => {
+            namespace::unshare_mounts()?;
+            if let Some(size) = tmpfs {
+                mount_tmpfs(size)?;
+            }
+            Box::new(Overlay::new(user)?)
+        }
+        Kind::Flat { user } => {
+            namespace::unshare_mounts()?;
+            Box::new(Flat::new(user)?)
+        }
+        Kind::InPlace { place, pinned, force } => {
+            if trial {
+                in_place::check(&pinned, force)?;
+            }
+            Box::new(InPlace::new(&place, pinned)?)
+        }
+    };
+    if trial {
+        prepare_trial()?;
+    }
+    channel.send(&Reply::Done(Vec::new()), &[])?;
+    Ok(engine)
+}
+
+fn mount_tmpfs(size: u64) -> Result<()> {
+    files::make(files::HERE, STEPS)?;
+    let options = std::ffi::CString::new(format!("mode=755,size={size}")).map_err(|_| Error::Protocol("worker"))?;
+    rustix::mount::mount("tmpfs", STEPS, "tmpfs", MountFlags::empty(), &*options)
+        .on("mount", "tmpfs for upper directories")
+}
+
+/// The base of a trial: a directory with a file, to be removed and made again.
+fn prepare_trial() -> Result<()> {
+    for path in ["base/lower", "base/lower/below"] {
+        files::make(files::HERE, path)?;
+    }
+    Ok(())
+}
+
+/// Answers requests until the builder hangs up.
+fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>) -> Result<()> {
+    let running = watch(channel)?;
+    let mut layers = VecDeque::new();
+    let mut awaited = None;
+    while let Some((request, descriptors)) = channel.receive()? {
+        let descriptors = VecDeque::from(descriptors);
+        let answer = match request {
+            Request::Materialise(0) => engine.materialise(Vec::new()).map(Reply::Done),
+            Request::Materialise(count) => {
+                awaited = Some(count as usize);
+                continue;
+            }
+            Request::Push => {
+                awaited = None;
+                continue;
+            }
+            Request::Layer(index) => {
+                let layer = layer(&index, descriptors);
+                match (awaited, layer) {
+                    (_, Err(error)) => Err(error),
+                    (None, Ok(layer)) => engine.push(layer).map(Reply::Done),
+                    (Some(count), Ok(layer)) => {
+                        layers.push_back(layer);
+                        if layers.len() < count {
+                            continue;
+                        }
+                        engine.materialise(layers.drain(..).collect()).map(Reply::Done)
+                    }
+                }
+            }
+            Request::Run(run) => {
+                let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
+                let ran = execute(&mut *engine, run, descriptors, channel);
+                drop(guard);
+                ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
+            }
+            Request::Commit(clamp) => commit(&mut *engine, clamp, descriptors).map(Reply::Committed),
+            Request::Mapped => Err(Error::Protocol("builder")),
+        };
+        channel.send(&answer.unwrap_or_else(|error| Reply::Failed(error.failure())), &[])?;
+    }
+    Ok(())
+}
+
+/// Ends this process when the builder hangs up, unless a RUN is under way, which ends in order. Unpacking and committing
+/// can stop anywhere: the stage is thrown away.
+fn watch(channel: &Channel) -> Result<Arc<Mutex<()>>> {
+    let running = Arc::new(Mutex::new(()));
+    let socket = channel.as_fd().try_clone_to_owned().on("fcntl", "the socket")?;
+    let seen = Arc::clone(&running);
+    let watcher = move || {
+        loop {
+            let mut fds = [PollFd::new(&socket, PollFlags::RDHUP)];
+            if rustix::event::poll(&mut fds, None).is_ok() && !fds[0].revents().is_empty() {
+                break;
+            }
+        }
+        // Held until the end, so that no RUN begins.
+        let _running = seen.lock();
+        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+    };
+    std::thread::Builder::new().name("watcher".into()).spawn(watcher).on("clone", "the watcher")?;
+    Ok(running)
+}
+
+fn layer(index: &[u8], mut descriptors: VecDeque<OwnedFd>) -> Result<LayerFile> {
+    let index = Arc::new(Index::decode(index, INDEX_LIMIT)?);
+    let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
+    Ok(LayerFile { index, blob: blob.into() })
+}
+
+fn commit(engine: &mut dyn Engine, clamp: Option<i64>, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {
+    let pipe = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 18, std::fs::File::from(pipe));
+    let changed = engine.commit(clamp, &mut out)?;
+    std::io::Write::flush(&mut out).on("write", "the layer's tar")?;
+    Ok(changed)
+}
+
+/// Executes a command from beginning to end, and undoes in any case what was done to the root for it.
+fn execute(
+    engine: &mut dyn Engine,
+    run: Run,
+    mut descriptors: VecDeque<OwnedFd>,
+    channel: &Channel,
+) -> Result<(Exit, Vec<String>)> {
+    let (Some(stdout), Some(stderr)) = (descriptors.pop_front(), descriptors.pop_front()) else {
+        return Err(Error::Protocol("builder"));
+    };
+    let ran = engine.prepare(&run).and_then(|place| {
+        let warnings = match &place {
+            Place::InPlace { warnings } => warnings.clone(),
+            Place::Isolated { .. } => Vec::new(),
+        };
+        let main = launch::launch(&Spec { run, place }, stdout.into(), stderr.into());
+        Ok((supervise(main, channel)?, warnings))
+    });
+    let finished = engine.finish().during("cleaning up after a RUN");
+    // A root, or even a `/`, that could not be put back is worse than whatever went wrong before.
+    let more = finished?;
+    let (exit, mut warnings) = ran?;
+    warnings.extend(more);
+    Ok((exit, warnings))
+}
+
+/// Waits for the end of a command, and of everything that it left behind. When the builder hangs up, the command is told
+/// to end, and made to.
+fn supervise(launched: Result<Pid>, channel: &Channel) -> Result<Exit> {
+    let mut exit = None;
+    let main = match launched {
+        Ok(pid) => pid,
+        Err(error) => {
+            // The launcher may still be there, as a zombie at least.
+            reap::kill_all(None, &mut exit)?;
+            return Err(error);
+        }
+    };
+    let descriptor = rustix::process::pidfd_open(main, PidfdFlags::empty()).ok();
+    let mut told: Option<Instant> = None;
+    while reap::collect(Some(main), &mut exit)? && exit.is_none() {
+        let mut fds = Vec::new();
+        if told.is_none() {
+            fds.push(PollFd::new(channel, PollFlags::RDHUP));
+        }
+        if let Some(descriptor) = &descriptor {
+            fds.push(PollFd::new(descriptor, PollFlags::IN));
+        }
+        let tick = if descriptor.is_some() { TICK } else { SHORT_TICK };
+        let timeout = Timespec { tv_sec: tick.as_secs() as i64, tv_nsec: i64::from(tick.subsec_nanos()) };
+        let polled = rustix::event::poll(&mut fds, Some(&timeout));
+        let hung_up = told.is_none() && polled.is_ok() && !fds[0].revents().is_empty();
+        if hung_up {
+            told = Some(Instant::now());
+            // Its group may be gone already, or be another one of its choice: what is left is killed below.
+            let _ = rustix::process::kill_process_group(main, Signal::TERM);
+        }
+        if told.is_some_and(|told| told.elapsed() >= GRACE) {
+            break;
+        }
+    }
+    reap::kill_all(Some(main), &mut exit)?;
+    exit.ok_or(Error::Died("command"))
+}

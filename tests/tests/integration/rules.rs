@@ -1,0 +1,160 @@
+//! Rules of the sources that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use yadokari_tests::{run, workspace};
+
+/// The longest source file.
+const LINES: usize = 500;
+
+/// The one file with unsafe code.
+const UNSAFE: &str = "builder/src/sandbox/sys.rs";
+
+/// A tracked file, its path from the workspace on.
+struct File {
+    path: String,
+    text: String,
+}
+
+/// What git tracks, or failing that, everything but what is built.
+fn files() -> Vec<File> {
+    let root = workspace();
+    let listed = run("git", ["-C".as_ref(), root.as_os_str(), "ls-files".as_ref()]);
+    let paths: Vec<PathBuf> = match listed {
+        Ok(listed) => listed.stdout.lines().map(PathBuf::from).collect(),
+        Err(_) => untracked(&root),
+    };
+    let read = |path: PathBuf| {
+        let bytes = fs::read(root.join(&path)).ok()?;
+        let text = String::from_utf8(bytes).unwrap_or_else(|_| panic!("{} is not text", path.display()));
+        Some(File { path: path.to_string_lossy().into_owned(), text })
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+fn untracked(root: &Path) -> Vec<PathBuf> {
+    let skipped = |name: &std::ffi::OsStr| name == "target" || name == ".git";
+    let found = walkdir::WalkDir::new(root).into_iter().filter_entry(|entry| !skipped(entry.file_name())).flatten();
+    let files = found.filter(|entry| entry.file_type().is_file());
+    files.filter_map(|entry| entry.path().strip_prefix(root).ok().map(Path::to_owned)).collect()
+}
+
+/// The Rust files, without comments, whose words mean nothing.
+fn sources() -> Vec<File> {
+    let code = |text: &str| {
+        let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let sources = files().into_iter().filter(|file| file.path.ends_with(".rs"));
+    sources.map(|file| File { text: code(&file.text), ..file }).collect()
+}
+
+/// The places where one of `words` stands, in files that `excepted` does not name.
+fn places(files: &[File], words: &[&str], excepted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files.iter().filter(|file| !excepted(&file.path)) {
+        for (number, line) in file.text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// This file, which names what it forbids.
+fn is_this(path: &str) -> bool {
+    path == "tests/tests/integration/rules.rs"
+}
+
+/// The names in a section of a crate's `Cargo.toml`.
+fn dependencies(member: &str, section: &str) -> Vec<String> {
+    let text = fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
+    let mut current = "";
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            current = name;
+        } else if current == section
+            && let Some(name) = line.split(['.', '=', ' ']).next().filter(|name| !name.is_empty() && *name != "#")
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn no_source_file_is_long() {
+    let counts = files().into_iter().filter(|file| file.path.ends_with(".rs"));
+    let long: Vec<_> = counts.map(|file| (file.text.lines().count(), file.path)).filter(|f| f.0 > LINES).collect();
+    assert!(long.is_empty(), "more than {LINES} lines: {long:?}");
+}
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    let words = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "expect(unsafe_code"];
+    // The module's own declaration may say that it, and nothing else, is excepted from the lint.
+    let found = places(&sources(), &words, |path| is_this(path) || path == UNSAFE);
+    assert!(found.iter().all(|line| line.contains("expect(unsafe_code") && line.starts_with("builder/src/sandbox/")));
+    let root = workspace();
+    let lints = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    assert!(lints.contains("unsafe_code = \"deny\"") || lints.contains("unsafe_code = \"forbid\""));
+    for member in ["layers", "registry", "builder", "tests"] {
+        let text = fs::read_to_string(root.join(member).join("Cargo.toml")).unwrap();
+        assert!(text.contains("[lints]\nworkspace = true"), "{member} has lints of its own");
+    }
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let forbidden = [
+        ("layers", &["yadokari", "yadokari-registry", "tokio", "reqwest", "hyper"][..]),
+        ("registry", &["yadokari", "rayon"]),
+        ("builder", &["rayon", "reqwest"]),
+        // The harness looks at results with programs that are not ours, so it cannot be fooled by ours.
+        ("tests", &["yadokari", "yadokari-layers", "yadokari-registry"]),
+    ];
+    for (member, names) in forbidden {
+        let has = dependencies(member, "dependencies");
+        assert!(!has.is_empty(), "{member}");
+        assert!(!has.iter().any(|name| names.contains(&&**name)), "{member} depends on one of {names:?}");
+    }
+    assert!(dependencies("layers", "dependencies").contains(&"rayon".to_owned()));
+    assert!(dependencies("registry", "dependencies").contains(&"yadokari-layers".to_owned()));
+}
+
+#[test]
+fn arguments_and_environment_are_read_by_the_command_line_only() {
+    let words = ["env::var", "env::args", "env::set_var", "env::remove_var"];
+    let found = places(&sources(), &words, |path| {
+        let edge = path.starts_with("builder/src/cli/") || path == "builder/src/main.rs";
+        edge || path.starts_with("tests/") || path.contains("/tests/") || path.contains("/examples/")
+    });
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn nothing_is_allowed_or_left_to_do() {
+    let words = ["#[allow", "#![allow", "todo!(", "unimplemented!(", "dbg!("];
+    let found = places(&sources(), &words, is_this);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_path_is_of_one_machine() {
+    // What a Dockerfile names is in an image, and some homes are examples.
+    let excepted = |path: &str| is_this(path) || path.ends_with("Dockerfile");
+    let mut found = places(&files(), &["/work/", "/root/", "/home/"], excepted);
+    found.retain(|line| !["/home/ci/", "/home/app", ":/root:"].iter().any(|example| line.contains(example)));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn all_tracked_files_are_text_without_control_characters() {
+    for file in files() {
+        let control = file.text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+        assert!(control.is_none(), "{}: {control:?}", file.path);
+    }
+}
