@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree};
 
-use crate::plan::Selected;
+use crate::plan::{Mode, Selected};
 
 /// As many links as the kernel follows before it says ELOOP.
 const MAX_LINKS: u32 = 40;
 
 /// How copied files differ from their sources.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Restyle {
     /// `--chown`
     pub(super) owner: Option<(u32, u32)>,
     /// `--chmod`
-    pub(super) mode: Option<u32>,
+    pub(super) mode: Option<Mode>,
 }
 
 /// Why files cannot be put where they should go.
@@ -122,24 +122,24 @@ impl<'t> Placing<'t> {
     /// Makes `path` a directory, and what is missing above it, with mode 0755 unless `--chmod` says otherwise. An
     /// existing directory stays as it is.
     pub(super) fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.make(path, self.restyle)
+        self.make(path, self.restyle.owner, self.restyle.mode.as_ref().map_or(0o755, Mode::of_new_directory))
     }
 
     /// The same for the destination of an archive, which `--chmod` does not reach.
     pub(super) fn directory_for_archive(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.make(path, Restyle { mode: None, ..self.restyle })
+        self.make(path, self.restyle.owner, 0o755)
     }
 
-    fn make(&mut self, path: &RelPath, restyle: Restyle) -> Result<(), Conflict> {
+    fn make(&mut self, path: &RelPath, owner: Option<(u32, u32)>, mode: u32) -> Result<(), Conflict> {
         if self.is_directory(path) {
             return Ok(());
         }
         if self.entry(path).is_some() {
             return Err(Conflict::NotDirectory(path.clone()));
         }
-        self.make(&path.parent().unwrap_or_default(), restyle)?;
-        let mut entry = Entry::directory(restyle.mode.unwrap_or(0o755), self.now);
-        (entry.uid, entry.gid) = restyle.owner.unwrap_or_default();
+        self.make(&path.parent().unwrap_or_default(), owner, mode)?;
+        let mut entry = Entry::directory(mode, self.now);
+        (entry.uid, entry.gid) = owner.unwrap_or_default();
         self.insert(path.clone(), entry, Content::Empty);
         Ok(())
     }
@@ -153,7 +153,7 @@ impl<'t> Placing<'t> {
     fn put_inode(&mut self, path: &RelPath, entry: Entry, content: Content) -> Result<usize, Conflict> {
         self.directory(&path.parent().unwrap_or_default())?;
         self.check_kind(path, entry.is_directory())?;
-        Ok(self.insert(path.clone(), self.restyled(entry, self.restyle.mode), content))
+        Ok(self.insert(path.clone(), self.restyled(entry, self.restyle.mode.as_ref()), content))
     }
 
     /// Files and directories do not take each other's place.
@@ -165,12 +165,12 @@ impl<'t> Placing<'t> {
         }
     }
 
-    fn restyled(&self, mut entry: Entry, mode: Option<u32>) -> Entry {
+    fn restyled(&self, mut entry: Entry, mode: Option<&Mode>) -> Entry {
         if let Some(owner) = self.restyle.owner {
             (entry.uid, entry.gid) = owner;
         }
         if let Some(mode) = mode.filter(|_| !matches!(entry.kind, Kind::Symlink { .. })) {
-            entry.mode = mode;
+            entry.mode = mode.apply(entry.mode, entry.is_directory());
         }
         entry.mtime = entry.mtime.truncated();
         entry
@@ -218,7 +218,7 @@ impl<'t> Placing<'t> {
 
     fn unpacked_path(&mut self, name: &RelPath) -> Result<RelPath, Conflict> {
         let path = self.follow(name, false)?;
-        self.make(&path.parent().unwrap_or_default(), Restyle::default())?;
+        self.make(&path.parent().unwrap_or_default(), None, 0o755)?;
         Ok(path)
     }
 

@@ -11,7 +11,7 @@ use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
 use super::{Executor, StageResult, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step, select};
+use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selection, Stage, Step, select};
 use crate::progress::StepDone;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
@@ -136,7 +136,7 @@ impl<'a> StageRun<'a> {
             .chown
             .as_ref()
             .map(|owner| users::owner(tree, &owner.text).map_err(|error| at(error, step.span.and(Some(owner.span)))));
-        let restyle = Restyle { owner: owner.transpose()?, mode: copy.chmod };
+        let restyle = Restyle { owner: owner.transpose()?, mode: copy.chmod.clone() };
         let mut placing = Placing::new(tree, restyle, now);
         let spool = blobs.spool()?;
         let copied = match &from {
@@ -311,12 +311,15 @@ fn copy_from_layers(
 fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate::plan::Selected>, crate::Error> {
     let mut all = Vec::new();
     for source in &copy.sources {
-        let Some(selected) = select(tree, &source.pattern)? else {
-            let error = Diagnostic::new(format!("'{}' does not exist in what is copied from", source.pattern));
-            return Err(match span {
-                Some(_) => error.at(source.span).label("no such file or directory").into(),
-                None => error.into(),
-            });
+        let selected = match select(tree, &source.pattern)? {
+            Selection::Found(selected) => selected,
+            Selection::Missing(path) => {
+                let error = Diagnostic::new(format!("'{path}' does not exist in what is copied from"));
+                return Err(match span {
+                    Some(_) => error.at(source.span).label("no such file or directory").into(),
+                    None => error.into(),
+                });
+            }
         };
         all.extend(selected);
     }

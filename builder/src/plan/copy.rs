@@ -5,8 +5,8 @@ use yadokari_layers::{Key, RelPath};
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
 use super::stage::Planner;
-use super::{history, key, select};
-use crate::dockerfile::{self, Diagnostic, Span, Word, expand_heredoc};
+use super::{Mode, Selection, history, key, select};
+use crate::dockerfile::{self, Diagnostic, Word, expand_heredoc};
 
 /// COPY and ADD, which differ in little.
 pub(super) struct CopyWords<'a> {
@@ -63,7 +63,11 @@ impl Lowering {
             words.chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
         let chown = chown.transpose()?.filter(|owner| !owner.text.is_empty());
         let chmod_text = words.chmod.map(|word| self.expand(word, at)).transpose()?;
-        let chmod = words.chmod.zip(chmod_text.as_deref()).map(|(word, text)| mode(text, word.span)).transpose()?;
+        let chmod = words.chmod.zip(chmod_text.as_deref()).map(|(word, text)| {
+            let bad = || Diagnostic::new(format!("'{text}' is not a mode")).at(word.span);
+            Mode::parse(text).ok_or_else(|| bad().help("write 0 to 7777 in octal digits, or changes as u=rw,go+X"))
+        });
+        let chmod = chmod.transpose()?;
         let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
         let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
         let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
@@ -97,16 +101,18 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
     let mut inputs = Vec::new();
     for source in &copy.sources {
         let tree = planner.context.tree()?;
-        let Some(selected) = select(tree, &source.pattern)? else {
-            let pattern = &source.pattern;
-            let path = RelPath::clamped(pattern).map_err(yadokari_layers::Error::from)?;
-            planner.context.check_readable(&path)?;
-            let error = Diagnostic::new(format!("'{pattern}' is not in the build context"));
-            let help = match planner.context.is_ignored(pattern) {
-                true => format!("{} leaves it out", planner.context.ignore_file()),
-                false => format!("the context is '{}'", planner.context.path().display()),
-            };
-            return Err(error.at(source.span).label("no such file or directory").help(help).into());
+        let selected = match select(tree, &source.pattern)? {
+            Selection::Found(selected) => selected,
+            Selection::Missing(path) => {
+                let clean = RelPath::clamped(&path).map_err(yadokari_layers::Error::from)?;
+                planner.context.check_readable(&clean)?;
+                let error = Diagnostic::new(format!("'{path}' is not in the build context"));
+                let help = match planner.context.is_ignored(&path) {
+                    true => format!("{} leaves it out", planner.context.ignore_file()),
+                    false => format!("the context is '{}'", planner.context.path().display()),
+                };
+                return Err(error.at(source.span).label("no such file or directory").help(help).into());
+            }
         };
         for selected in selected {
             let entries = planner.context.hashed(&selected.path)?;
@@ -114,18 +120,6 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
         }
     }
     Ok(inputs)
-}
-
-/// The value of `--chmod`: octal digits. The symbolic form is refused by name.
-fn mode(text: &str, span: Span) -> Result<u32, crate::Error> {
-    let is_octal = !text.is_empty() && text.chars().all(|c| c.is_digit(8));
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if is_octal && mode <= 0o7777 => Ok(mode),
-        _ if text.contains(['+', '-', '=']) => {
-            Err(Diagnostic::not_carried_out(format!("the symbolic mode '{text}'"), span).into())
-        }
-        _ => Err(Diagnostic::new(format!("'{text}' is not a mode from 0 to 7777")).at(span).into()),
-    }
 }
 
 /// Whether a source of ADD is fetched and not copied.

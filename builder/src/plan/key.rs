@@ -7,6 +7,7 @@
 use yadokari_layers::{Digest, Entry, Key, KeyHasher, Kind, RelPath};
 use yadokari_registry::Platform;
 
+use super::Mode;
 use super::op::{Copy, Mkdir, Run};
 use super::select::Selected;
 
@@ -57,7 +58,7 @@ pub(super) enum Inputs {
 pub(super) fn copy(below: &Key, copy: &Copy, inputs: &Inputs) -> Key {
     let mut key = KeyHasher::new("copy");
     key.digest(&below.digest()).bytes(&copy.destination).number(u64::from(copy.unpack));
-    key.option(copy.chown.as_ref().map(|owner| &owner.text)).option(copy.chmod.map(|mode| mode.to_le_bytes()));
+    key.option(copy.chown.as_ref().map(|owner| &owner.text)).option(copy.chmod.as_ref().map(Mode::key));
     key.number(copy.inline.len() as u64);
     for inline in &copy.inline {
         key.bytes(&inline.name).bytes(&inline.content);

@@ -15,6 +15,7 @@ mod history;
 mod key;
 mod lower;
 mod metadata;
+mod mode;
 mod op;
 mod scope;
 mod select;
@@ -29,8 +30,9 @@ use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::image::ImageConfig;
 
+pub use mode::Mode;
 pub use op::{Copy, CopySource, Inline, Mkdir, Op, Origin, Owner, Run};
-pub use select::{Selected, is_pattern, select};
+pub use select::{Selected, Selection, is_pattern, select};
 
 /// What the user asked for.
 #[derive(Debug, Clone)]

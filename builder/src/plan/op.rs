@@ -1,5 +1,6 @@
 //! The three operations.
 
+use super::Mode;
 use crate::dockerfile::Span;
 
 /// What a step does.
@@ -73,7 +74,7 @@ pub struct Copy {
     /// `--chown`: who owns them instead.
     pub chown: Option<Owner>,
     /// `--chmod`: their mode instead.
-    pub chmod: Option<u32>,
+    pub chmod: Option<Mode>,
     /// ADD: archives are unpacked.
     pub unpack: bool,
 }

@@ -14,17 +14,25 @@ pub struct Selected {
     pub path: RelPath,
 }
 
+/// The answer to a source word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// These paths, sorted. A pattern that matches nothing gives none, which is legal.
+    Found(Vec<Selected>),
+    /// A literal path, or a link that a pattern matched, that leads nowhere.
+    Missing(String),
+}
+
 /// Whether a source word is a pattern and not a literal path.
 pub fn is_pattern(word: &str) -> bool {
     word.contains(['*', '?', '['])
 }
 
-/// The paths of `tree` that `word` means, sorted. A literal path that does not exist gives `None`; a pattern that
-/// matches nothing gives an empty list, which is legal.
+/// The paths of `tree` that `word` means.
 ///
 /// The word starts at the root of the source whether or not it begins with a slash, and `..` cannot leave it.
 /// Symbolic links are followed inside the source, the last component's included.
-pub fn select(tree: &Tree, word: &str) -> Result<Option<Vec<Selected>>, crate::Error> {
+pub fn select(tree: &Tree, word: &str) -> Result<Selection, crate::Error> {
     if !is_pattern(word) {
         return literal(tree, word);
     }
@@ -45,17 +53,23 @@ pub fn select(tree: &Tree, word: &str) -> Result<Option<Vec<Selected>>, crate::E
         matched = next;
     }
     for selected in &mut matched {
-        selected.path = tree.resolve(&selected.path)?;
+        let path = tree.resolve(&selected.path)?;
+        let written = std::mem::replace(&mut selected.path, path);
+        if !exists(tree, &selected.path) {
+            return Ok(Selection::Missing(written.to_string()));
+        }
     }
-    matched.retain(|selected| exists(tree, &selected.path));
-    Ok(Some(matched))
+    Ok(Selection::Found(matched))
 }
 
-fn literal(tree: &Tree, word: &str) -> Result<Option<Vec<Selected>>, crate::Error> {
+fn literal(tree: &Tree, word: &str) -> Result<Selection, crate::Error> {
     let written = RelPath::clamped(word).map_err(yadokari_layers::Error::from)?;
     let path = tree.resolve(&written)?;
     let name = written.file_name().map(<[u8]>::to_vec);
-    Ok(exists(tree, &path).then(|| vec![Selected { name, path }]))
+    Ok(match exists(tree, &path) {
+        true => Selection::Found(vec![Selected { name, path }]),
+        false => Selection::Missing(word.to_owned()),
+    })
 }
 
 fn exists(tree: &Tree, path: &RelPath) -> bool {
@@ -86,13 +100,20 @@ mod tests {
             builder.put(RelPath::new(directory).unwrap(), Entry::directory(0o755, at), None);
         }
         let link = Entry { kind: Kind::Symlink { target: b"../../lib/x".to_vec() }, ..Entry::file(0, 0o777, at) };
-        builder.put(RelPath::new("link").unwrap(), link, None);
+        builder.put(RelPath::new("link").unwrap(), link.clone(), None);
+        let link = Entry { kind: Kind::Symlink { target: b"none".to_vec() }, ..link };
+        builder.put(RelPath::new("broken").unwrap(), link, None);
         Tree::of([Arc::new(builder.finish())])
     }
 
     fn paths(word: &str) -> Option<Vec<String>> {
-        let selected = select(&tree(), word).unwrap()?;
-        Some(selected.into_iter().map(|selected| selected.path.to_string()).collect())
+        match select(&tree(), word).unwrap() {
+            Selection::Found(found) => Some(found.into_iter().map(|selected| selected.path.to_string()).collect()),
+            Selection::Missing(path) => {
+                assert_eq!(path, word);
+                None
+            }
+        }
     }
 
     #[test]
@@ -112,8 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_that_matches_a_link_to_nothing_names_it() {
+        assert_eq!(paths("sr*"), Some(vec!["src".into()]));
+        assert_eq!(select(&tree(), "*ken").unwrap(), Selection::Missing("broken".into()));
+    }
+
+    #[test]
     fn links_are_followed_inside_the_source_and_keep_their_name() {
-        let selected = select(&tree(), "link").unwrap().unwrap();
+        let Selection::Found(selected) = select(&tree(), "link").unwrap() else { panic!("it exists") };
         assert_eq!(selected[0].path.to_string(), "lib/x");
         assert_eq!(selected[0].name.as_deref(), Some(&b"link"[..]));
         assert_eq!(paths("link/o*"), Some(vec!["lib/x/one".into()]));

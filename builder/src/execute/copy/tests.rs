@@ -5,7 +5,7 @@ use std::sync::Arc;
 use yadokari_layers::{Change, IndexBuilder};
 
 use super::*;
-use crate::plan::select;
+use crate::plan::{Selection, select};
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
@@ -40,7 +40,8 @@ fn copied(
     let (source, into) = (tree(source), tree(into));
     let mut placing = Placing::new(&into, restyle, Timestamp::from_secs(9));
     for word in words {
-        for selected in select(&source, word).unwrap().unwrap() {
+        let Selection::Found(found) = select(&source, word).unwrap() else { panic!("{word} is missing") };
+        for selected in found {
             placing.copy(&source, &selected, destination, &|_, _| Content::Empty)?;
         }
     }
@@ -67,7 +68,7 @@ fn a_file_goes_to_the_destination_or_into_it() {
 fn a_directorys_contents_are_copied_and_only_the_destination_keeps_its_mode() {
     let source = ["s/", "s/sub/", "s/sub/f", "s/top"];
     assert_eq!(plain(&source, &["s"], &[], "/n"), ["n 755 0", "n/sub 700 5", "n/sub/f 640 0", "n/top 640 0"]);
-    let restyle = Restyle { owner: Some((9, 9)), mode: Some(0o750) };
+    let restyle = Restyle { owner: Some((9, 9)), mode: Some(Mode::Exact(0o750)) };
     let existing = copied(&source, &["s"], &["n/", "n/sub/", "n/other/"], "/n", restyle).unwrap();
     assert_eq!(existing, ["n 700 5", "n/sub 750 9", "n/sub/f 750 9", "n/top 750 9"]);
 }
@@ -89,7 +90,7 @@ fn hard_links_are_kept_within_one_copy() {
 
 #[test]
 fn owner_and_mode_hold_for_what_is_made_on_the_way_too() {
-    let restyle = Restyle { owner: Some((1, 2)), mode: Some(0o705) };
+    let restyle = Restyle { owner: Some((1, 2)), mode: Some(Mode::Exact(0o705)) };
     let lines = copied(&["f"], &["f"], &["e/"], "/e/x/f", restyle).unwrap();
     assert_eq!(lines, ["e 700 5", "e/x 705 1", "e/x/f 705 1"]);
 }
@@ -105,7 +106,7 @@ fn files_and_directories_do_not_replace_each_other() {
 /// What an archive of these entries, in their order, makes of a tree.
 fn unpacked(entries: &[&str], into: &[&str]) -> Result<Vec<String>, Conflict> {
     let into = tree(into);
-    let restyle = Restyle { owner: None, mode: Some(0o711) };
+    let restyle = Restyle { owner: None, mode: Some(Mode::Exact(0o711)) };
     let mut placing = Placing::new(&into, restyle, Timestamp::from_secs(9));
     for (number, line) in entries.iter().enumerate() {
         if let Some((name, first)) = line.split_once(" = ") {

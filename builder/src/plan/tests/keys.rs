@@ -53,6 +53,7 @@ fn edits_of_the_dockerfile() {
         ("COPY f /x", "COPY --chown=1 f /x", "x"),
         ("COPY f /x", "COPY --chmod=600 f /x", "x"),
         ("COPY f /x", "ADD f /x", "x"),
+        ("COPY --chmod=u+x f /x", "COPY --chmod=u+w f /x", "x"),
         ("COPY f /x", "ENV A=1\nCOPY f /x", "="),
         ("COPY f /x", "USER u\nCOPY f /x", "="),
         ("RUN a #\nENV X=1\nRUN b", "RUN a\nENV X=1\nRUN b", "xx"),
