@@ -89,15 +89,17 @@ impl<'a> Blobs<'a> {
     ) -> Result<HashMap<RelPath, PathBuf>, crate::Error> {
         let mut missing: std::collections::HashSet<&RelPath> = wanted.iter().collect();
         let mut found = HashMap::new();
+        let mut written = 0_u64;
         let tar = compress::decoder(self.open(layer)?)?;
         tar::read(tar, |path, item, content| {
             let tar::Item::Put(entry) = item else { return Ok(()) };
             if entry.is_file() && missing.contains(&path) {
-                let to = directory.join(format!("{}-{}", layer.digest.hex(), found.len()));
+                // Of two entries for one path the later one holds, as in the index, so names are not counted by path.
+                let to = directory.join(format!("{}-{written}", layer.digest.hex()));
+                written += 1;
                 let failed = |source| LayersError::Host { operation: "write", path: to.clone(), source };
                 let mut file = File::create(&to).map_err(failed)?;
                 std::io::copy(content, &mut file).map_err(failed)?;
-                // Of two entries for one path the later one holds, as in the index.
                 found.insert(path, to);
             }
             Ok(())
@@ -124,5 +126,62 @@ impl<'a> Blobs<'a> {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Index>>> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use yadokari_layers::{BlobWriter, Compression};
+
+    use super::*;
+
+    struct NothingToFetch;
+
+    impl Fetch for NothingToFetch {
+        fn layers(&self, _image: &str) -> Vec<LayerRef> {
+            Vec::new()
+        }
+
+        fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+            assert!(layers.iter().all(|layer| blob_path(directory, &layer.digest).exists()));
+            Ok(())
+        }
+    }
+
+    fn layer(directory: &Path, files: &[(&str, &str)]) -> LayerRef {
+        let mut archive = ::tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = ::tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        let mut writer = BlobWriter::create(directory, Compression::Gzip, None).unwrap();
+        writer.write_all(&archive.into_inner().unwrap()).unwrap();
+        let blob = writer.finish().unwrap();
+        LayerRef { digest: blob.digest, size: blob.size, compression: Compression::Gzip, diff_id: blob.diff_id }
+    }
+
+    #[test]
+    fn a_path_that_a_layer_states_twice_does_not_mix_contents_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
+        let layer = layer(directory.path(), &[("a", "old"), ("a", "new"), ("b", "other")]);
+        let wanted = ["a", "b"].map(|name| RelPath::new(name).unwrap());
+        let spool = tempfile::tempdir().unwrap();
+        let found = blobs.extract(&layer, &wanted, spool.path()).unwrap();
+        let content = |path: &RelPath| fs::read_to_string(&found[path]).unwrap();
+        assert_eq!(wanted.map(|path| content(&path)), ["new", "other"]);
+    }
+
+    #[test]
+    fn a_layer_that_is_not_what_the_config_says_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
+        let layer = LayerRef { diff_id: Digest::of("other"), ..layer(directory.path(), &[("a", "x")]) };
+        let error = blobs.index(&layer).unwrap_err();
+        assert!(matches!(error, crate::Error::Layers(LayersError::DiffId { .. })), "{error}");
     }
 }
