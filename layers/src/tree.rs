@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::{Entry, Error, Index, Kind, Record, RelPath, Result};
-
-/// As many links as the kernel follows before it says ELOOP.
-const MAX_LINKS: u32 = 40;
+use crate::links::{MAX_LINKS, follow_links};
+use crate::{Entry, Index, Kind, Record, RelPath, Result};
 
 /// What a container made of the layers would see, computed from their indexes alone: whiteouts are applied, nothing is
 /// downloaded and nothing is unpacked.
@@ -167,37 +165,10 @@ impl Tree {
     }
 
     fn follow(&self, path: &RelPath, last: bool) -> Result<RelPath> {
-        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut done = RelPath::root();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            match &name[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    done = done.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let here = done.child(&name)?;
-            let link = self.get(&here).and_then(|found| match &found.entry.kind {
-                Kind::Symlink { target } if last || !todo.is_empty() => Some(target),
-                _ => None,
-            });
-            let Some(target) = link else {
-                done = here;
-                continue;
-            };
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(Error::SymlinkLoop(path.clone()));
-            }
-            if target.starts_with(b"/") {
-                done = RelPath::root();
-            }
-            todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(done)
+        follow_links(path, last, |here| match &self.get(here)?.entry.kind {
+            Kind::Symlink { target } => Some(&target[..]),
+            _ => None,
+        })
     }
 
     /// Everything below `directory`, sorted by path. Links are not followed.
@@ -309,7 +280,7 @@ mod tests {
         assert_eq!(resolve("up/passwd").unwrap(), "etc/passwd");
         assert_eq!(resolve("abs/bin").unwrap(), "usr/bin");
         assert_eq!(resolve("new/file").unwrap(), "new/file");
-        assert!(matches!(resolve("loop/x"), Err(Error::SymlinkLoop(_))));
+        assert!(matches!(resolve("loop/x"), Err(crate::Error::SymlinkLoop(_))));
         assert_eq!(tree.resolve_parent(&path("bin")).unwrap(), path("bin"));
     }
 

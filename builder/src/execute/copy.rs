@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree};
+use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree, follow_links};
 
 use crate::plan::{Mode, Selected};
-
-/// As many links as the kernel follows before it says ELOOP.
-const MAX_LINKS: u32 = 40;
 
 /// How copied files differ from their sources.
 #[derive(Debug, Clone, Default)]
@@ -243,36 +240,11 @@ impl<'t> Placing<'t> {
 
     /// Like [`Tree::resolve`], with what was put into the tree.
     fn follow(&self, path: &RelPath, last: bool) -> Result<RelPath, Conflict> {
-        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut done = RelPath::root();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            match &name[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    done = done.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let here = done.child(&name).map_err(yadokari_layers::Error::from)?;
-            let target = match self.entry(&here).map(|entry| &entry.kind) {
-                Some(Kind::Symlink { target }) if last || !todo.is_empty() => target,
-                _ => {
-                    done = here;
-                    continue;
-                }
-            };
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(yadokari_layers::Error::SymlinkLoop(path.clone()).into());
-            }
-            if target.starts_with(b"/") {
-                done = RelPath::root();
-            }
-            todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(done)
+        let link = |here: &RelPath| match &self.entry(here)?.kind {
+            Kind::Symlink { target } => Some(&target[..]),
+            _ => None,
+        };
+        Ok(follow_links(path, last, link)?)
     }
 
     /// Where a source goes: its own name below a destination that is a directory, else the destination itself.

@@ -6,9 +6,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::RelPath;
-
-/// As many links as the kernel follows before it says ELOOP.
-const MAX_LINKS: u32 = 40;
+use crate::links::MAX_LINKS;
 
 /// The kernel answers EAGAIN when something is renamed anywhere while it looks at a `..`, which passes.
 const MAX_ATTEMPTS: u32 = 128;
