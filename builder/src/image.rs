@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use yadokari_layers::{Compression, Digest, Layer};
+use yadokari_layers::{Compression, Digest};
 
 /// The media type of the manifests that we write.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -189,13 +189,6 @@ pub struct BlobRef {
     pub digest: Digest,
     /// The size in bytes.
     pub size: u64,
-}
-
-impl BlobRef {
-    /// How a manifest of ours names `layer`.
-    pub fn of(layer: &Layer) -> Self {
-        Self { media_type: layer_media_type(layer.compression).to_owned(), digest: layer.digest, size: layer.size }
-    }
 }
 
 /// The OCI media type of a layer.

@@ -28,6 +28,7 @@ pub mod sources;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use yadokari_layers::{Digest, pack};
 
@@ -101,4 +102,9 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     let image = output::assemble(&plan, &stages, request.pack.clamp);
     let digest = uploads.finish(&image, &progress).await?;
     Ok(Built { digest, size: image.layers.iter().map(|layer| layer.size).sum(), layers: image.layers.len() })
+}
+
+/// The time in whole seconds since the Unix epoch.
+fn clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

@@ -1,7 +1,7 @@
 //! The layers on disk: fetched when something needs their bytes, indexed as soon as they are there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,10 +72,8 @@ impl<'a> Blobs<'a> {
 
     /// Opens the compressed blob of a layer, which is fetched first where it is not here.
     pub(super) fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
+        self.fetch.fetch(&[*layer], &self.directory)?;
         let path = blob_path(&self.directory, &layer.digest);
-        if !path.exists() {
-            self.fetch.fetch(&[*layer], &self.directory)?;
-        }
         File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
     }
 
@@ -120,7 +118,6 @@ impl<'a> Blobs<'a> {
         let failed =
             |source| crate::Error::Host { operation: "make a directory in", path: self.directory.clone(), source };
         let parent = self.directory.parent().unwrap_or(&self.directory);
-        fs::create_dir_all(parent).map_err(failed)?;
         tempfile::Builder::new().prefix("spool-").tempdir_in(parent).map_err(failed)
     }
 
@@ -172,7 +169,7 @@ mod tests {
         let wanted = ["a", "b"].map(|name| RelPath::new(name).unwrap());
         let spool = tempfile::tempdir().unwrap();
         let found = blobs.extract(&layer, &wanted, spool.path()).unwrap();
-        let content = |path: &RelPath| fs::read_to_string(&found[path]).unwrap();
+        let content = |path: &RelPath| std::fs::read_to_string(&found[path]).unwrap();
         assert_eq!(wanted.map(|path| content(&path)), ["new", "other"]);
     }
 

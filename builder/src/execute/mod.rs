@@ -18,8 +18,6 @@ mod unpack;
 mod users;
 mod work_dir;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use yadokari_layers::{Layer, Timestamp, pack};
 
 use crate::context::Context;
@@ -92,7 +90,7 @@ impl Executor<'_> {
 
     /// The time of what is made now: SOURCE_DATE_EPOCH where there is one.
     fn now(&self) -> Timestamp {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let clock = crate::clock();
         Timestamp::from_secs(self.pack.clamp.map_or(clock, |clamp| clamp.min(clock)))
     }
 }

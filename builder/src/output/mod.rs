@@ -7,7 +7,6 @@ mod tarball;
 mod uploads;
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use yadokari_layers::{Compression, Digest};
 use yadokari_registry::{Manifest, Reference};
@@ -59,8 +58,7 @@ impl Image {
 
 /// Writes config and manifest of the target. With `epoch` no byte depends on the clock.
 pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>) -> Image {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    let created = rfc3339(epoch.unwrap_or(clock));
+    let created = rfc3339(epoch.unwrap_or_else(crate::clock));
     let target = plan.target();
     let layers = stages.last().map(|result| result.layers.clone()).unwrap_or_default();
     let mut config = target.config.clone();

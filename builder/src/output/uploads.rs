@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use yadokari_layers::{Layer, blob_path};
+use yadokari_layers::{Digest, Layer, blob_path};
 use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, RegistryStore, Store, Version, Written};
 
 use super::{Destination, Image, tarball};
@@ -23,7 +23,8 @@ pub struct Uploads<'a> {
     sources: &'a Sources,
     blobs: PathBuf,
     queue: mpsc::Sender<LayerRef>,
-    sender: JoinHandle<Vec<Written>>,
+    /// Gives the layers that every target has by now, and how each target came by them.
+    sender: JoinHandle<Vec<(Digest, Written)>>,
     failure: Arc<Mutex<Option<crate::Error>>>,
 }
 
@@ -48,12 +49,12 @@ impl<'a> Uploads<'a> {
             match destination {
                 Destination::Registry(reference) => {
                     let tag = reference.version();
-                    let name = client.repository(reference).describe();
+                    let store = client.repository(reference);
+                    let name = store.describe();
                     if let Some(target) = targets.iter_mut().find(|target| target.store.describe() == name) {
                         target.tags.push(tag);
                         continue;
                     }
-                    let store = client.repository(reference);
                     check(&store).await?;
                     let registry = Some(store.registry().to_owned());
                     targets.push(Target { store: Arc::new(store), registry, tags: vec![tag] });
@@ -77,7 +78,7 @@ impl<'a> Uploads<'a> {
                 let blob = file_blob(&from, &layer);
                 for target in to.iter() {
                     match target.store.write_blob(&blob, None).await {
-                        Ok(done) => written.push(done),
+                        Ok(done) => written.push((layer.digest, done)),
                         Err(source) => {
                             *lock(&slot) = Some(failed(target.store.describe(), source));
                             return written;
@@ -100,17 +101,19 @@ impl<'a> Uploads<'a> {
     }
 
     /// Sends what is left: base layers, the config, the manifest, and last the tags. Returns the manifest's digest.
-    pub async fn finish(self, image: &Image, progress: &Progress) -> Result<yadokari_layers::Digest, crate::Error> {
+    pub async fn finish(self, image: &Image, progress: &Progress) -> Result<Digest, crate::Error> {
         drop(self.queue);
-        let mut written = match self.sender.await {
-            Ok(written) => written,
+        let sent = match self.sender.await {
+            Ok(sent) => sent,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         if let Some(error) = lock(&self.failure).take() {
             return Err(error);
         }
+        let left = |layer: &&LayerRef| !sent.iter().any(|(digest, _)| *digest == layer.digest);
+        let mut written: Vec<Written> = sent.iter().map(|(_, written)| *written).collect();
         for target in self.targets.iter() {
-            for layer in &image.layers {
+            for layer in image.layers.iter().filter(left) {
                 written.push(base_layer(self.sources, target, layer, &self.blobs).await?);
             }
             let config = BytesBlob::new(image.config.clone());
