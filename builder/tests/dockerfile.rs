@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use parse_dockerfile as other;
 use yadokari::dockerfile::{
-    CommandLine, Dockerfile, Healthcheck, Heredoc, Instruction, InstructionKind, Pair, Source, Span, Word, expand,
-    expand_heredoc, expand_words, parse,
+    CommandLine, Copy, Dockerfile, Healthcheck, Instruction, InstructionKind, Pair, Source, Span, Transfer, Word,
+    expand, expand_heredoc, expand_words, parse,
 };
 
 const CORPUS: [(&str, &str); 8] = [
@@ -43,7 +43,8 @@ fn command(command: &CommandLine) -> String {
     }
 }
 
-fn files(flags: &[(&str, &Option<Word>)], sources: &[Word], heredocs: &[Heredoc], destination: &Word) -> String {
+fn files(flags: &[(&str, &Option<Word>)], transfer: &Transfer) -> String {
+    let Transfer { sources, heredocs, destination, .. } = transfer;
     let mut out = String::new();
     for (name, value) in flags {
         if let Some(value) = value {
@@ -65,12 +66,11 @@ fn ours(kind: &InstructionKind) -> String {
         InstructionKind::Run(run) => command(&run.command),
         InstructionKind::Cmd(line) | InstructionKind::Entrypoint(line) => command(line),
         InstructionKind::Copy(copy) => {
-            let flags = [("from", &copy.from), ("chown", &copy.chown), ("chmod", &copy.chmod)];
-            files(&flags, &copy.sources, &copy.heredocs, &copy.destination)
+            let Copy { from, transfer } = copy;
+            files(&[("from", from), ("chown", &transfer.chown), ("chmod", &transfer.chmod)], transfer)
         }
         InstructionKind::Add(add) => {
-            let flags = [("chown", &add.chown), ("chmod", &add.chmod)];
-            files(&flags, &add.sources, &add.heredocs, &add.destination)
+            files(&[("chown", &add.transfer.chown), ("chmod", &add.transfer.chmod)], &add.transfer)
         }
         InstructionKind::Workdir(word) | InstructionKind::User(word) | InstructionKind::Stopsignal(word) => {
             word.raw.clone()
@@ -296,7 +296,9 @@ fn expandable(instruction: &Instruction) -> Vec<Word> {
     let pair = |pair: &Pair| [pair.key.clone(), pair.value.clone()];
     match &instruction.kind {
         InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => pairs.iter().flat_map(pair).collect(),
-        InstructionKind::Copy(copy) => [copy.sources.clone(), vec![copy.destination.clone()]].concat(),
+        InstructionKind::Copy(copy) => {
+            [copy.transfer.sources.clone(), vec![copy.transfer.destination.clone()]].concat()
+        }
         InstructionKind::Workdir(word) | InstructionKind::User(word) => vec![word.clone()],
         InstructionKind::Expose(words) => words.clone(),
         InstructionKind::Onbuild(trigger) => expandable(&trigger.instruction),
@@ -335,7 +337,7 @@ fn mutated_files_are_read_or_refused_and_never_panic() {
                 }
             }
             if let InstructionKind::Copy(copy) = &instruction.kind {
-                copy.heredocs.iter().for_each(|heredoc| drop(expand_heredoc(heredoc, &variables)));
+                copy.transfer.heredocs.iter().for_each(|heredoc| drop(expand_heredoc(heredoc, &variables)));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::arguments::{Statement, words_or_json};
 use super::flags::{Flags, Known, flags, later, value};
 use super::heredoc::Document;
 use super::text::Text;
-use super::{Add, Copy, Diagnostic, Heredoc, Word};
+use super::{Add, Copy, Diagnostic, Transfer, Word};
 
 const COPY_FLAGS: [Known; 6] =
     [value("from"), value("chown"), value("chmod"), later("link"), later("parents"), later("exclude")];
@@ -21,18 +21,18 @@ const ADD_FLAGS: [Known; 7] = [
 
 /// `COPY [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
 pub(super) fn copy(statement: &Statement<'_>, documents: &[Document]) -> Result<Copy, Diagnostic> {
-    let (mut flags, Files { sources, heredocs, destination }) = files("COPY", statement, &COPY_FLAGS, documents)?;
+    let (mut flags, transfer) = transfer("COPY", statement, &COPY_FLAGS, documents)?;
     let from = flags.take("from");
     if let Some(from) = &from {
         check_from(from)?;
     }
-    Ok(Copy { from, chown: flags.take("chown"), chmod: flags.take("chmod"), sources, heredocs, destination })
+    Ok(Copy { from, transfer })
 }
 
 /// `ADD [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
 pub(super) fn add(statement: &Statement<'_>, documents: &[Document]) -> Result<Add, Diagnostic> {
-    let (mut flags, Files { sources, heredocs, destination }) = files("ADD", statement, &ADD_FLAGS, documents)?;
-    Ok(Add { chown: flags.take("chown"), chmod: flags.take("chmod"), sources, heredocs, destination })
+    let (_, transfer) = transfer("ADD", statement, &ADD_FLAGS, documents)?;
+    Ok(Add { transfer })
 }
 
 fn check_from(from: &Word) -> Result<(), Diagnostic> {
@@ -47,19 +47,14 @@ fn check_from(from: &Word) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-struct Files {
-    sources: Vec<Word>,
-    heredocs: Vec<Heredoc>,
-    destination: Word,
-}
-
-fn files(
+/// What COPY and ADD have in common, and the flags that are left.
+fn transfer(
     name: &str,
     statement: &Statement<'_>,
     known: &[Known],
     documents: &[Document],
-) -> Result<(Flags, Files), Diagnostic> {
-    let (flags, rest) = flags(name, statement.arguments, known)?;
+) -> Result<(Flags, Transfer), Diagnostic> {
+    let (mut flags, rest) = flags(name, statement.arguments, known)?;
     // Only plain words can introduce a here-document, and each introducer must be one word of the instruction.
     let words: Vec<Text<'_>> = if documents.is_empty() { Vec::new() } else { rest.words() };
     let document_at = |index: usize| {
@@ -79,12 +74,14 @@ fn files(
     if document_at(sources.len()).is_some() {
         return Err(Diagnostic::new("a here-document cannot be the destination").at(destination.span));
     }
-    let files = Files {
+    let transfer = Transfer {
+        chown: flags.take("chown"),
+        chmod: flags.take("chmod"),
         sources: (0..sources.len()).filter(|&at| document_at(at).is_none()).map(|at| sources[at].clone()).collect(),
         heredocs: (0..sources.len()).filter_map(document_at).map(Document::file).collect(),
         destination: destination.clone(),
     };
-    Ok((flags, files))
+    Ok((flags, transfer))
 }
 
 #[cfg(test)]
@@ -100,9 +97,7 @@ mod tests {
     fn parsed(line: &str) -> Copy {
         match only(line).unwrap() {
             InstructionKind::Copy(copy) => copy,
-            InstructionKind::Add(Add { chown, chmod, sources, heredocs, destination }) => {
-                Copy { from: None, chown, chmod, sources, heredocs, destination }
-            }
+            InstructionKind::Add(Add { transfer }) => Copy { from: None, transfer },
             other => panic!("{other:?}"),
         }
     }
@@ -117,7 +112,7 @@ mod tests {
             ("COPY 'a b' c", &["'a", "b'"], "c"),
         ];
         for (line, sources, destination) in cases {
-            let copy = parsed(line);
+            let copy = parsed(line).transfer;
             assert_eq!((raws(&copy.sources), copy.destination.raw.as_str()), (sources.to_vec(), destination), "{line}");
         }
     }
@@ -127,13 +122,13 @@ mod tests {
         let copy = parsed("COPY --from=build --chown=$u:g --chmod=u=rwX,go=rX a b");
         let raw = |word: Option<Word>| word.map(|word| word.raw);
         assert_eq!(raw(copy.from).as_deref(), Some("build"));
-        assert_eq!(raw(copy.chown).as_deref(), Some("$u:g"));
-        assert_eq!(raw(copy.chmod).as_deref(), Some("u=rwX,go=rX"));
+        assert_eq!(raw(copy.transfer.chown).as_deref(), Some("$u:g"));
+        assert_eq!(raw(copy.transfer.chmod).as_deref(), Some("u=rwX,go=rX"));
     }
 
     #[test]
     fn here_documents_are_sources() {
-        let copy = parsed("COPY <<one f <<-'two' /d/\n$a\none\n\t$b\n\ttwo\n");
+        let Copy { transfer: copy, .. } = parsed("COPY <<one f <<-'two' /d/\n$a\none\n\t$b\n\ttwo\n");
         assert_eq!(raws(&copy.sources), ["f"]);
         let files: Vec<_> =
             copy.heredocs.iter().map(|file| (file.name.as_str(), file.expand, file.content.as_str())).collect();

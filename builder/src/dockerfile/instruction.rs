@@ -148,26 +148,25 @@ pub struct Run {
 pub struct Copy {
     /// `--from`: a stage, its number, or an image. Variables are not expanded here, and a `$` is refused.
     pub from: Option<Word>,
-    /// `--chown`
-    pub chown: Option<Word>,
-    /// `--chmod`
-    pub chmod: Option<Word>,
-    /// The source paths, which may be patterns.
-    pub sources: Vec<Word>,
-    /// The sources given inline. They are copied after `sources`; one of the two lists holds something.
-    pub heredocs: Vec<Heredoc>,
-    /// The destination.
-    pub destination: Word,
+    /// What is copied, and where to.
+    pub transfer: Transfer,
 }
 
 /// ADD
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
+    /// What is copied, and where to. A source may also be a URL or a git repository.
+    pub transfer: Transfer,
+}
+
+/// What COPY and ADD have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
     /// `--chown`
     pub chown: Option<Word>,
     /// `--chmod`
     pub chmod: Option<Word>,
-    /// The sources: paths, patterns, URLs or git repositories.
+    /// The source paths, which may be patterns.
     pub sources: Vec<Word>,
     /// The sources given inline. They are copied after `sources`; one of the two lists holds something.
     pub heredocs: Vec<Heredoc>,

@@ -40,7 +40,7 @@ pub use diagnostic::{Diagnostic, Level};
 pub use expand::{Variables, expand, expand_heredoc, expand_words};
 pub use instruction::{
     Add, ArgDecl, ArgInstruction, CommandLine, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction,
-    InstructionKind, Onbuild, Pair, Run, Stage,
+    InstructionKind, Onbuild, Pair, Run, Stage, Transfer,
 };
 pub use parse::{parse, parse_instruction};
 pub use source::{Source, Span, Word};

@@ -172,7 +172,9 @@ copy --from=build /a /b
         assert_eq!(build.instructions[1].text, "RUN apt-get update &&     apt-get install -y       gcc");
         assert_eq!(last.from.image.raw, "scratch");
         assert_eq!((&last.from.name, &last.from.platform), (&None, &None));
-        assert!(matches!(&last.instructions[0].kind, InstructionKind::Copy(copy) if copy.sources[0].raw == "/a"));
+        assert!(
+            matches!(&last.instructions[0].kind, InstructionKind::Copy(copy) if copy.transfer.sources[0].raw == "/a")
+        );
     }
 
     #[test]
@@ -187,7 +189,7 @@ copy --from=build /a /b
         assert_eq!(at(build.instructions[2].span), "RUN <<EOF\nmake\nEOF");
         let InstructionKind::Copy(copy) = &dockerfile.stages[1].instructions[0].kind else { panic!() };
         assert_eq!(at(copy.from.as_ref().unwrap().span), "build");
-        assert_eq!(at(copy.destination.span), "/b");
+        assert_eq!(at(copy.transfer.destination.span), "/b");
     }
 
     #[test]

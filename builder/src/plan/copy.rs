@@ -6,17 +6,7 @@ use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
 use super::stage::Planner;
 use super::{Mode, Selection, history, key, select};
-use crate::dockerfile::{self, Diagnostic, Word, expand_heredoc};
-
-/// COPY and ADD, which differ in little.
-pub(super) struct CopyWords<'a> {
-    pub(super) name: &'static str,
-    pub(super) chown: Option<&'a Word>,
-    pub(super) chmod: Option<&'a Word>,
-    pub(super) sources: &'a [Word],
-    pub(super) heredocs: &'a [dockerfile::Heredoc],
-    pub(super) destination: &'a Word,
-}
+use crate::dockerfile::{Diagnostic, InstructionKind, Transfer, Word, expand_heredoc};
 
 impl Lowering {
     /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
@@ -38,14 +28,15 @@ impl Lowering {
     pub(super) fn copy(
         &mut self,
         planner: &Planner<'_>,
-        words: &CopyWords<'_>,
+        transfer: &Transfer,
         from: Origin,
         from_key: Option<Key>,
         at: &At<'_>,
     ) -> Result<(), crate::Error> {
-        let unpack = words.name == "ADD";
+        let name = at.instruction.kind.name();
+        let unpack = matches!(at.instruction.kind, InstructionKind::Add(_));
         let mut sources = Vec::new();
-        for word in words.sources {
+        for word in &transfer.sources {
             let pattern = self.expand(word, at)?;
             if unpack && is_remote(&pattern) {
                 return Err(Diagnostic::not_carried_out("ADD of a URL or a git repository", word.span).into());
@@ -53,17 +44,17 @@ impl Lowering {
             sources.push(CopySource { pattern, span: word.span });
         }
         let mut inline = Vec::new();
-        for heredoc in words.heredocs {
+        for heredoc in &transfer.heredocs {
             let content = expand_heredoc(heredoc, &self.env)?;
             inline.push(Inline { name: heredoc.name.clone(), content });
         }
-        let written = self.expand(words.destination, at)?;
+        let written = self.expand(&transfer.destination, at)?;
         let destination = self.destination(&written)?;
-        let chown =
-            words.chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
+        let chown = transfer.chown.as_ref();
+        let chown = chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
         let chown = chown.transpose()?.filter(|owner| !owner.text.is_empty());
-        let chmod_text = words.chmod.map(|word| self.expand(word, at)).transpose()?;
-        let chmod = words.chmod.zip(chmod_text.as_deref()).map(|(word, text)| {
+        let chmod_text = transfer.chmod.as_ref().map(|word| self.expand(word, at)).transpose()?;
+        let chmod = transfer.chmod.as_ref().zip(chmod_text.as_deref()).map(|(word, text)| {
             let bad = || Diagnostic::new(format!("'{text}' is not a mode")).at(word.span);
             Mode::parse(text).ok_or_else(|| bad().help("write 0 to 7777 in octal digits, or changes as u=rw,go+X"))
         });
@@ -71,8 +62,8 @@ impl Lowering {
         let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
         let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
         let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
-        let created_by = history::copy(words.name, owner_text, chmod_text.as_deref(), &names, &written);
-        let span = words.destination.span;
+        let created_by = history::copy(name, owner_text, chmod_text.as_deref(), &names, &written);
+        let span = transfer.destination.span;
         let copy = Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),

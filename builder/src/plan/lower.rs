@@ -4,7 +4,6 @@
 
 use yadokari_layers::{Key, RelPath};
 
-use super::copy::CopyWords;
 use super::op::{Mkdir, Op, Origin, Run};
 use super::scope::Env;
 use super::stage::{End, Planner, own_line};
@@ -75,30 +74,12 @@ impl Lowering {
         match &instruction.kind {
             InstructionKind::Run(run) => self.run(planner, &run.command, &at)?,
             InstructionKind::Copy(copy) => {
-                let words = CopyWords {
-                    name: "COPY",
-                    chown: copy.chown.as_ref(),
-                    chmod: copy.chmod.as_ref(),
-                    sources: &copy.sources,
-                    heredocs: &copy.heredocs,
-                    destination: &copy.destination,
-                };
                 let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
                     return Ok(false);
                 };
-                self.copy(planner, &words, from, from_key, &at)?;
+                self.copy(planner, &copy.transfer, from, from_key, &at)?;
             }
-            InstructionKind::Add(add) => {
-                let words = CopyWords {
-                    name: "ADD",
-                    chown: add.chown.as_ref(),
-                    chmod: add.chmod.as_ref(),
-                    sources: &add.sources,
-                    heredocs: &add.heredocs,
-                    destination: &add.destination,
-                };
-                self.copy(planner, &words, Origin::Context, None, &at)?;
-            }
+            InstructionKind::Add(add) => self.copy(planner, &add.transfer, Origin::Context, None, &at)?,
             InstructionKind::Workdir(path) => self.workdir(planner, path, &at)?,
             InstructionKind::Arg(declarations) => self.arg(planner, declarations, &at)?,
             kind => self.metadata(kind, &at)?,
