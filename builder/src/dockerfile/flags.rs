@@ -14,6 +14,10 @@ pub(super) struct Known {
 pub(super) enum Kind {
     /// It has a value and may be given once.
     Value,
+    /// It has a value and may be given any number of times.
+    Repeatable,
+    /// `--name`, `--name=true` or `--name=false`, once.
+    Boolean,
     /// The language has it and the builder does not carry it out yet.
     Later,
 }
@@ -21,6 +25,16 @@ pub(super) enum Kind {
 /// A flag with a value.
 pub(super) const fn value(name: &'static str) -> Known {
     Known { name, kind: Kind::Value }
+}
+
+/// A flag with a value that may be given any number of times.
+pub(super) const fn repeatable(name: &'static str) -> Known {
+    Known { name, kind: Kind::Repeatable }
+}
+
+/// A flag that is on or off.
+pub(super) const fn boolean(name: &'static str) -> Known {
+    Known { name, kind: Kind::Boolean }
 }
 
 /// A flag that is refused because it is not carried out yet.
@@ -35,7 +49,17 @@ impl Flags {
     /// The value of the flag `name`, where it was given.
     pub(super) fn take(&mut self, name: &str) -> Option<Word> {
         let at = self.0.iter().position(|(given, _)| *given == name)?;
-        Some(self.0.swap_remove(at).1)
+        Some(self.0.remove(at).1)
+    }
+
+    /// The values of the flag `name`, in the order in which they were given.
+    pub(super) fn take_all(&mut self, name: &str) -> Vec<Word> {
+        std::iter::from_fn(|| self.take(name)).collect()
+    }
+
+    /// Whether the flag `name` is on; `None` where it was not given.
+    pub(super) fn take_boolean(&mut self, name: &str) -> Option<bool> {
+        self.take(name).map(|word| word.raw == "true")
     }
 }
 
@@ -64,16 +88,24 @@ pub(super) fn flags<'l>(
         if matches!(kind, Kind::Later) {
             return Err(Diagnostic::not_carried_out(format_args!("{instruction} --{name}"), flag.span));
         }
-        if given.iter().any(|(other, _)| other == name) {
+        if !matches!(kind, Kind::Repeatable) && given.iter().any(|(other, _)| other == name) {
             return Err(Diagnostic::new(format!("{instruction} has --{name} twice")).at(flag.span));
         }
-        let Some(value) = value else {
-            return Err(Diagnostic::new(format!("{instruction} --{name} needs a value"))
-                .at(flag.span)
-                .help(format!("write --{name}=VALUE")));
+        let value = match (kind, value) {
+            (Kind::Boolean, None) => "true",
+            (Kind::Boolean, Some(value)) if !["true", "false"].contains(&value) => {
+                let error = Diagnostic::new(format!("{instruction} --{name} is true or false, not '{value}'"));
+                return Err(error.at(flag.span));
+            }
+            (_, Some(value)) => value,
+            (_, None) => {
+                return Err(Diagnostic::new(format!("{instruction} --{name} needs a value"))
+                    .at(flag.span)
+                    .help(format!("write --{name}=VALUE")));
+            }
         };
-        // Where quotes were taken off, the flag as a whole is the place of its value.
-        let span = match flag.span.len() == flag.text.len() {
+        // Where quotes were taken off, and where there is no value, the flag as a whole is the place of its value.
+        let span = match flag.span.len() == flag.text.len() && flag.text.ends_with(value) {
             true => Span::new(flag.span.end - value.len(), flag.span.end),
             false => flag.span,
         };
@@ -128,7 +160,7 @@ mod tests {
     use crate::dockerfile::Source;
     use crate::dockerfile::lines::Lines;
 
-    const KNOWN: [Known; 3] = [value("from"), value("chown"), later("link")];
+    const KNOWN: [Known; 5] = [value("from"), value("chown"), later("device"), boolean("link"), repeatable("exclude")];
 
     /// The flags and, last, the rest.
     fn read(line: &str) -> Result<Vec<String>, Diagnostic> {
@@ -141,7 +173,7 @@ mod tests {
 
     #[test]
     fn flags_stand_before_the_arguments() {
-        let cases: [(&str, &[&str]); 7] = [
+        let cases: [(&str, &[&str]); 10] = [
             ("a b", &["a b"]),
             ("--from=x a --chown=y", &["from|x", "a --chown=y"]),
             ("--chown=a=b --from=x  a", &["chown|a=b", "from|x", "a"]),
@@ -149,6 +181,9 @@ mod tests {
             ("-- --from=x a", &["--from=x a"]),
             ("--chown=\"a b\"'c'\\ d e", &["chown|a bc d", "e"]),
             ("-x a", &["-x a"]),
+            ("--link --exclude=a b", &["link|true", "exclude|a", "b"]),
+            ("--link=false a", &["link|false", "a"]),
+            ("--exclude=a --link=true --exclude=b a", &["exclude|a", "link|true", "exclude|b", "a"]),
         ];
         for (line, expected) in cases {
             assert_eq!(read(line).unwrap(), expected, "{line}");
@@ -159,11 +194,12 @@ mod tests {
     fn wrong_flags_are_refused_by_name() {
         let cases = [
             ("--form=x a", "COPY has no flag --form", Some("did you mean --from?")),
-            ("--zzz a", "COPY has no flag --zzz", Some("its flags are --from, --chown, --link")),
+            ("--zzz a", "COPY has no flag --zzz", Some("its flags are --from, --chown, --device, --link, --exclude")),
             ("--from a", "COPY --from needs a value", Some("write --from=VALUE")),
             ("--from=a --from=b c", "COPY has --from twice", None),
-            ("--link a", "COPY --link is not carried out yet", None),
-            ("--link=true a", "COPY --link is not carried out yet", None),
+            ("--device=a a", "COPY --device is not carried out yet", None),
+            ("--link=1 a", "COPY --link is true or false, not '1'", None),
+            ("--link --link=false a", "COPY has --link twice", None),
         ];
         for (line, message, help) in cases {
             let error = read(line).unwrap_err();
