@@ -93,6 +93,8 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     plan.warnings.iter().for_each(|warning| progress.warning(&warning.render(&request.dockerfile, false)));
     let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
     let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
+    let driver = probe.as_ref().and_then(|probe| probe.chosen);
+    execute::check(&plan, driver, &request.secrets, &request.agents)?;
     let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
     let executor = Executor {
         plan: &plan,
@@ -101,6 +103,8 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
         pack: &request.pack,
         work: &work,
         sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
+        secrets: &request.secrets,
+        agents: &request.agents,
         network_files: &request.network_files,
         progress: &progress,
         interrupt: &interrupt,
