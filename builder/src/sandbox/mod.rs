@@ -20,8 +20,11 @@
 //!
 //! Deliberately absent: instructions, images, caches and registries.
 
+mod attach;
+mod caches;
 mod channel;
 mod client;
+mod copy;
 mod doctor;
 mod engine;
 mod error;
@@ -31,6 +34,7 @@ mod hide;
 mod idmap;
 mod in_place;
 mod launch;
+mod leases;
 mod mount;
 mod mountinfo;
 mod namespace;
@@ -39,10 +43,13 @@ mod overlay;
 mod places;
 mod privileges;
 mod probe;
+mod proxy;
 mod reap;
 mod rootfs;
+mod scratch;
 mod start;
 mod stubs;
+mod supplies;
 pub mod sys;
 mod turn;
 mod walk;
