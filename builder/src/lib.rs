@@ -10,12 +10,14 @@
 //! - [`sources`] fetches what the plan needs from elsewhere.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
+//! - [`secrets`] are what a RUN may see and an image never holds.
 //! - [`cli`] reads arguments, environment and files of the user; [`progress`] talks to the user. Nothing else does.
 //!
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
 
 pub mod cli;
 pub mod context;
+mod csv;
 pub mod dockerfile;
 mod error;
 pub mod execute;
@@ -24,6 +26,7 @@ pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod sandbox;
+pub mod secrets;
 pub mod sources;
 
 use std::path::PathBuf;
@@ -40,6 +43,7 @@ use execute::{Executor, Interrupt};
 use output::{Destination, Uploads};
 use plan::Options;
 use progress::Progress;
+use secrets::{Agents, Secrets};
 use sources::Sources;
 
 /// Everything that a build is asked to do.
@@ -59,6 +63,10 @@ pub struct Request {
     pub pack: pack::Options,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
+    /// What RUN steps may mount, and what fetches of private sources log in with.
+    pub secrets: Secrets,
+    /// The SSH agents that RUN steps may mount.
+    pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
     /// The client of all registries.
@@ -85,6 +93,8 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     plan.warnings.iter().for_each(|warning| progress.warning(&warning.render(&request.dockerfile, false)));
     let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
     let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
+    let driver = probe.as_ref().and_then(|probe| probe.chosen);
+    execute::check(&plan, driver, &request.secrets, &request.agents)?;
     let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
     let executor = Executor {
         plan: &plan,
@@ -93,6 +103,8 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
         pack: &request.pack,
         work: &work,
         sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
+        secrets: &request.secrets,
+        agents: &request.agents,
         network_files: &request.network_files,
         progress: &progress,
         interrupt: &interrupt,

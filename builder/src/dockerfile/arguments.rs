@@ -318,7 +318,7 @@ mod tests {
             ("ONBUILD MAINTAINER a", "MAINTAINER cannot be an ONBUILD trigger"),
             ("ONBUILD RUNN a", "unknown instruction: RUNN"),
             ("ONBUILD COPY a", "COPY needs a source and a destination"),
-            ("ONBUILD RUN --network=none a", "RUN --network is not carried out yet"),
+            ("ONBUILD RUN --network=no a", "RUN --network cannot be 'no'"),
         ];
         for (line, message) in cases {
             assert_eq!(only(line), Err(message.to_owned()), "{line}");

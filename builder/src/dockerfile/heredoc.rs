@@ -31,6 +31,11 @@ impl Document {
         self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
 
+    /// The word after `<<`, without quotes.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// True of a script that names its interpreter in its first line.
     pub(super) fn is_script(&self) -> bool {
         self.body.starts_with("#!")

@@ -1,6 +1,6 @@
 //! The typed instructions. The plan reads nothing else of a Dockerfile.
 
-use super::{Diagnostic, Span, Word};
+use super::{Diagnostic, MountFlag, Span, Word};
 
 /// A whole Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +141,42 @@ pub struct Run {
     /// The command. Here-documents are in it already: `RUN <<EOF` alone is its body, and a here-document beside a
     /// command follows the command's line, for the shell to read.
     pub command: CommandLine,
+    /// A script that the command executes: the body of `RUN <<NAME` that names its interpreter in its first line.
+    pub script: Option<Script>,
+    /// `--mount`, in order.
+    pub mounts: Vec<MountFlag>,
+    /// `--network`, and its place.
+    pub network: Option<(NetworkMode, Span)>,
+    /// The place of `--security=insecure`.
+    pub insecure: Option<Span>,
+    /// `--device`, in order.
+    pub devices: Vec<Word>,
+}
+
+impl std::convert::From<CommandLine> for Run {
+    fn from(command: CommandLine) -> Self {
+        Self { command, script: None, mounts: Vec::new(), network: None, insecure: None, devices: Vec::new() }
+    }
+}
+
+/// A file that a RUN executes and that no image holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Where the command finds it.
+    pub path: String,
+    /// What it says.
+    pub content: String,
+}
+
+/// The value of `RUN --network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// What a RUN has without the flag.
+    Default,
+    /// No network but its own loopback.
+    None,
+    /// The builder's network.
+    Host,
 }
 
 /// COPY

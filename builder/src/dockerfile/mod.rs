@@ -9,6 +9,7 @@
 //!   the arguments of every instruction. It expands nothing: what may hold variables stays a [`Word`], the text as
 //!   written with its place in the file.
 //! - [`expand`] and its kin turn a [`Word`] into a value, once the planner knows the variables at that place.
+//! - [`MountFlag::read`] does the same for `RUN --mount`.
 //! - The checkers ([`parse_expose`], [`parse_duration`], [`validate_stop_signal`]) read values that are complete only
 //!   after expansion.
 //!
@@ -28,6 +29,7 @@ mod flags;
 mod heredoc;
 mod instruction;
 mod lines;
+mod mount;
 mod parse;
 mod pattern;
 mod source;
@@ -40,8 +42,9 @@ pub use diagnostic::{Diagnostic, Level};
 pub use expand::{Variables, expand, expand_heredoc, expand_words};
 pub use instruction::{
     Add, ArgDecl, ArgInstruction, CommandLine, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction,
-    InstructionKind, Onbuild, Pair, Run, Stage, Transfer,
+    InstructionKind, NetworkMode, Onbuild, Pair, Run, Script, Stage, Transfer,
 };
+pub use mount::{MountFlag, MountOptions, MountSharing, MountType};
 pub use parse::{parse, parse_instruction};
 pub use source::{Source, Span, Word};
 pub use values::{parse_duration, parse_expose, validate_stop_signal};

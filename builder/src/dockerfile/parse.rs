@@ -240,14 +240,16 @@ error: unknown instruction: COPPY
     }
 
     #[test]
-    fn what_is_not_carried_out_is_shown_where_it_stands() {
-        let source = source("FROM a\nRUN \\\n  --mount=type=cache,target=/c \\\n  make\n");
+    fn a_wrong_flag_is_shown_where_it_stands() {
+        let source = source("FROM a\nRUN \\\n  --mount=target=/c \\\n  --network=nonne \\\n  make\n");
         let expected = "\
-error: RUN --mount is not carried out yet
- --> Dockerfile:3:3
+error: RUN --network cannot be 'nonne'
+ --> Dockerfile:4:13
   |
-3 |   --mount=type=cache,target=/c \\
-  |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^ the image would differ without it";
+4 |   --network=nonne \\
+  |             ^^^^^
+  |
+  = help: did you mean --network=none?";
         assert_eq!(parse(&source).unwrap_err().render(&source, false), expected);
     }
 

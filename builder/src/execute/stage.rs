@@ -9,6 +9,7 @@ use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
+use super::mounts::{Mounts, with_secrets};
 use super::{Executor, StageResult, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
 use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selection, Stage, Step, select};
@@ -27,6 +28,8 @@ pub(super) struct StageRun<'a> {
     tree: Option<Tree>,
     /// The root file system, once a RUN needed one.
     worker: Option<Worker>,
+    /// What RUN steps mounted so far.
+    mounts: Mounts<'a>,
 }
 
 impl<'a> StageRun<'a> {
@@ -42,7 +45,8 @@ impl<'a> StageRun<'a> {
             Base::Image(name) => executor.fetch.layers(name),
             Base::Stage(below) => results[*below].layers.clone(),
         };
-        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None })
+        let mounts = Mounts::new(executor, blobs, results);
+        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None, mounts })
     }
 
     /// Executes the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -164,6 +168,10 @@ impl<'a> StageRun<'a> {
         if !env.iter().any(|(variable, _)| variable == "HOME") {
             env.push(("HOME".into(), identity.home.clone()));
         }
+        let env = with_secrets(env, run, executor.secrets, step.span)?;
+        self.worker()?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        let mounts = self.mounts.ready(worker, run, step.span)?;
         let files = executor.network_files.clone();
         let command = sandbox::Run {
             argv: run.argv.clone(),
@@ -174,9 +182,10 @@ impl<'a> StageRun<'a> {
             groups: identity.groups,
             resolv_conf: files.resolv_conf,
             hosts: files.hosts,
-            hostname: files.hostname,
+            hostname: run.hostname.clone().unwrap_or(files.hostname),
+            mounts,
+            network: if run.no_network.is_some() { sandbox::Network::None } else { sandbox::Network::Default },
         };
-        let worker = self.worker()?;
         let output = executor.progress.output(name);
         let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
         output.finish();
@@ -219,14 +228,21 @@ impl<'a> StageRun<'a> {
             let mut worker = Worker::start(probe, settings, &self.stage.name)?;
             self.executor.interrupt.watch(worker.interrupter());
             let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
-            let files: Result<Vec<_>, _> =
-                self.layers.iter().zip(indexes).map(|(layer, index)| layer_file(self.blobs, layer, index)).collect();
-            let warnings = worker.materialise(files?)?;
+            let warnings = worker.materialise(layer_files(self.blobs, &self.layers, &indexes)?)?;
             warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
             self.worker = Some(worker);
         }
         Ok(self.worker.as_mut().expect("it was just made"))
     }
+}
+
+/// The layers, ready to be unpacked.
+pub(super) fn layer_files(
+    blobs: &Blobs<'_>,
+    layers: &[LayerRef],
+    indexes: &[Arc<Index>],
+) -> Result<Vec<LayerFile>, crate::Error> {
+    layers.iter().zip(indexes).map(|(layer, index)| layer_file(blobs, layer, Arc::clone(index))).collect()
 }
 
 fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
@@ -345,7 +361,7 @@ fn refused(conflict: Conflict, span: Option<Span>) -> crate::Error {
     }
 }
 
-fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
+pub(super) fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
     let error = Diagnostic::new(error.to_string());
     span.map_or(error.clone(), |span| error.at(span)).into()
 }

@@ -4,9 +4,9 @@ use yadokari_layers::{Key, RelPath};
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
-use super::stage::Planner;
+use super::stage::{From, Planner};
 use super::{Mode, Selection, history, key, select};
-use crate::dockerfile::{Diagnostic, InstructionKind, Transfer, Word, expand_heredoc};
+use crate::dockerfile::{Diagnostic, InstructionKind, Span, Transfer, Word, expand_heredoc};
 
 impl Lowering {
     /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
@@ -16,13 +16,25 @@ impl Lowering {
         number: usize,
         from: Option<&Word>,
     ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
-        let Some(from) = from else { return Ok(Some((Origin::Context, None))) };
+        match from {
+            None => Ok(Some((Origin::Context, None))),
+            Some(from) => self.origin_of(planner, number, From::Copy(from)),
+        }
+    }
+
+    /// The same for what names something.
+    pub(super) fn origin_of(
+        &self,
+        planner: &mut Planner<'_>,
+        number: usize,
+        from: From<'_>,
+    ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
         if let Some(stage) = planner.earlier(from, number)? {
             let Some(position) = planner.stage(stage)? else { return Ok(None) };
             return Ok(Some((Origin::Stage(position), Some(planner.key_of(position)))));
         }
-        let image = planner.image(&from.raw, from.span)?;
-        Ok(image.map(|image| (Origin::Image(from.raw.clone()), Some(key::image(&image.manifest)))))
+        let image = planner.image(from.name(), from.span())?;
+        Ok(image.map(|image| (Origin::Image(from.name().to_owned()), Some(key::image(&image.manifest)))))
     }
 
     pub(super) fn copy(
@@ -95,14 +107,7 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
         let selected = match select(tree, &source.pattern)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
-                let clean = RelPath::clamped(&path).map_err(yadokari_layers::Error::from)?;
-                planner.context.check_readable(&clean)?;
-                let error = Diagnostic::new(format!("'{path}' is not in the build context"));
-                let help = match planner.context.is_ignored(&path) {
-                    true => format!("{} leaves it out", planner.context.ignore_file()),
-                    false => format!("the context is '{}'", planner.context.path().display()),
-                };
-                return Err(error.at(source.span).label("no such file or directory").help(help).into());
+                return Err(not_in_context(planner, &path, source.span));
             }
         };
         for selected in selected {
@@ -111,6 +116,20 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
         }
     }
     Ok(inputs)
+}
+
+/// The error for a path that the context does not hold, or that we may not read.
+pub(super) fn not_in_context(planner: &Planner<'_>, path: &str, span: Span) -> crate::Error {
+    let clean = RelPath::clamped(path).map_err(|error| crate::Error::from(yadokari_layers::Error::from(error)));
+    if let Err(error) = clean.and_then(|clean| planner.context.check_readable(&clean)) {
+        return error;
+    }
+    let error = Diagnostic::new(format!("'{path}' is not in the build context"));
+    let help = match planner.context.is_ignored(path) {
+        true => format!("{} leaves it out", planner.context.ignore_file()),
+        false => format!("the context is '{}'", planner.context.path().display()),
+    };
+    error.at(span).label("no such file or directory").help(help).into()
 }
 
 /// Whether a source of ADD is fetched and not copied.

@@ -1,10 +1,10 @@
 //! One instruction after the other, each to an edit of the config and at most one step.
 //!
-//! COPY and ADD are lowered in `copy.rs`, what only edits the config in `metadata.rs`.
+//! RUN is lowered in `run.rs`, COPY and ADD in `copy.rs`, what only edits the config in `metadata.rs`.
 
 use yadokari_layers::{Key, RelPath};
 
-use super::op::{Mkdir, Op, Origin, Run};
+use super::op::{Mkdir, Op, Origin};
 use super::scope::Env;
 use super::stage::{End, Planner, own_line};
 use super::{Base, HistoryLine, Stage, Step, history, key};
@@ -18,9 +18,9 @@ pub(super) struct Lowering {
     /// What expansion and RUN see: ENV and ARG, the later one winning.
     pub(super) env: Env,
     /// The stage's arguments in order of declaration, for the history of RUN.
-    args: Vec<(String, Option<String>)>,
+    pub(super) args: Vec<(String, Option<String>)>,
     history: Vec<HistoryLine>,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     pub(super) key: Key,
     /// Whether this stage has a CMD of its own, which an ENTRYPOINT then leaves alone.
     pub(super) has_cmd: bool,
@@ -30,7 +30,7 @@ pub(super) struct Lowering {
 pub(super) struct At<'i> {
     pub(super) instruction: &'i Instruction,
     pub(super) escape: char,
-    trigger: bool,
+    pub(super) trigger: bool,
 }
 
 impl Lowering {
@@ -72,7 +72,7 @@ impl Lowering {
     ) -> Result<bool, crate::Error> {
         let at = At { instruction, escape: planner.file.escape, trigger };
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run(planner, &run.command, &at)?,
+            InstructionKind::Run(run) => return self.run(planner, number, run, &at),
             InstructionKind::Copy(copy) => {
                 let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
                     return Ok(false);
@@ -85,31 +85,6 @@ impl Lowering {
             kind => self.metadata(kind, &at)?,
         }
         Ok(true)
-    }
-
-    fn run(&mut self, planner: &Planner<'_>, command: &CommandLine, at: &At<'_>) -> Result<(), crate::Error> {
-        let argv = self.command(command);
-        let declared: Vec<(String, String)> = self
-            .args
-            .iter()
-            .map(|(name, value)| {
-                let value = self.env.value(name).map(str::to_owned).or_else(|| value.clone());
-                (name.clone(), value.unwrap_or_default())
-            })
-            .collect();
-        let created_by = history::run(&argv, &declared);
-        let mut proxies = planner.globals.proxies();
-        proxies.retain(|(name, _)| self.env.value(name).is_none());
-        let run = Run {
-            argv,
-            env: self.env.pairs().to_vec(),
-            proxies,
-            user: self.config.config.user.clone(),
-            workdir: self.absolute("")?,
-        };
-        let key = key::run(&self.key, &run);
-        self.step(Op::Run(run), key, created_by, at);
-        Ok(())
     }
 
     /// A command's argv: the shell form is one argument of the shell.

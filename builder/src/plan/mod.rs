@@ -17,6 +17,7 @@ mod lower;
 mod metadata;
 mod mode;
 mod op;
+mod run;
 mod scope;
 mod select;
 mod stage;
@@ -31,8 +32,10 @@ use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::image::ImageConfig;
 
 pub use mode::Mode;
-pub use op::{Copy, CopySource, Inline, Mkdir, Op, Origin, Owner, Run};
-pub use select::{Selected, Selection, is_pattern, select};
+pub use op::{
+    Access, Copy, CopySource, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run, SecretVariable,
+};
+pub use select::{Selected, Selection, is_pattern, literal, select};
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -109,7 +112,12 @@ impl Plan {
 
     /// Whether any step executes a command.
     pub fn has_run(&self) -> bool {
-        self.steps().any(|step| matches!(step.op, Op::Run(_)))
+        self.commands().next().is_some()
+    }
+
+    /// All commands with the steps that execute them.
+    pub fn commands(&self) -> impl Iterator<Item = (&Step, &Run)> {
+        self.steps().filter_map(|step| if let Op::Run(run) = &step.op { Some((step, run)) } else { None })
     }
 
     /// All steps of all stages.

@@ -132,7 +132,8 @@ impl<'a> Globals<'a> {
         PROXIES.iter().filter_map(given).collect()
     }
 
-    fn build_arg(&self, name: &str) -> Option<&'a str> {
+    /// What `--build-arg` says.
+    pub(super) fn build_arg(&self, name: &str) -> Option<&'a str> {
         self.build_args.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }

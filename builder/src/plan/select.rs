@@ -62,7 +62,8 @@ pub fn select(tree: &Tree, word: &str) -> Result<Selection, crate::Error> {
     Ok(Selection::Found(matched))
 }
 
-fn literal(tree: &Tree, word: &str) -> Result<Selection, crate::Error> {
+/// The path of `tree` that `word` means, whatever characters it has.
+pub fn literal(tree: &Tree, word: &str) -> Result<Selection, crate::Error> {
     let written = RelPath::clamped(word).map_err(yadokari_layers::Error::from)?;
     let path = tree.resolve(&written)?;
     let name = written.file_name().map(<[u8]>::to_vec);

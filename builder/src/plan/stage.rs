@@ -8,11 +8,59 @@ use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
 use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
-use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, Span, Word, expand};
+use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Span, Word, expand};
 use crate::image::{ContainerConfig, ImageConfig};
 
 /// What BuildKit gives an image whose base has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The image that is none: what is mounted from it is empty.
+pub(super) const NOTHING: &str = "scratch";
+
+/// What names a stage or an image to take files from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum From<'i> {
+    /// `COPY --from`
+    Copy(&'i Word),
+    /// `RUN --mount=from=`
+    Mount(&'i Word),
+}
+
+impl<'i> From<'i> {
+    fn word(self) -> &'i Word {
+        match self {
+            Self::Copy(word) | Self::Mount(word) => word,
+        }
+    }
+
+    pub(super) fn name(self) -> &'i str {
+        &self.word().raw
+    }
+
+    pub(super) fn span(self) -> Span {
+        self.word().span
+    }
+
+    fn verb(self) -> &'static str {
+        if matches!(self, Self::Copy(_)) { "copied" } else { "mounted" }
+    }
+}
+
+impl std::fmt::Display for From<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flag = if matches!(self, Self::Copy(_)) { "--from" } else { "from" };
+        write!(f, "{flag}={}", self.name())
+    }
+}
+
+/// The stages and images that an instruction names.
+fn origins(kind: &InstructionKind) -> Vec<From<'_>> {
+    match kind {
+        InstructionKind::Copy(copy) => copy.from.iter().map(From::Copy).collect(),
+        InstructionKind::Run(run) => run.mounts.iter().filter_map(MountFlag::from).map(From::Mount).collect(),
+        _ => Vec::new(),
+    }
+}
 
 /// Plans the stages that a target needs.
 #[derive(Debug)]
@@ -131,33 +179,32 @@ impl<'a> Planner<'a> {
     /// Plans the stage that an instruction of stage `number` copies from, or asks for the image, even where the base is
     /// not known yet: all needs go out at once.
     fn need_what_it_copies(&mut self, instruction: &Instruction, number: usize) -> Result<(), crate::Error> {
-        if let InstructionKind::Copy(copy) = &instruction.kind
-            && let Some(from) = &copy.from
-        {
+        for from in origins(&instruction.kind) {
             match self.earlier(from, number)? {
                 Some(stage) => _ = self.stage(stage)?,
-                None => _ = self.image(&from.raw, from.span)?,
+                None if from.name() == NOTHING => {}
+                None => _ = self.image(from.name(), from.span())?,
             }
         }
         Ok(())
     }
 
-    /// The stage before stage `number` that `--from` names; `None` where it names an image. A number is never an image.
-    pub(super) fn earlier(&self, from: &Word, number: usize) -> Result<Option<usize>, Diagnostic> {
-        let name = &from.raw;
+    /// The stage before stage `number` that `from` names; `None` where it names an image. A number is never an image.
+    pub(super) fn earlier(&self, from: From<'_>, number: usize) -> Result<Option<usize>, Diagnostic> {
+        let name = from.name();
         if let Some(stage) = self.find(name, number) {
             return Ok(Some(stage));
         }
         let all = self.file.stages.len();
         let message = match self.find(name, all) {
-            Some(later) if later == number => format!("--from={name} is the stage itself"),
-            Some(_) => format!("--from={name} is a later stage"),
+            Some(later) if later == number => format!("{from} is the stage itself"),
+            Some(_) => format!("{from} is a later stage"),
             None if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => {
-                format!("--from={name}: the Dockerfile has {all} stages, counted from 0")
+                format!("{from}: the Dockerfile has {all} stages, counted from 0")
             }
             None => return Ok(None),
         };
-        Err(Diagnostic::new(message).at(from.span).label("only earlier stages can be copied from"))
+        Err(Diagnostic::new(message).at(from.span()).label(format!("only earlier stages can be {} from", from.verb())))
     }
 
     /// Keeps a warning. A trigger's has no place in this file.
@@ -191,7 +238,7 @@ impl<'a> Planner<'a> {
             let Some(position) = self.stage(stage)? else { return Ok(None) };
             return Ok(Some((Base::Stage(position), Lowering::on(&self.stages[position], &self.ends[position]))));
         }
-        let (base, config, key) = if name == "scratch" {
+        let (base, config, key) = if name == NOTHING {
             (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
         } else {
             let Some(image) = self.image(&name, from.image.span)? else { return Ok(None) };
@@ -239,7 +286,7 @@ impl<'a> Planner<'a> {
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
             // What is copied from is planned first: the errors of another stage are its own, with their place.
             let in_trigger = |error| Self::in_trigger(error, &trigger);
-            if let InstructionKind::Copy(dockerfile::Copy { from: Some(from), .. }) = &instruction.kind {
+            for from in origins(&instruction.kind) {
                 self.earlier(from, number).map_err(|error| in_trigger(error.into()))?;
             }
             self.need_what_it_copies(&instruction, number)?;

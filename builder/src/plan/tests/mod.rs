@@ -4,6 +4,7 @@ mod arguments;
 mod history;
 mod keys;
 mod metadata;
+mod mounts;
 mod sources;
 mod stages;
 mod steps;

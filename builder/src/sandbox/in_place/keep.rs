@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use yadokari_layers::RelPath;
 
 use crate::sandbox::error::Result;
-use crate::sandbox::mounts;
+use crate::sandbox::mountinfo;
 
 /// Mount points that every container has, and whose image counterparts stay parked without a word.
 pub(super) const RESERVED: [&str; 3] = ["proc", "sys", "dev"];
@@ -34,7 +34,7 @@ pub(super) enum Class {
 impl Keep {
     /// What stays now. Mounts move when a directory is renamed with them, so this holds until the next rename.
     pub(super) fn now(pinned: &[PathBuf]) -> Result<Self> {
-        let mounts = mounts::mounts()?;
+        let mounts = mountinfo::mounts()?;
         Ok(Self::of(pinned, mounts.iter().map(|mount| &*mount.point)))
     }
 
@@ -46,6 +46,15 @@ impl Keep {
         let reserved = RESERVED.iter().map(Path::new);
         let pinned = pinned.iter().map(PathBuf::as_path).chain(reserved).filter_map(below_root).collect();
         Self { pinned, mounts: mounts.filter_map(below_root).collect() }
+    }
+
+    /// What stays that `path` is or lies in, the deepest, and whether it is the container's and not ours.
+    pub(super) fn around(&self, path: &RelPath) -> Option<(&RelPath, bool)> {
+        let is_reserved = |kept: &RelPath| RESERVED.iter().any(|name| name.as_bytes() == kept.as_bytes());
+        let ours = self.pinned.iter().map(|kept| (kept, is_reserved(kept)));
+        // Of a directory that is both, the last is taken.
+        let kept = self.mounts.iter().map(|kept| (kept, true)).chain(ours);
+        kept.filter(|(kept, _)| path.starts_with(kept)).max_by_key(|(kept, _)| kept.components().count())
     }
 
     /// What `path` means.
@@ -81,5 +90,22 @@ mod tests {
         assert_eq!(class("home/other"), Class::Free);
         assert_eq!(class("etc"), Class::HoldsMounts);
         assert_eq!(class("et"), Class::Free);
+    }
+
+    #[test]
+    fn the_deepest_of_what_stays_has_a_path() {
+        let pinned = [PathBuf::from("/kaniko"), PathBuf::from("/builds/project")];
+        let keep =
+            Keep::of(&pinned, ["/", "/dev", "/dev/shm", "/builds", "/builds/project"].map(Path::new).into_iter());
+        let around = |path: &str| {
+            let found = keep.around(&RelPath::new(path).unwrap());
+            found.map(|(kept, container)| (kept.to_string(), container))
+        };
+        assert_eq!(around("builds/other"), Some(("builds".into(), true)));
+        assert_eq!(around("builds/project/x"), Some(("builds/project".into(), false)));
+        assert_eq!(around("kaniko"), Some(("kaniko".into(), false)));
+        assert_eq!(around("dev/shm/x"), Some(("dev/shm".into(), true)));
+        assert_eq!(around("dev/x"), Some(("dev".into(), true)));
+        assert_eq!(around("usr/bin"), None);
     }
 }
