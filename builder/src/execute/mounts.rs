@@ -116,12 +116,22 @@ impl<'a> Mounts<'a> {
         span: Option<Span>,
     ) -> Result<Vec<sandbox::Mount>, crate::Error> {
         let mut ready = Vec::new();
+        for secret in run.secrets.iter().filter(|secret| self.executor.secrets.get(&secret.id).is_none()) {
+            self.goes_without("secret", &secret.id);
+        }
         for mount in &run.mounts {
-            if let Some(kind) = self.kind(worker, mount, span)? {
-                ready.push(sandbox::Mount { target: mount.target.clone(), kind });
+            match (self.kind(worker, mount, span)?, &mount.kind) {
+                (Some(kind), _) => ready.push(sandbox::Mount { target: mount.target.clone(), kind }),
+                (None, MountKind::Ssh { id, .. }) => self.goes_without("agent", id),
+                (None, MountKind::Secret { id, .. }) => self.goes_without("secret", id),
+                (None, _) => {}
             }
         }
         Ok(ready)
+    }
+
+    fn goes_without(&self, what: &str, id: &str) {
+        self.executor.progress.info(&format!("the {what} '{id}' was not given: the command goes without it"));
     }
 
     fn kind(
@@ -275,3 +285,46 @@ impl<'a> Mounts<'a> {
 
 /// The name of what is mounted, in the layer that is made for it.
 const ROOT: &str = "source";
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::plan::SecretVariable;
+
+    fn run(ids: &[(&str, &str)]) -> Run {
+        let variable = |&(name, id): &(&str, &str)| SecretVariable {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            required: false,
+            span: Span::new(0, 0),
+        };
+        Run {
+            argv: Vec::new(),
+            env: Vec::new(),
+            proxies: Vec::new(),
+            user: String::new(),
+            workdir: "/".into(),
+            mounts: Vec::new(),
+            secrets: ids.iter().map(variable).collect(),
+            no_network: None,
+            hostname: None,
+        }
+    }
+
+    #[test]
+    fn the_variable_of_a_secret_wins_over_the_images() {
+        let mut secrets = Secrets::default();
+        secrets.insert("a", Zeroizing::new(b"value".to_vec()));
+        secrets.insert("binary", Zeroizing::new(b"\xff".to_vec()));
+        secrets.insert("null", Zeroizing::new(b"a\0b".to_vec()));
+        let env = || vec![("A".to_owned(), "image".to_owned()), ("B".to_owned(), "b".to_owned())];
+        let found = with_secrets(env(), &run(&[("A", "a"), ("C", "none")]), &secrets, None).unwrap();
+        assert_eq!(found, [("B".to_owned(), "b".to_owned()), ("A".to_owned(), "value".to_owned())]);
+        for id in ["binary", "null"] {
+            let error = with_secrets(env(), &run(&[("A", id)]), &secrets, None).unwrap_err().to_string();
+            assert!(error.contains("it is not text") && !error.contains("a\0b"), "{error}");
+        }
+    }
+}

@@ -36,6 +36,10 @@ impl Lowering {
     ) -> Result<bool, crate::Error> {
         refuse_privileges(instruction)?;
         let argv = self.command(&instruction.command);
+        if argv.is_empty() {
+            let error = Diagnostic::new("RUN [] has no command to execute").at(at.instruction.span);
+            return Err(error.help("write the program as the first string").into());
+        }
         let declared: Vec<(String, String)> = self
             .args
             .iter()

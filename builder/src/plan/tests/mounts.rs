@@ -278,6 +278,12 @@ fn history_names_the_command_without_its_flags() {
 }
 
 #[test]
+fn a_run_without_a_command_is_refused() {
+    let error = bench().error("FROM base\nRUN [ ]\n");
+    assert!(error.contains("RUN [] has no command to execute") && error.contains("Dockerfile:2:1"), "{error}");
+}
+
+#[test]
 fn a_run_without_a_network_says_so() {
     assert!(run_of("RUN --network=none x").no_network.is_some());
     for value in ["default", "host"] {
