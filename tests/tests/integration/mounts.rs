@@ -20,12 +20,12 @@ const CASES: [Case; 17] = [
     // Whom a command runs as.
     Case(
         "FROM busybox
-RUN echo u:x:1000:1001::/home/u:/bin/sh >> /etc/passwd && printf 'g:x:1001:\\nextra:x:7:u,root\\nother:x:8:x\\n' >> /etc/group
+RUN echo u:x:1000:1001::/srv/u:/bin/sh >> /etc/passwd && printf 'g:x:1001:\\nextra:x:7:u,root\\nother:x:8:x\\n' >> /etc/group
 RUN [ \"$(id -G)\" = '0 7' ] && [ $HOME = /root ]
 USER u
-RUN [ $(id -u) = 1000 ] && [ \"$(id -G)\" = '1001 7' ] && [ $HOME = /home/u ]
+RUN [ $(id -u) = 1000 ] && [ \"$(id -G)\" = '1001 7' ] && [ $HOME = /srv/u ]
 USER u:extra
-RUN [ $(id -u) = 1000 ] && [ \"$(id -G)\" = 7 ] && [ $HOME = /home/u ]
+RUN [ $(id -u) = 1000 ] && [ \"$(id -G)\" = 7 ] && [ $HOME = /srv/u ]
 USER 4242
 RUN [ $(id -u) = 4242 ] && [ \"$(id -G)\" = 0 ] && [ $HOME = / ]
 ENV HOME=/set

@@ -157,27 +157,27 @@ fn cache(lines: &str) -> (Key, MountSharing, Access, bool) {
 #[test]
 fn a_cache_is_shared_by_those_who_call_it_the_same() {
     let name = |lines: &str| cache(lines).0;
-    let one = name("RUN --mount=type=cache,target=/root/.cache x");
+    let one = name("RUN --mount=type=cache,target=/var/cache/x x");
     let same = [
-        "RUN --mount=type=cache,target=/root/.cache/ y",
-        "RUN --mount=type=cache,target=/root//x/../.cache y",
-        "RUN --mount=type=cache,target=/elsewhere,id=/root/.cache y",
-        "USER u\nRUN --mount=type=cache,target=/root/.cache,sharing=locked,uid=5,mode=700,ro y",
-        "RUN --mount=type=cache,target=/root/.cache,from=scratch y",
+        "RUN --mount=type=cache,target=/var/cache/x/ y",
+        "RUN --mount=type=cache,target=/var//y/../cache/x y",
+        "RUN --mount=type=cache,target=/elsewhere,id=/var/cache/x y",
+        "USER u\nRUN --mount=type=cache,target=/var/cache/x,sharing=locked,uid=5,mode=700,ro y",
+        "RUN --mount=type=cache,target=/var/cache/x,from=scratch y",
     ];
     for lines in same {
         assert_eq!(name(lines), one, "{lines}");
     }
     let others = [
-        "RUN --mount=type=cache,target=/root/.cache2 x",
-        "WORKDIR /root\nRUN --mount=type=cache,target=.cache x",
-        "RUN --mount=type=cache,target=/root/.cache,id=x x",
-        "RUN --mount=type=cache,target=/root/.cache,from=tools x",
+        "RUN --mount=type=cache,target=/var/cache/x2 x",
+        "WORKDIR /var\nRUN --mount=type=cache,target=cache/x x",
+        "RUN --mount=type=cache,target=/var/cache/x,id=x x",
+        "RUN --mount=type=cache,target=/var/cache/x,from=tools x",
     ];
     for lines in others {
         assert_ne!(name(lines), one, "{lines}");
     }
-    let text = "FROM base\nRUN --mount=type=cache,target=/root/.cache x\n";
+    let text = "FROM base\nRUN --mount=type=cache,target=/var/cache/x x\n";
     let plan = bench().build_arg("BUILDKIT_CACHE_MOUNT_NS", "team").plan(text);
     assert!(matches!(&plan.commands().next().unwrap().1.mounts[0].kind, MountKind::Cache { name, .. } if *name != one));
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
