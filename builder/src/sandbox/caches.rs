@@ -74,6 +74,13 @@ pub(super) fn replace(slot: BorrowedFd<'_>, content: OwnedFd) -> Result<()> {
     files::discard(slot, OLD)
 }
 
+/// Forgets the cache of a slot, because a RUN removed it. The next one gets a new one.
+pub(super) fn remove(slot: BorrowedFd<'_>) -> Result<()> {
+    let _lock = lock(slot)?;
+    files::discard(slot, OLD)?;
+    files::discard(slot, DATA)
+}
+
 /// Ends what somebody who was killed had begun.
 fn tidy(slot: BorrowedFd<'_>) -> Result<()> {
     if files::stat(slot, DATA)?.is_none() && files::stat(slot, OLD)?.is_some() {

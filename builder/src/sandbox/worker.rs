@@ -60,6 +60,8 @@ fn begin(channel: &mut Channel) -> Result<(Box<dyn Engine>, Supplies)> {
         return Err(Error::Interrupted);
     };
     let stage = descriptors.pop().ok_or(Error::Protocol("builder"))?;
+    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
+    drop(stage);
     if kind.user() {
         namespace::unshare_user()?;
         channel.send(&Reply::Unshared, &[])?;
@@ -68,8 +70,6 @@ fn begin(channel: &mut Channel) -> Result<(Box<dyn Engine>, Supplies)> {
             _ => return Err(Error::Interrupted),
         }
     }
-    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
-    drop(stage);
     let is_isolated = kind.is_isolated();
     if is_isolated {
         namespace::unshare_mounts()?;

@@ -141,8 +141,10 @@ impl Record {
                 }
             }
             Change::Copied { slot } => {
-                if let Some(copy) = files::open_if_directory(parent, name)? {
-                    caches::replace(caches::open(slot)?.as_fd(), copy)?;
+                let slot = caches::open(slot)?;
+                match files::open_if_directory(parent, name)? {
+                    Some(copy) => caches::replace(slot.as_fd(), copy)?,
+                    None => caches::remove(slot.as_fd())?,
                 }
                 files::discard(parent, name)
             }
