@@ -84,6 +84,7 @@ impl Diagnostic {
         group = match self.span {
             Some(span) => {
                 let (line, range) = first_line(&source.text, span);
+                let (line, range) = without_controls(line, range);
                 let annotation = AnnotationKind::Primary.span(range).label(self.label.as_deref().map(printable));
                 let snippet = Snippet::source(line).path(printable(&source.name)).line_start(source.line(span.start));
                 group.element(snippet.annotation(annotation))
@@ -117,6 +118,17 @@ fn first_line(text: &str, span: Span) -> (&str, Range<usize>) {
     let from = floor(line, at - start);
     let to = floor(line, span.end.saturating_sub(start)).max(from);
     (line, from..to)
+}
+
+/// `line` with those control characters shown as escapes that the renderer lets pass: all beyond ASCII.
+fn without_controls(line: &str, range: Range<usize>) -> (String, Range<usize>) {
+    let shown = |text: &str| -> String {
+        let is_control = |c: &char| c.is_control() && !c.is_ascii();
+        text.chars().map(|c| if is_control(&c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    };
+    let (before, inside, after) = (shown(&line[..range.start]), shown(&line[range.clone()]), shown(&line[range.end..]));
+    let range = before.len()..before.len() + inside.len();
+    (before + &inside + &after, range)
 }
 
 /// The greatest character boundary of `text` that is not after `offset`.
@@ -189,5 +201,9 @@ error: unknown instruction: RNU
         let error = Diagnostic::new("bad \u{1b}[2J").at(Span::new(0, 1));
         let rendered = error.render(&source("RUN \u{1b}[2J\u{7}"), false);
         assert!(!rendered.contains('\u{1b}') && !rendered.contains('\u{7}'), "{rendered}");
+        // To some terminals U+009D begins a command, too.
+        let error = Diagnostic::new("no").at(Span::new(6, 9));
+        let rendered = error.render(&source("RUN \u{9d}bad \u{9b}"), false);
+        assert!(rendered.ends_with("1 | RUN \\u{9d}bad \\u{9b}\n  |           ^^^"), "{rendered}");
     }
 }

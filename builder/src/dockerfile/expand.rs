@@ -123,6 +123,8 @@ mod tests {
             ("${file//a/_}", "_/b.t_r.gz"),
             ("${file//\\//_}", "a_b.tar.gz"),
             ("${file//./}", "a/btargz"),
+            ("${file//\\//\\/}", "a\\/b.tar.gz"),
+            ("${file/$x/w}${file/b*/}", "a/b.tar.gza/"),
             ("${unset/a/b}${unset#a}", ""),
             // quotes
             ("'$x'", "$x"),
@@ -157,6 +159,10 @@ mod tests {
             ("${x:}", "unsupported modifier ':}' in a substitution", 0..5),
             ("${x!}", "unsupported modifier '!' in a substitution", 0..4),
             ("${x/a}", "the word ends before a closing '/'", 4..6),
+            ("${x//a}", "the word ends before a closing '/'", 5..7),
+            ("${x/a/b", "the word ends before a closing '}'", 6..7),
+            ("${x#\\a}", "'\\a' means nothing in a pattern", 4..7),
+            ("${x=y}", "unsupported modifier '=' in a substitution", 0..4),
             ("ab'c", "the word ends before a closing single quote", 2..4),
             ("\"c", "the word ends before a closing double quote", 0..2),
             ("\"c\\", "the word ends before a closing double quote", 0..3),
@@ -215,6 +221,21 @@ mod tests {
         };
         assert_eq!(expand_heredoc(&heredoc(true), &variables).unwrap(), "'value' \"value\"\n$x \\ \n");
         assert_eq!(expand_heredoc(&heredoc(false), &variables).unwrap(), heredoc(false).content);
+    }
+
+    #[test]
+    fn a_value_has_an_end() {
+        let long = |name: &str| (name == "a").then(|| "a".repeat(1 << 12));
+        let cases = [
+            "$a".repeat(257),
+            format!("\"{}\"", "$a".repeat(257)),
+            "${a//a/$a}".to_owned(),
+            format!("${{u:-{}}}", "$a".repeat(257)),
+        ];
+        for raw in cases {
+            assert_eq!(expand(&word(&raw), '\\', &long).unwrap_err().message, "the value is longer than 1 MiB");
+        }
+        assert_eq!(expand(&word(&"$a".repeat(256)), '\\', &long).unwrap().len(), 1 << 20);
     }
 
     #[test]

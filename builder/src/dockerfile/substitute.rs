@@ -51,11 +51,15 @@ impl Value {
     }
 }
 
-/// Whether the escape character stays in the text: patterns need it.
+/// What becomes of an escape character.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Literal {
-    No,
-    Escapes,
+enum Escapes {
+    /// It is taken off.
+    Taken,
+    /// It stays, as a `\` whichever it was: patterns need it.
+    Pattern,
+    /// It stays as it is, as BuildKit leaves it in a replacement.
+    Kept,
 }
 
 /// Reads a word from left to right and puts its value together.
@@ -72,6 +76,10 @@ pub(super) struct Expander<'a> {
 /// How deep `${a:-${b:-…}}` may nest. A Dockerfile needs three; the bound keeps the stack.
 const DEEPEST: usize = 100;
 
+/// The longest value in bytes. Substitutions multiply each other's lengths, and nothing that takes a value from here can
+/// hold as much.
+pub(super) const LONGEST: usize = 1 << 20;
+
 impl<'a> Expander<'a> {
     /// An expander of `text`, which stands at `span`.
     pub(super) fn new(text: &'a str, span: Span, escape: char, variables: &'a dyn Variables) -> Self {
@@ -85,7 +93,7 @@ impl<'a> Expander<'a> {
 
     /// The value of the whole text.
     pub(super) fn whole(mut self) -> Result<Value, Diagnostic> {
-        self.until(None, Literal::No)
+        self.until(None, Escapes::Taken)
     }
 
     fn peek(&self) -> Option<char> {
@@ -110,7 +118,7 @@ impl<'a> Expander<'a> {
     }
 
     /// Expands up to `stop`, which is consumed, or up to the end.
-    fn until(&mut self, stop: Option<char>, literal: Literal) -> Result<Value, Diagnostic> {
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<Value, Diagnostic> {
         let start = self.at;
         let mut value = Value::default();
         while let Some(c) = self.peek() {
@@ -133,10 +141,12 @@ impl<'a> Expander<'a> {
                     let text = self.dollar()?;
                     value.push_split(&text);
                 }
-                c if c == self.escape || (literal == Literal::Escapes && c == '\\') => {
+                c if c == self.escape || (escapes == Escapes::Pattern && c == '\\') => {
                     self.next();
-                    if literal == Literal::Escapes {
-                        value.push('\\');
+                    match escapes {
+                        Escapes::Taken => {}
+                        Escapes::Pattern => value.push('\\'),
+                        Escapes::Kept => value.push(c),
                     }
                     if let Some(escaped) = self.next() {
                         value.push_whole(escaped.encode_utf8(&mut [0; 4]));
@@ -147,11 +157,16 @@ impl<'a> Expander<'a> {
                     value.push(c);
                 }
             }
+            self.check_length(start, value.text.len())?;
         }
         match stop {
             None => Ok(value),
             Some(stop) => Err(self.error(start, format!("the word ends before a closing '{stop}'"))),
         }
+    }
+
+    fn check_length(&self, start: usize, length: usize) -> Result<(), Diagnostic> {
+        if length <= LONGEST { Ok(()) } else { Err(self.error(start, "the value is longer than 1 MiB")) }
     }
 
     fn single_quoted(&mut self) -> Result<String, Diagnostic> {
@@ -180,7 +195,10 @@ impl<'a> Expander<'a> {
                     self.next();
                     return Ok(text);
                 }
-                '$' => text.push_str(&self.dollar()?),
+                '$' => {
+                    text.push_str(&self.dollar()?);
+                    self.check_length(start, text.len())?;
+                }
                 c if c == self.escape => {
                     self.next();
                     let Some(escaped) = self.next() else { break };
@@ -267,7 +285,7 @@ impl<'a> Expander<'a> {
         value: Option<Cow<'a, str>>,
         colon: bool,
     ) -> Result<String, Diagnostic> {
-        let word = self.until(Some('}'), Literal::No)?.text;
+        let word = self.until(Some('}'), Escapes::Taken)?.text;
         Ok(match (operator, value) {
             ('+', None) => String::new(),
             ('+', Some(_)) | ('-', None) => word,
@@ -288,7 +306,7 @@ impl<'a> Expander<'a> {
         } else {
             Reach::Shortest
         };
-        let pattern = Pattern::new(&self.until(Some('}'), Literal::Escapes)?.text);
+        let pattern = self.pattern('}')?;
         Ok(match operator {
             '#' => pattern.strip_prefix(value, reach),
             _ => pattern.strip_suffix(value, reach),
@@ -302,8 +320,19 @@ impl<'a> Expander<'a> {
         if all {
             self.next();
         }
-        let pattern = Pattern::new(&self.until(Some('/'), Literal::Escapes)?.text);
-        let replacement = self.until(Some('}'), Literal::No)?.text;
-        Ok(pattern.replace(value, &replacement, all))
+        let start = self.at;
+        let pattern = self.pattern('/')?;
+        let replacement = self.until(Some('}'), Escapes::Kept)?.text;
+        let replaced = pattern.replace(value, &replacement, all, LONGEST);
+        replaced.ok_or_else(|| self.error(start, "the value is longer than 1 MiB"))
+    }
+
+    /// The pattern up to `stop`.
+    fn pattern(&mut self, stop: char) -> Result<Pattern, Diagnostic> {
+        let start = self.at;
+        Pattern::new(&self.until(Some(stop), Escapes::Pattern)?.text).map_err(|escape| {
+            let error = self.error(start, format!("'{escape}' means nothing in a pattern"));
+            error.help("a pattern can escape *, ?, \\, } and /")
+        })
     }
 }
