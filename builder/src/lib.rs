@@ -91,8 +91,11 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     let file = dockerfile::parse(&request.dockerfile)?;
     let context = Context::open(&request.context, &request.dockerfile_path)?;
     let sources = Sources::new(request.client.clone(), request.options.platform.clone());
-    let plan = sources.plan(&file, &request.options, &context, &progress).await?;
-    plan.warnings.iter().for_each(|warning| progress.warning(&warning.render(&request.dockerfile, false)));
+    let plan = sources.plan(&file, &request.options, &context, &progress).await;
+    let warn = |warning: &dockerfile::Diagnostic| progress.warning(&warning.render(&request.dockerfile, false));
+    // What is found often explains why there is no plan.
+    let plan = plan.inspect_err(|_| sources.found(&file, &request.options, &context).iter().for_each(warn))?;
+    plan.warnings.iter().for_each(warn);
     check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
     // The file may say itself what time it is.
     let pack = pack::Options { clamp: plan.epoch, ..request.pack };

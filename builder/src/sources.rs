@@ -14,7 +14,7 @@ use yadokari_registry::{
 };
 
 use crate::context::Context;
-use crate::dockerfile::Dockerfile;
+use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
 use crate::plan::{BaseImage, Checked, Images, LayerRef, Options, Plan, Planned, check, plan};
@@ -70,6 +70,14 @@ impl Sources {
                 }
             }
         }
+    }
+
+    /// The warnings about what the target needs, as far as they can be had without fetching anything more.
+    pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
+        let images = self.lock().images.clone();
+        let last = file.stages.len().saturating_sub(1).to_string();
+        let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
+        check(file, &options, context, &images).warnings
     }
 
     /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.

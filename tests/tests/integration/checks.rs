@@ -54,7 +54,8 @@ fn findings_fail_a_build_where_the_file_says_so() -> Result<()> {
     let context = Context::new()?
         .file("Dockerfile", DOCKERFILE)?
         .file("Strict", format!("# check=error=true\n{DOCKERFILE}"))?
-        .file("Skipped", format!("# check=error=true;skip=all\n{DOCKERFILE}"))?;
+        .file("Skipped", format!("# check=error=true;skip=all\n{DOCKERFILE}"))?
+        .file("Wrong", "FROM scratch\nCOPY ${nmae}where /\n")?;
     let mut live = live(&context)?;
     let build = "build --no-push --dockerfile";
     let strict = "--build-arg BUILDKIT_DOCKERFILE_CHECK=error=true";
@@ -67,6 +68,12 @@ fn findings_fail_a_build_where_the_file_says_so() -> Result<()> {
         }
         assert!(!text.contains("\nbuilt sha256:"), "{output}");
     }
+    // What is found is told where an error ends the build, too.
+    let output = execute(&mut live, &format!("{build} Wrong"))?;
+    let text = printed(&output);
+    let (finding, error) =
+        (text.find("warning[UndefinedVar]"), text.find("error: 'where' is not in the build context"));
+    assert!(output.code() == DATA && finding.is_some() && finding < error, "{output}");
     for name in ["Dockerfile", "Skipped"] {
         let output = execute(&mut live, &format!("{build} {name}"))?;
         assert_eq!(output.code(), 0, "{output}");
