@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
 use yadokari_registry::{
@@ -14,10 +14,10 @@ use yadokari_registry::{
 };
 
 use crate::context::Context;
-use crate::dockerfile::Dockerfile;
+use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Images, LayerRef, Options, Plan, Planned, plan};
+use crate::plan::{BaseImage, Checked, Images, LayerRef, Options, Plan, Planned, check, plan};
 use crate::progress::Progress;
 
 /// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
@@ -67,6 +67,35 @@ impl Sources {
                     let fetched = names.iter().map(|name| self.resolve(name, progress));
                     let fetched = try_join_all(fetched).await?;
                     self.lock().images.extend(names.into_iter().zip(fetched));
+                }
+            }
+        }
+    }
+
+    /// The warnings about what the target needs, as far as they can be had without fetching anything more.
+    pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
+        let images = self.lock().images.clone();
+        let last = file.stages.len().saturating_sub(1).to_string();
+        let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
+        check(file, &options, context, &images).warnings
+    }
+
+    /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.
+    pub async fn check(&self, file: &Dockerfile, options: &Options, context: &Context, progress: &Progress) -> Checked {
+        let mut missing = BTreeMap::new();
+        loop {
+            let images = self.lock().images.clone();
+            let mut checked = check(file, options, context, &images);
+            checked.needs.retain(|name| !missing.contains_key(name));
+            if checked.needs.is_empty() {
+                checked.errors.extend(missing.into_values());
+                return checked;
+            }
+            let fetched = join_all(checked.needs.iter().map(|name| self.resolve(name, progress))).await;
+            for (name, image) in checked.needs.into_iter().zip(fetched) {
+                match image {
+                    Ok(image) => _ = self.lock().images.insert(name, image),
+                    Err(error) => _ = missing.insert(name, error),
                 }
             }
         }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::BuildInvocation;
+use super::args::Format;
+use super::{BuildInvocation, CheckInvocation, say};
 use crate::dockerfile::Source;
 use crate::execute::Interrupt;
 use crate::progress::Progress;
@@ -14,13 +16,7 @@ use crate::{Error, ExitCode};
 pub(super) fn build(build: BuildInvocation) -> u8 {
     let progress = Arc::clone(&build.progress);
     let source = build.request.dockerfile.clone();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            progress.error(&format!("start the runtime: {error}"));
-            return ExitCode::Io as u8;
-        }
-    };
+    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
     let interrupt = Interrupt::default();
     let result = runtime.block_on(async {
         forward_signals(&interrupt, &progress);
@@ -36,6 +32,29 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
         Err(error) => {
             report(&error, Some(&source), &progress);
             error.exit_code()
+        }
+    }
+}
+
+/// Looks at the Dockerfile, says what is found, and gives the exit code.
+pub(super) fn check(check: CheckInvocation) -> u8 {
+    let CheckInvocation { request, progress, format } = check;
+    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
+    let report = runtime.block_on(crate::check::check(&request, &progress));
+    runtime.shutdown_background();
+    let said = match format {
+        Format::Text => say(&report.text(&request.dockerfile)),
+        Format::Json => say(&report.json(&request.dockerfile)),
+    };
+    if said == 0 { report.exit_code() } else { said }
+}
+
+fn runtime(progress: &Progress) -> Option<Runtime> {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => Some(runtime),
+        Err(error) => {
+            progress.error(&format!("start the runtime: {error}"));
+            None
         }
     }
 }

@@ -24,12 +24,14 @@ use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, sandbox};
 
-use args::{Build, Cli, Command, Doctor, epoch};
+use args::{Build, Check, Cli, Command, Doctor, Format, epoch};
 
 /// What the command line asks for.
 pub enum Invocation {
     /// Build an image.
     Build(Box<BuildInvocation>),
+    /// Look at a Dockerfile.
+    Check(Box<CheckInvocation>),
     /// Explain the choice of sandbox driver.
     Doctor(sandbox::Settings),
     /// Say the version.
@@ -44,6 +46,14 @@ pub struct BuildInvocation {
     pub progress: Arc<Progress>,
     /// `--digest-file`
     digest_file: Option<PathBuf>,
+}
+
+/// A look at a Dockerfile.
+pub struct CheckInvocation {
+    /// The build that it would be.
+    request: Request,
+    progress: Arc<Progress>,
+    format: Format,
 }
 
 /// Reads the command line `args`, the program's name first. Called without a subcommand it takes Kaniko's flags, as
@@ -68,6 +78,13 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
     match cli.command {
         Command::Version => Ok(Invocation::Version),
         Command::Doctor(doctor) => Ok(Invocation::Doctor(doctor_settings(doctor))),
+        Command::Check(check) => {
+            let Check { mut build, format } = *check;
+            // A look has no result that could go anywhere.
+            build.no_push = true;
+            let BuildInvocation { request, progress, .. } = build_invocation(build)?;
+            Ok(Invocation::Check(Box::new(CheckInvocation { request, progress, format })))
+        }
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build)?))),
     }
 }
@@ -82,6 +99,7 @@ pub fn run(invocation: Invocation) -> u8 {
             let code = say(&lines.join("\n"));
             if probe.chosen.is_some() { code } else { crate::ExitCode::Sandbox as u8 }
         }
+        Invocation::Check(check) => exit::check(*check),
         Invocation::Build(build) => exit::build(*build),
     }
 }

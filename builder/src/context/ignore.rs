@@ -13,6 +13,8 @@ pub struct Ignore {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
+    /// The pattern, cleaned.
+    text: String,
     glob: Glob,
     /// The rule began with `!`: what matches belongs to the context after all.
     exception: bool,
@@ -50,7 +52,7 @@ impl Ignore {
             let pattern = clean(pattern);
             let pattern = if pattern.len() > 1 { pattern.strip_prefix('/').unwrap_or(&pattern) } else { &pattern };
             let glob = Glob::with_double_stars(pattern).map_err(|error| invalid(error.to_string()))?;
-            rules.push(Rule { glob, exception });
+            rules.push(Rule { text: pattern.to_owned(), glob, exception });
         }
         Ok(Self { rules })
     }
@@ -74,10 +76,33 @@ impl Ignore {
         self.rules.iter().any(|rule| rule.exception && rule.glob.may_match_below(directory))
     }
 
+    /// True where nothing at `path`, which may be a pattern, or below it can belong to the context: no exception reaches
+    /// there. The root, which is the empty path, is left out only where everything in it is.
+    pub fn leaves_out(&self, path: &str) -> bool {
+        let reaches = |rule: &Rule| {
+            let parts: Vec<&str> = rule.text.split('/').collect();
+            let literal = parts.iter().take_while(|part| !part.contains(['*', '?', '['])).count();
+            let prefix = parts[..literal].join("/");
+            is_at_or_below(&prefix, path) || literal < parts.len() && is_at_or_below(path, &prefix)
+        };
+        if self.rules.iter().any(|rule| rule.exception && reaches(rule)) {
+            return false;
+        }
+        match path {
+            "" => self.rules.iter().any(|rule| matches!(&rule.text[..], "*" | "**" | "**/*")),
+            path => self.excludes(path),
+        }
+    }
+
     /// True where there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
+}
+
+/// Whether `path` is `base` or in it. Everything is in the root, the empty path.
+fn is_at_or_below(path: &str, base: &str) -> bool {
+    base.is_empty() || path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The shortest pattern for the same paths: without `.`, inner `..` and double or trailing slashes.
@@ -108,6 +133,23 @@ mod tests {
     fn excluded<'p>(rules: &str, paths: &[&'p str]) -> Vec<&'p str> {
         let ignore = Ignore::parse(rules).unwrap();
         paths.iter().copied().filter(|path| ignore.excludes(path)).collect()
+    }
+
+    #[test]
+    fn what_an_exception_may_bring_back_is_not_left_out() {
+        let cases: [(&str, &[&str], &[&str]); 6] = [
+            ("a\nd\n", &["a", "a/b", "d"], &["", "b"]),
+            ("*\n!b\n", &["a"], &["", "b"]),
+            ("*\n", &["", "a"], &[]),
+            ("**\n!d/keep\n", &["a", "d/x", "dx"], &["", "d", "d/keep"]),
+            ("d\n!*/keep\n", &[], &["d", "d/x"]),
+            ("d\ne\n!d/*.md\n", &["e"], &["d", "d/x"]),
+        ];
+        for (rules, left_out, kept) in cases {
+            let ignore = Ignore::parse(rules).unwrap();
+            assert!(left_out.iter().all(|path| ignore.leaves_out(path)), "{rules}");
+            assert!(!kept.iter().any(|path| ignore.leaves_out(path)), "{rules}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use walkdir::WalkDir;
 use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPath, Root, Timestamp, Tree};
 
+use crate::dockerfile::closest;
+
 use ignore::Ignore;
 
 /// A build context.
@@ -77,6 +79,22 @@ impl Context {
     pub fn is_ignored(&self, path: &str) -> bool {
         let Ok(path) = RelPath::clamped(path) else { return false };
         self.ignore.excludes(&path.to_string()) && fs::symlink_metadata(self.path.join(path.as_path())).is_ok()
+    }
+
+    /// Whether the ignore file leaves out whatever there is at `source`, a path or a pattern.
+    pub fn leaves_out(&self, source: &str) -> bool {
+        let Ok(path) = RelPath::clamped(source) else { return false };
+        self.ignore.leaves_out(&path.to_string())
+    }
+
+    /// The path that was meant where `path` is not there: one in the same directory, with almost the same name.
+    pub fn similar(&self, path: &RelPath) -> Option<String> {
+        let path = path.to_string();
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let names = self.tree().ok()?.names(&RelPath::clamped(directory).ok()?);
+        let names: Vec<&str> = names.iter().filter_map(|name| std::str::from_utf8(name).ok()).collect();
+        let meant = closest(name, names)?;
+        Some(if directory.is_empty() { meant.to_owned() } else { format!("{directory}/{meant}") })
     }
 
     /// All that the context holds. Owners are root, as COPY makes them; contents are not hashed yet.
@@ -277,6 +295,15 @@ mod tests {
         assert_eq!(paths(&context), ["a", "target/keep"]);
         assert!(context.is_ignored("target/x"));
         assert!(!context.is_ignored("nowhere"));
+    }
+
+    #[test]
+    fn a_mistyped_path_is_found_in_its_directory() {
+        let (_directory, context) = context(&[("requirements.txt", ""), ("app/main.py", "")]);
+        let similar = |path: &str| context.similar(&RelPath::new(path).unwrap());
+        assert_eq!(similar("requirments.txt").as_deref(), Some("requirements.txt"));
+        assert_eq!(similar("app/mian.py").as_deref(), Some("app/main.py"));
+        assert_eq!([similar("other"), similar("no/main.py")], [None, None]);
     }
 
     #[test]

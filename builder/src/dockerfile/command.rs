@@ -122,9 +122,16 @@ pub(super) fn healthcheck(statement: &Statement<'_>) -> Result<Healthcheck, Diag
     }
     if !form.as_str().eq_ignore_ascii_case("cmd") {
         let error = Diagnostic::new(format!("HEALTHCHECK has no form '{}'", form.as_str())).at(form.span());
-        return Err(error.help("write HEALTHCHECK CMD COMMAND or HEALTHCHECK NONE"));
+        return Err(match closest(form.as_str(), ["CMD", "NONE"]) {
+            Some(meant) => error.help(format!("did you mean HEALTHCHECK {meant}?")),
+            None => error.help("write HEALTHCHECK CMD COMMAND or HEALTHCHECK NONE"),
+        });
     }
-    let missing = || Diagnostic::new("HEALTHCHECK CMD needs a command").at(statement.span());
+    let missing = || {
+        Diagnostic::new("HEALTHCHECK CMD needs a command")
+            .at(statement.span())
+            .help("write HEALTHCHECK CMD COMMAND or HEALTHCHECK NONE")
+    };
     let command = if command.is_empty() { return Err(missing()) } else { command_line(command)? };
     if command == CommandLine::Exec(Vec::new()) {
         return Err(missing());
@@ -144,7 +151,9 @@ fn duration(name: &str, word: &Word) -> Result<Option<i64>, Diagnostic> {
     match parse_duration(&word.raw).map_err(|error| error.at(word.span))? {
         0 => Ok(None),
         duration @ SHORTEST.. => Ok(Some(duration)),
-        _ => Err(Diagnostic::new(format!("HEALTHCHECK --{name} cannot be shorter than 1ms")).at(word.span)),
+        _ => Err(Diagnostic::new(format!("HEALTHCHECK --{name} cannot be shorter than 1ms"))
+            .at(word.span)
+            .help("0s means the runtime's default")),
     }
 }
 
@@ -152,7 +161,9 @@ fn retries(word: &Word) -> Result<Option<u32>, Diagnostic> {
     match word.raw.parse::<u32>() {
         Ok(0) => Ok(None),
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Diagnostic::new("HEALTHCHECK --retries needs a number that is not negative").at(word.span)),
+        Err(_) => Err(Diagnostic::new("HEALTHCHECK --retries needs a number that is not negative")
+            .at(word.span)
+            .help("0 means the runtime's default")),
     }
 }
 
@@ -187,6 +198,12 @@ mod tests {
             assert_eq!(only(&format!("cmd {line}")), Ok(InstructionKind::Cmd(command.clone())), "{line}");
             assert_eq!(only(&format!("Entrypoint {line}")), Ok(InstructionKind::Entrypoint(command)), "{line}");
         }
+    }
+
+    #[test]
+    fn commands_of_nothing_are_empty_texts() {
+        assert_eq!(only("CMD"), Ok(InstructionKind::Cmd(text(""))));
+        assert_eq!(only("entrypoint  "), Ok(InstructionKind::Entrypoint(text(""))));
     }
 
     #[test]
@@ -253,7 +270,6 @@ mod tests {
     fn wrong_commands_are_refused() {
         let cases = [
             ("RUN", "RUN needs an argument"),
-            ("CMD", "CMD needs an argument"),
             ("ENTRYPOINT [1]", "a JSON array must hold strings only"),
             ("CMD --x", "CMD has no flag --x"),
             ("RUN --network=nonne a", "RUN --network cannot be 'nonne'"),

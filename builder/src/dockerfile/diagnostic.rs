@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level as SnippetLevel, Renderer, Snippet};
 
-use super::{Source, Span};
+use super::{Check, Rule, Source, Span};
 
 /// How much a [`Diagnostic`] weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +31,25 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to write instead.
     pub help: Option<String>,
+    /// The check whose finding this is.
+    pub check: Option<Check>,
 }
 
 impl Diagnostic {
     /// An error that says `message`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { level: Level::Error, message: message.into(), span: None, label: None, help: None }
+        Self { level: Level::Error, message: message.into(), span: None, label: None, help: None, check: None }
     }
 
     /// A warning that says `message`.
     pub fn warning(message: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::new(message) }
+    }
+
+    /// The warning of a check about `instruction`, which is its place unless [`at`](Self::at) gives a closer one.
+    pub fn finding(rule: Rule, instruction: Span, message: impl Into<String>) -> Self {
+        let check = Check { rule, instruction: instruction.start };
+        Self { check: Some(check), ..Self::warning(message) }.at(instruction)
     }
 
     /// The error for something that the language has and the builder does not carry out yet: `RUN --mount`, say.
@@ -80,7 +88,11 @@ impl Diagnostic {
             Level::Error => SnippetLevel::ERROR,
             Level::Warning => SnippetLevel::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(printable(&self.message)));
+        let title = level.primary_title(printable(&self.message));
+        let mut group = Group::with_title(match self.check {
+            Some(check) => title.id(check.rule.name()),
+            None => title,
+        });
         group = match self.span {
             Some(span) => {
                 let (line, range) = first_line(&source.text, span);
@@ -166,6 +178,19 @@ error: unknown instruction: RNU
   |
   = help: did you mean RUN?";
         assert_eq!(rendered, expected);
+    }
+
+    #[test]
+    fn a_finding_names_its_check() {
+        let finding =
+            Diagnostic::finding(Rule::UndefinedVar, Span::new(0, 7), "nothing defines $x").at(Span::new(4, 6));
+        let expected = "\
+warning[UndefinedVar]: nothing defines $x
+ --> app/Dockerfile:1:5
+  |
+1 | ENV $x=1
+  |     ^^";
+        assert_eq!(finding.render(&source("ENV $x=1"), false), expected);
     }
 
     #[test]

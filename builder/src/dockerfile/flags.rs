@@ -89,13 +89,14 @@ pub(super) fn flags<'l>(
             return Err(Diagnostic::not_carried_out(format_args!("{instruction} --{name}"), flag.span));
         }
         if !matches!(kind, Kind::Repeatable) && given.iter().any(|(other, _)| other == name) {
-            return Err(Diagnostic::new(format!("{instruction} has --{name} twice")).at(flag.span));
+            let error = Diagnostic::new(format!("{instruction} has --{name} twice")).at(flag.span);
+            return Err(error.label("this is the second one"));
         }
         let value = match (kind, value) {
             (Kind::Boolean, None) => "true",
             (Kind::Boolean, Some(value)) if !["true", "false"].contains(&value) => {
                 let error = Diagnostic::new(format!("{instruction} --{name} is true or false, not '{value}'"));
-                return Err(error.at(flag.span));
+                return Err(error.at(flag.span).help(format!("write --{name} or --{name}=false")));
             }
             (_, Some(value)) => value,
             (_, None) => {
@@ -198,7 +199,7 @@ mod tests {
             ("--from a", "COPY --from needs a value", Some("write --from=VALUE")),
             ("--from=a --from=b c", "COPY has --from twice", None),
             ("--device=a a", "COPY --device is not carried out yet", None),
-            ("--link=1 a", "COPY --link is true or false, not '1'", None),
+            ("--link=1 a", "COPY --link is true or false, not '1'", Some("write --link or --link=false")),
             ("--link --link=false a", "COPY has --link twice", None),
         ];
         for (line, message, help) in cases {

@@ -1,6 +1,6 @@
 //! The typed instructions. The plan reads nothing else of a Dockerfile.
 
-use super::{Diagnostic, MountFlag, Span, Word};
+use super::{Checks, Diagnostic, MountFlag, Span, Word};
 
 /// A whole Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,10 @@ pub struct Dockerfile {
     pub global_args: Vec<ArgInstruction>,
     /// The stages in file order; there is at least one.
     pub stages: Vec<Stage>,
-    /// What is legal and probably not meant.
+    /// Which checks count.
+    pub checks: Checks,
+    /// What is legal and probably not meant: the findings of all checks that need no more than the text, whether they
+    /// count or not, and other warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -230,6 +233,8 @@ pub struct Pair {
     pub key: Word,
     /// The part after it.
     pub value: Word,
+    /// The old form, `KEY VALUE`.
+    pub legacy: bool,
 }
 
 /// A name that ARG declares.

@@ -10,6 +10,7 @@
 //!   written with its place in the file.
 //! - [`expand`] and its kin turn a [`Word`] into a value, once the planner knows the variables at that place.
 //! - [`MountFlag::read`] does the same for `RUN --mount`.
+//! - [`Rule`] names the build checks. Those that the text alone decides are made here, the others by the planner.
 //! - The checkers ([`parse_expose`], [`parse_duration`], [`validate_stop_signal`]) read values that are complete only
 //!   after expansion.
 //!
@@ -20,6 +21,9 @@
 //! no effect, because the language is compiled in.
 
 mod arguments;
+#[cfg(test)]
+mod carets;
+mod checks;
 mod command;
 mod copy;
 mod diagnostic;
@@ -29,6 +33,7 @@ mod flags;
 mod heredoc;
 mod instruction;
 mod lines;
+mod lint;
 mod mount;
 mod parse;
 mod pattern;
@@ -44,7 +49,9 @@ pub use instruction::{
     Add, ArgDecl, ArgInstruction, CommandLine, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction,
     InstructionKind, NetworkMode, Onbuild, Pair, Run, Script, Stage, Transfer,
 };
+pub use lint::{Check, Checks, Policy, Rule};
 pub use mount::{MountFlag, MountOptions, MountSharing, MountType};
-pub use parse::{parse, parse_instruction};
+pub use parse::{parse, parse_instruction, parse_partly};
 pub use source::{Source, Span, Word};
+pub(crate) use suggest::closest;
 pub use values::{parse_duration, parse_expose, validate_stop_signal};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::pattern::{Pattern, Reach};
+use super::suggest::closest;
 use super::{Diagnostic, Span, Variables};
 
 /// Text as it is put together, with the places where it may be split.
@@ -109,12 +110,16 @@ impl<'a> Expander<'a> {
     /// The error `message` about the text from `start` to here. Where a word runs over a continuation its bytes are not
     /// the file's, and the whole word is the place.
     fn error(&self, start: usize, message: impl Into<String>) -> Diagnostic {
-        let span = if self.span.len() == self.text.len() {
+        Diagnostic::new(message).at(self.place(start))
+    }
+
+    /// The place of the text from `start` to here.
+    fn place(&self, start: usize) -> Span {
+        if self.span.len() == self.text.len() {
             Span::new(self.span.start + start, self.span.start + self.at)
         } else {
             self.span
-        };
-        Diagnostic::new(message).at(span)
+        }
     }
 
     /// Expands up to `stop`, which is consumed, or up to the end.
@@ -222,7 +227,10 @@ impl<'a> Expander<'a> {
         self.next();
         if self.peek() != Some('{') {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".to_owned() } else { self.variable(name).unwrap_or_default().into() });
+            return Ok(match name {
+                "" => "$".to_owned(),
+                name => self.variable(start, name).unwrap_or_default().into(),
+            });
         }
         self.next();
         if self.depth >= DEEPEST {
@@ -246,18 +254,28 @@ impl<'a> Expander<'a> {
         &rest[..length]
     }
 
-    fn variable(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.variables.get(name)
+    /// The value of the variable `name`, whose `$` stands at `start`.
+    fn variable(&self, start: usize, name: &str) -> Option<Cow<'a, str>> {
+        let value = self.variables.get(name);
+        if value.is_none() {
+            let place = self.place(start);
+            // A closing brace right behind the name belongs to it.
+            let braced = self.text[start..].starts_with("${") && self.peek() == Some('}');
+            let end = if braced && place != self.span { place.end + 1 } else { place.end };
+            self.variables.unset(name, Span::new(place.start, end));
+        }
+        value
     }
 
     /// Expands what follows `${`.
     fn braced(&mut self, start: usize) -> Result<String, Diagnostic> {
         if matches!(self.peek(), Some('{' | '}' | ':')) {
             self.next();
-            return Err(self.error(start, "bad substitution: '${' needs a variable's name"));
+            let error = self.error(start, "bad substitution: '${' needs a variable's name");
+            return Err(error.help("write ${NAME}, or \\$ for a dollar sign"));
         }
         let name = self.name();
-        let value = self.variable(name);
+        let value = self.variable(start, name);
         let operator = match self.next() {
             Some('}') => return Ok(value.unwrap_or_default().into()),
             Some(':') => match self.next() {
@@ -273,7 +291,8 @@ impl<'a> Expander<'a> {
             Some(operator) => operator.to_string(),
             None => return Err(self.error(start, "the word ends before a closing '}'")),
         };
-        Err(self.error(start, format!("unsupported modifier '{operator}' in a substitution")))
+        let error = self.error(start, format!("unsupported modifier '{operator}' in a substitution"));
+        Err(error.help("behind the name stand :- :+ :? - + ? # ## % %% / // or '}'"))
     }
 
     /// `-`, `+` and `?`. The caller has already taken an empty value for unset where there was a `:`.
@@ -293,7 +312,13 @@ impl<'a> Expander<'a> {
             (_, None) => {
                 let or_empty = if colon { " or empty" } else { "" };
                 let word = if word.is_empty() { format!("the variable must not be unset{or_empty}") } else { word };
-                return Err(self.error(start, format!("{name}: {word}")));
+                let error = self.error(start, format!("{name}: {word}"));
+                let names = self.variables.names();
+                let meant = closest(name, names.iter().copied().filter(|other| *other != name));
+                return Err(match meant.filter(|_| !names.contains(&name)) {
+                    Some(meant) => error.help(format!("did you mean ${meant}?")),
+                    None => error,
+                });
             }
         })
     }

@@ -6,7 +6,7 @@ use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
 use super::stage::{From, Planner};
 use super::{Mode, Selection, history, key, select};
-use crate::dockerfile::{Diagnostic, InstructionKind, Span, Transfer, Word, expand_heredoc};
+use crate::dockerfile::{Diagnostic, InstructionKind, Span, Transfer, Word};
 
 impl Lowering {
     /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
@@ -53,11 +53,14 @@ impl Lowering {
             if unpack && is_remote(&pattern) {
                 return Err(Diagnostic::not_carried_out("ADD of a URL or a git repository", word.span).into());
             }
+            if matches!(from, Origin::Context) {
+                planner.check_ignored(&pattern, word.span, at);
+            }
             sources.push(CopySource { pattern, span: word.span });
         }
         let mut inline = Vec::new();
         for heredoc in &transfer.heredocs {
-            let content = expand_heredoc(heredoc, &self.env)?;
+            let content = self.expand_heredoc(heredoc, at)?;
             inline.push(Inline { name: heredoc.name.clone(), content });
         }
         let written = self.expand(&transfer.destination, at)?;
@@ -120,14 +123,20 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
 
 /// The error for a path that the context does not hold, or that we may not read.
 pub(super) fn not_in_context(planner: &Planner<'_>, path: &str, span: Span) -> crate::Error {
-    let clean = RelPath::clamped(path).map_err(|error| crate::Error::from(yadokari_layers::Error::from(error)));
-    if let Err(error) = clean.and_then(|clean| planner.context.check_readable(&clean)) {
+    let clean = match RelPath::clamped(path) {
+        Ok(clean) => clean,
+        Err(error) => return yadokari_layers::Error::from(error).into(),
+    };
+    if let Err(error) = planner.context.check_readable(&clean) {
         return error;
     }
     let error = Diagnostic::new(format!("'{path}' is not in the build context"));
     let help = match planner.context.is_ignored(path) {
         true => format!("{} leaves it out", planner.context.ignore_file()),
-        false => format!("the context is '{}'", planner.context.path().display()),
+        false => match planner.context.similar(&clean) {
+            Some(meant) => format!("did you mean '{meant}'?"),
+            None => format!("the context is '{}'", planner.context.path().display()),
+        },
     };
     error.at(span).label("no such file or directory").help(help).into()
 }

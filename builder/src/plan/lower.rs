@@ -4,11 +4,12 @@
 
 use yadokari_layers::{Key, RelPath};
 
+use super::checks::{Findings, Seen, check_secret};
 use super::op::{Mkdir, Op, Origin};
 use super::scope::Env;
 use super::stage::{End, Planner, own_line};
 use super::{Base, HistoryLine, Stage, Step, history, key};
-use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Word, expand};
+use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Span, Word};
 use crate::image::ImageConfig;
 
 /// A stage while its instructions are read.
@@ -24,6 +25,8 @@ pub(super) struct Lowering {
     pub(super) key: Key,
     /// Whether this stage has a CMD of its own, which an ENTRYPOINT then leaves alone.
     pub(super) has_cmd: bool,
+    /// What the checks remember.
+    pub(super) seen: Seen,
 }
 
 /// What all lowering of one instruction needs.
@@ -31,13 +34,25 @@ pub(super) struct At<'i> {
     pub(super) instruction: &'i Instruction,
     pub(super) escape: char,
     pub(super) trigger: bool,
+    /// The FROM of the stage.
+    pub(super) from: Span,
+    pub(super) findings: Findings,
 }
 
 impl Lowering {
     /// Starts from an image, or from nothing.
     pub(super) fn new(config: ImageConfig, key: Key) -> Self {
         let env = Env::of_image(&config.config.env);
-        Self { config, env, args: Vec::new(), history: Vec::new(), steps: Vec::new(), key, has_cmd: false }
+        Self {
+            config,
+            env,
+            args: Vec::new(),
+            history: Vec::new(),
+            steps: Vec::new(),
+            key,
+            has_cmd: false,
+            seen: Seen::default(),
+        }
     }
 
     /// Starts from another stage. Its arguments stay visible, but where one has the name of a variable of the image,
@@ -48,7 +63,8 @@ impl Lowering {
             env.set(name, value);
         }
         let history = below.history.clone();
-        Self { env, args: end.args.clone(), history, ..Self::new(below.config.clone(), end.key) }
+        let seen = end.seen.below();
+        Self { env, args: end.args.clone(), history, seen, ..Self::new(below.config.clone(), end.key) }
     }
 
     /// The base's ONBUILD triggers, which its child consumes.
@@ -59,7 +75,7 @@ impl Lowering {
     /// The finished stage, and what it leaves to those that start from it.
     pub(super) fn finish(self, name: String, base: Base) -> (Stage, End) {
         let stage = Stage { name, base, steps: self.steps, config: self.config, history: self.history };
-        (stage, End { key: self.key, env: self.env, args: self.args })
+        (stage, End { key: self.key, env: self.env, args: self.args, seen: self.seen })
     }
 
     /// Reads one instruction of stage `number`. False where an image must be fetched first.
@@ -70,7 +86,9 @@ impl Lowering {
         instruction: &Instruction,
         trigger: bool,
     ) -> Result<bool, crate::Error> {
-        let at = At { instruction, escape: planner.file.escape, trigger };
+        let from = planner.file.stages[number].from.span;
+        let findings = planner.findings.clone();
+        let at = At { instruction, escape: planner.file.escape, trigger, from, findings };
         match &instruction.kind {
             InstructionKind::Run(run) => return self.run(planner, number, run, &at),
             InstructionKind::Copy(copy) => {
@@ -102,6 +120,7 @@ impl Lowering {
 
     fn workdir(&mut self, planner: &mut Planner<'_>, word: &Word, at: &At<'_>) -> Result<(), crate::Error> {
         let written = self.expand(word, at)?;
+        self.check_workdir(&written, word, at);
         if written.is_empty() {
             let message =
                 format!("WORKDIR is empty once its variables are replaced and stays '{}'", self.workdir_path());
@@ -140,6 +159,7 @@ impl Lowering {
         let mut declared = Vec::new();
         for declaration in declarations {
             let name = self.expand(&declaration.name, at)?;
+            check_secret(&name, declaration.name.span, at);
             let default = || declaration.default.as_ref().map(|word| self.expand(word, at)).transpose();
             let value = planner.globals.argument(&name, default)?;
             declared.push((name.clone(), value.clone()));
@@ -153,10 +173,6 @@ impl Lowering {
         }
         self.line(history::args(&declared));
         Ok(())
-    }
-
-    pub(super) fn expand(&self, word: &Word, at: &At<'_>) -> Result<String, crate::Error> {
-        Ok(expand(word, at.escape, &self.env).map_err(|error| error.or_at(at.instruction.span))?)
     }
 
     pub(super) fn line(&mut self, created_by: String) {

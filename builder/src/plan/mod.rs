@@ -10,9 +10,11 @@
 //!
 //! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
 
+mod checks;
 mod copy;
 mod history;
 mod key;
+mod look;
 mod lower;
 mod metadata;
 mod mode;
@@ -31,6 +33,7 @@ use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::image::ImageConfig;
 
+pub use look::{Checked, check};
 pub use mode::Mode;
 pub use op::{
     Access, Copy, CopySource, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run, SecretVariable,
@@ -100,8 +103,12 @@ pub enum Planned {
 pub struct Plan {
     /// The stages that the target needs, each after those it needs itself. The target is the last.
     pub stages: Vec<Stage>,
-    /// What is legal and probably not meant.
+    /// What is legal and probably not meant, in the order of the file: the findings of the checks that count, and others.
     pub warnings: Vec<Diagnostic>,
+    /// The Dockerfile, or a build argument, says that a finding fails the build.
+    pub findings_are_errors: bool,
+    /// SOURCE_DATE_EPOCH: the option, or the default that an ARG before the first FROM gives.
+    pub epoch: Option<i64>,
 }
 
 impl Plan {

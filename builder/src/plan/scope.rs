@@ -49,6 +49,10 @@ impl Variables for Env {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.value(name).map(Cow::Borrowed)
     }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
 }
 
 /// Arguments that RUN steps see without an ARG, and that neither history nor keys mention.

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use yadokari_layers::Key;
 
+use super::checks::{Findings, Seen};
+use super::look::{EPOCH, file_epoch, policy};
 use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
 use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
-use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Span, Word, expand};
+use crate::dockerfile::{
+    self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Policy, Span, Word, closest, expand,
+};
 use crate::image::{ContainerConfig, ImageConfig};
 
 /// What BuildKit gives an image whose base has no `PATH`.
@@ -75,8 +79,14 @@ pub(super) struct Planner<'a> {
     stages: Vec<Stage>,
     /// How each of `stages` ended.
     ends: Vec<End>,
-    needs: BTreeSet<String>,
-    warnings: Vec<Diagnostic>,
+    pub(super) needs: BTreeSet<String>,
+    pub(super) warnings: Vec<Diagnostic>,
+    pub(super) findings: Findings,
+    pub(super) policy: Policy<'a>,
+    /// SOURCE_DATE_EPOCH, as it holds for this file.
+    epoch: Option<i64>,
+    /// Where nothing will be built, errors do not end planning and are kept here.
+    pub(super) look: Option<Vec<crate::Error>>,
 }
 
 /// What a stage leaves to those that start from it.
@@ -86,6 +96,7 @@ pub(super) struct End {
     pub(super) env: Env,
     /// The arguments declared so far.
     pub(super) args: Vec<(String, Option<String>)>,
+    pub(super) seen: Seen,
 }
 
 impl<'a> Planner<'a> {
@@ -98,12 +109,21 @@ impl<'a> Planner<'a> {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = options.target.as_deref().or(last);
         let mut globals = Globals::new(&options.build_args, &options.platform, target, options.epoch);
+        let mut epoch = options.epoch;
         for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
             let name = expand(&declaration.name, file.escape, globals.values())?;
-            let default = declaration.default.as_ref().filter(|_| !globals.is_given(&name));
-            let default = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
-            globals.define(&name, default);
+            let is_epoch = name == EPOCH;
+            let given = globals.is_given(&name) || is_epoch && options.epoch.is_some();
+            let default = declaration.default.as_ref().filter(|_| !given);
+            let value = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
+            if let (true, Some(word), Some(value)) = (is_epoch, default, &value) {
+                epoch = file_epoch(value, word.span)?;
+            }
+            globals.define(&name, value);
         }
+        let policy = policy(file, options)?;
+        let mut warnings = file.warnings.clone();
+        warnings.extend(policy.warnings.iter().cloned());
         Ok(Self {
             file,
             options,
@@ -114,12 +134,17 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             ends: Vec::new(),
             needs: BTreeSet::new(),
-            warnings: file.warnings.clone(),
+            warnings,
+            findings: Findings::default(),
+            policy,
+            epoch,
+            look: None,
         })
     }
 
     /// Plans the target, and with it all that it needs.
     pub(super) fn plan(mut self) -> Result<Planned, crate::Error> {
+        self.check_from_lines()?;
         let target = self.target()?;
         match self.stage(target)? {
             Some(_) if self.needs.is_empty() => {
@@ -127,13 +152,15 @@ impl<'a> Planner<'a> {
                 let labels = self.options.labels.iter().cloned();
                 let last = self.stages.last_mut().expect("the target was just planned");
                 last.config.config.labels.extend(labels);
-                Ok(Planned::Ready(Plan { stages: self.stages, warnings: self.warnings }))
+                let findings_are_errors = self.policy.findings_are_errors();
+                let (warnings, epoch) = (self.admitted(), self.epoch);
+                Ok(Planned::Ready(Plan { stages: self.stages, warnings, findings_are_errors, epoch }))
             }
             _ => Ok(Planned::Needs(self.needs)),
         }
     }
 
-    fn target(&self) -> Result<usize, crate::Error> {
+    pub(super) fn target(&self) -> Result<usize, crate::Error> {
         let Some(target) = &self.options.target else { return Ok(self.file.stages.len() - 1) };
         self.find(target, self.file.stages.len()).ok_or_else(|| {
             let names: Vec<&str> = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref()).collect();
@@ -242,6 +269,7 @@ impl<'a> Planner<'a> {
             (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
         } else {
             let Some(image) = self.image(&name, from.image.span)? else { return Ok(None) };
+            self.check_base(from, &name, &image.config);
             (Base::Image(name), image.config.clone(), key::image(&image.manifest))
         };
         let mut env = Env::of_image(&config.config.env);
@@ -295,7 +323,8 @@ impl<'a> Planner<'a> {
             }
         }
         for instruction in &file.stages[number].instructions {
-            if !lowering.instruction(self, number, instruction, false)? {
+            let lowered = lowering.instruction(self, number, instruction, false);
+            if !self.or_go_on(lowered)? {
                 return Ok(None);
             }
         }
@@ -317,20 +346,25 @@ impl<'a> Planner<'a> {
         self.ends[position].key
     }
 
-    fn warn_of_unused_arguments(&mut self) {
-        let declared = |name: &str| {
+    pub(super) fn warn_of_unused_arguments(&mut self) {
+        let declared: Vec<&str> = {
             let in_stages = self.file.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|instruction| {
                 let InstructionKind::Arg(declarations) = &instruction.kind else { return None };
                 Some(declarations)
             });
             let global = self.file.global_args.iter().map(|arg| &arg.declarations);
-            in_stages.chain(global).flatten().any(|declaration| declaration.name.raw == name)
+            in_stages.chain(global).flatten().map(|declaration| declaration.name.raw.as_str()).collect()
         };
         let unused: Vec<&str> = self.options.build_args.iter().map(|(name, _)| name.as_str()).collect();
-        let unused: Vec<&str> = unused.into_iter().filter(|name| !declared(name) && !is_predefined(name)).collect();
+        let unused: Vec<&str> =
+            unused.into_iter().filter(|name| !declared.contains(name) && !is_predefined(name)).collect();
         if !unused.is_empty() {
-            let message = format!("no ARG takes --build-arg {}", unused.join(", "));
-            self.warnings.push(Diagnostic::warning(message));
+            let warning = Diagnostic::warning(format!("no ARG takes --build-arg {}", unused.join(", ")));
+            let meant = unused.iter().find_map(|name| closest(name, declared.iter().copied()));
+            self.warnings.push(match meant {
+                Some(meant) => warning.help(format!("did you mean {meant}?")),
+                None => warning,
+            });
         }
     }
 }

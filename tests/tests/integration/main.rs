@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper may fail it as the test itself may")]
 
+mod checks;
 mod copies;
 mod drivers;
 mod executor_image;
