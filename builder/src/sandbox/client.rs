@@ -206,7 +206,7 @@ impl Worker {
             Some(caches) => caches.lease(&run.mounts, &self.interrupter.0.interrupted)?,
             None => Leases::default(),
         };
-        let request = Request::Run(run.clone(), leases.slots.clone());
+        let request = Request::Run(Box::new(run.clone()), leases.slots.clone());
         self.tell(&request, &[to_stdout.as_fd(), to_stderr.as_fd()])?;
         drop((to_stdout, to_stderr));
         let (Reply::Exited(exit, mut warnings), proxies) = self.stream([stdout, stderr], agents, output)? else {

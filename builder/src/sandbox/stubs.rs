@@ -151,10 +151,10 @@ impl Stubs {
 }
 
 /// Where each mount goes that does not lie in an earlier one. `real` follows links as they are before any mount.
-pub(super) fn uncovered<'a>(
-    supplies: &'a [Supply],
+pub(super) fn uncovered(
+    supplies: &[Supply],
     real: impl Fn(&RelPath) -> Result<RelPath>,
-) -> Result<Vec<(RelPath, &'a Supply)>> {
+) -> Result<Vec<(RelPath, &Supply)>> {
     let mut mounted = Vec::new();
     for name in MOUNT_POINTS {
         mounted.push(RelPath::new(name).map_err(yadokari_layers::Error::from)?);

@@ -75,7 +75,7 @@ pub(super) enum Request {
     /// Put the layer that follows on the root.
     Push,
     /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
-    Run(Run, Vec<Option<u32>>),
+    Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.
     Commit(Option<i64>),
 }

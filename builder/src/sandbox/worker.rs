@@ -177,7 +177,7 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
             },
             Request::Run(run, slots) => {
                 let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
-                let ran = execute(&mut *engine, &supplies, (run, slots), descriptors, channel);
+                let ran = execute(&mut *engine, &supplies, (*run, slots), descriptors, channel);
                 drop(guard);
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }

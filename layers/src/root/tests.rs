@@ -235,15 +235,15 @@ fn sockets_are_absent() {
 #[test]
 fn what_is_found_is_inside_whatever_links_say() {
     both(|dir, root| {
-        std::fs::create_dir_all(dir.join("a/b")).unwrap();
-        std::fs::write(dir.join("a/b/f"), "inside").unwrap();
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::write(dir.join("a/b/f"), "inside").unwrap();
         for (link, target) in [("up", "../../../../a/b/f"), ("abs", "/a/b"), ("out", "/etc/passwd"), ("loop", "loop")] {
-            std::os::unix::fs::symlink(target, dir.join(link)).unwrap();
+            symlink(target, dir.join(link)).unwrap();
         }
         let found = |name: &str| {
             let fd = root.find(&path(name))?;
-            let stat = rustix::fs::statat(&fd, "", rustix::fs::AtFlags::EMPTY_PATH).unwrap();
-            Ok::<_, crate::Error>(stat.st_ino)
+            let stat = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH).unwrap();
+            Ok::<_, Error>(stat.st_ino)
         };
         let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&dir.join(name).metadata().unwrap());
         for name in ["up", "abs/f", "a/b/f"] {

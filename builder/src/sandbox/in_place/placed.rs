@@ -281,7 +281,6 @@ fn put_back(live: &Root, path: &RelPath, parent: OwnedFd, aside: &OwnedFd, name:
 
 fn is_tmpfs(directory: &OwnedFd) -> Result<bool> {
     let found = rustix::fs::fstatfs(directory).on("statfs", "a directory")?;
-    #[expect(clippy::unnecessary_cast, reason = "the type of this field differs between C libraries")]
     Ok(found.f_type as u64 == TMPFS)
 }
 
