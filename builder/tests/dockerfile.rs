@@ -70,7 +70,7 @@ fn ours(kind: &InstructionKind) -> String {
         },
         InstructionKind::Cmd(line) | InstructionKind::Entrypoint(line) => command(line),
         InstructionKind::Copy(copy) => {
-            let Copy { from, transfer } = copy;
+            let Copy { from, transfer, .. } = copy;
             files(&[("from", from), ("chown", &transfer.chown), ("chmod", &transfer.chmod)], transfer)
         }
         InstructionKind::Add(add) => {

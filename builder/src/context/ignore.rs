@@ -1,8 +1,8 @@
-//! `.dockerignore`: which files of a context do not belong to it.
+//! `.dockerignore` and `--exclude`: which files of a context, or of a copied directory, are left out.
 
-use super::glob::Glob;
+use super::glob::{BadPattern, Glob};
 
-/// The rules of a `.dockerignore` file.
+/// The rules of a `.dockerignore` file, or of `--exclude`.
 ///
 /// The last rule that matches a path, or a directory above it, decides. Rules begin at the root of the context: `a`
 /// excludes `a` and not `b/a`.
@@ -55,6 +55,29 @@ impl Ignore {
             rules.push(Rule { text: pattern.to_owned(), glob, exception });
         }
         Ok(Self { rules })
+    }
+
+    /// Adds the value of one `--exclude`. There are no comments here, and a leading slash is not taken off: such a
+    /// pattern matches nothing, as with BuildKit.
+    pub fn exclude(&mut self, pattern: &str) -> Result<(), BadPattern> {
+        let trimmed = pattern.trim();
+        if trimmed.is_empty() {
+            return Ok(());
+        }
+        let (exception, text) = match trimmed.strip_prefix('!') {
+            Some("") => return Err(BadPattern(trimmed.to_owned())),
+            Some(pattern) => (true, clean(pattern)),
+            None => (false, clean(trimmed)),
+        };
+        let glob = Glob::with_double_stars(&text)?;
+        self.rules.push(Rule { text, glob, exception });
+        Ok(())
+    }
+
+    /// The rules as text: equal texts leave out equal files.
+    pub fn texts(&self) -> Vec<String> {
+        let text = |rule: &Rule| format!("{}{}", if rule.exception { "!" } else { "" }, rule.text);
+        self.rules.iter().map(text).collect()
     }
 
     /// True where `path` does not belong to the context. It is relative to the context, with slashes, and without `.`,
@@ -181,6 +204,37 @@ mod tests {
             let all = [inside, outside].concat();
             assert_eq!(excluded(rules, &all), inside, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn excludes_are_patterns_without_comments_and_roots() {
+        let cases: [(&[&str], &[&str], &[&str]); 11] = [
+            (&["*.txt"], &["a.txt"], &["d/a.txt", "a.md"]),
+            (&["**/*.txt"], &["a.txt", "d/a.txt"], &["a.md"]),
+            (&["d"], &["d", "d/a"], &["a/d"]),
+            (&[" ./d//e/ "], &["d/e", "d/e/f"], &["d"]),
+            (&["d", "!d/keep"], &["d", "d/a"], &["d/keep"]),
+            (&["!a", "a"], &["a"], &["b"]),
+            (&["*", "!**/*.md"], &["d", "d/a"], &["a.md", "d/e/a.md"]),
+            (&["/d"], &[], &["d", "d/a"]),
+            (&["#a"], &["#a"], &["a"]),
+            (&["", " "], &[], &["a"]),
+            (&["! a"], &[], &["a"]),
+        ];
+        for (patterns, inside, outside) in cases {
+            let mut ignore = Ignore::default();
+            patterns.iter().for_each(|pattern| ignore.exclude(pattern).unwrap());
+            for path in [inside, outside].concat() {
+                assert_eq!(ignore.excludes(path), inside.contains(&path), "{patterns:?} {path}");
+            }
+        }
+        let mut ignore = Ignore::default();
+        for pattern in ["!", " ! ", "[", "a\\"] {
+            assert_eq!(ignore.exclude(pattern), Err(BadPattern(pattern.trim().to_owned())));
+        }
+        assert!(ignore.is_empty());
+        ["./a/", "! b/../c"].iter().for_each(|pattern| ignore.exclude(pattern).unwrap());
+        assert_eq!(ignore.texts(), ["a", "!c"]);
     }
 
     #[test]

@@ -187,6 +187,8 @@ pub enum NetworkMode {
 pub struct Copy {
     /// `--from`: a stage, its number, or an image. Variables are not expanded here, and a `$` is refused.
     pub from: Option<Word>,
+    /// `--parents`: the directories above each source are copied too.
+    pub parents: bool,
     /// What is copied, and where to.
     pub transfer: Transfer,
 }
@@ -194,6 +196,8 @@ pub struct Copy {
 /// ADD
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
+    /// `--unpack`: whether a local archive is unpacked, where it is given.
+    pub unpack: Option<bool>,
     /// What is copied, and where to. A source may also be a URL or a git repository.
     pub transfer: Transfer,
 }
@@ -205,6 +209,10 @@ pub struct Transfer {
     pub chown: Option<Word>,
     /// `--chmod`
     pub chmod: Option<Word>,
+    /// `--link`: the layer does not depend on what is below it.
+    pub link: bool,
+    /// `--exclude`: what is left out, as in an ignore file. Variables are not expanded here.
+    pub exclude: Vec<Word>,
     /// The source paths, which may be patterns.
     pub sources: Vec<Word>,
     /// The sources given inline. They are copied after `sources`; one of the two lists holds something.

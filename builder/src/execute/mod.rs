@@ -123,3 +123,6 @@ pub fn choose_driver(plan: &Plan, settings: &Settings, progress: &Progress) -> R
     }
     Ok(Some(probe))
 }
+
+#[cfg(test)]
+mod tests;

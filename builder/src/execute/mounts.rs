@@ -9,6 +9,7 @@ use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::stage::{at, layer_files};
 use super::{Executor, StageResult};
+use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, MountSharing, Span};
 use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Plan, Run, Selected, Selection, literal};
 use crate::sandbox::{self, Driver, Sandbox, Sharing, Worker};
@@ -206,7 +207,7 @@ impl<'a> Mounts<'a> {
         };
         let find = |tree: &Tree| match literal(tree, &source.path)? {
             Selection::Found(found) => found.into_iter().next().ok_or_else(missing),
-            Selection::Missing(_) => Err(missing()),
+            Selection::Missing(_) | Selection::ThroughLink(_) => Err(missing()),
         };
         let layers = match &source.from {
             None => return Ok((self.tree(worker, (None, RelPath::root()), Vec::new())?, Vec::new(), true)),
@@ -273,9 +274,10 @@ impl<'a> Mounts<'a> {
             let entry = tree.get(&path).map_or_else(|| Entry::directory(0o755, now), |found| found.entry.clone());
             placing.put(&root, entry, yadokari_layers::Content::Empty).map_err(refused)?;
         }
-        let selected = Selected { name: None, path };
+        let (selected, exclude) = (Selected { name: None, path, include: None }, Ignore::default());
+        let everything = selected.filter(&exclude);
         let destination = format!("/{ROOT}");
-        placing.copy(tree, &selected, &destination, &|_, path| context.content(path)).map_err(refused)?;
+        placing.copy(tree, &selected, everything, &destination, &|_, path| context.content(path)).map_err(refused)?;
         // It is read once, from this disk, and right away.
         let options = pack::Options { compression: Compression::None, ..pack::Options::default() };
         let layer = pack::pack(&placing.finish(), &options, self.blobs.directory())?;

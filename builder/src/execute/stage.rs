@@ -12,7 +12,7 @@ use super::copy::{Conflict, Placing, Restyle};
 use super::mounts::{Mounts, with_secrets};
 use super::{Executor, StageResult, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selection, Stage, Step, select};
+use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link};
 use crate::progress::StepDone;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
@@ -135,7 +135,9 @@ impl<'a> StageRun<'a> {
             Origin::Stage(position) => Some(results[*position].layers.clone()),
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
-        let tree = self.tree()?;
+        // A linked copy is made as if nothing were below it, and what is below need not even be fetched for it.
+        let nothing = Tree::new();
+        let tree = if copy.link { &nothing } else { self.tree()? };
         let owner = copy
             .chown
             .as_ref()
@@ -145,7 +147,7 @@ impl<'a> StageRun<'a> {
         let spool = blobs.spool()?;
         let copied = match &from {
             None => copy_from_context(executor, &mut placing, copy, spool.path(), step.span),
-            Some(layers) => copy_from_layers(blobs, &mut placing, copy, layers, spool.path(), step.span),
+            Some(layers) => copy_from_layers(executor, blobs, &mut placing, copy, layers, spool.path(), step.span),
         };
         copied?;
         for inline in &copy.inline {
@@ -266,15 +268,21 @@ fn copy_from_context(
     for selected in &selected {
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
-            if copy.chmod.is_some() {
-                executor.progress.warning(&format!("--chmod does not reach into the archive '{}'", selected.path));
+            for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
+                if given {
+                    executor.progress.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));
+                }
             }
             continue;
         }
-        if several && !tree.is_directory(&selected.path) {
-            needs_directory(placing, copy, span)?;
+        if !tree.is_directory(&selected.path) {
+            warn_of_exclude(executor, copy, selected);
+            if several {
+                needs_directory(placing, copy, span)?;
+            }
         }
-        let copied = placing.copy(tree, selected, &copy.destination, &|_, path| context.content(path));
+        let filter = selected.filter(&copy.exclude);
+        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| context.content(path));
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
@@ -283,6 +291,7 @@ fn copy_from_context(
 /// Copies from the layers of a stage or an image. What they say is known from their indexes; only the layers that hold
 /// what is copied are read, each once.
 fn copy_from_layers(
+    executor: &Executor<'_>,
     blobs: &Blobs<'_>,
     placing: &mut Placing<'_>,
     copy: &Copy,
@@ -296,7 +305,11 @@ fn copy_from_layers(
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for selected in &selected {
         let itself = tree.get(&selected.path).map(|_| &selected.path);
+        let filter = selected.filter(&copy.exclude);
         for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
+            if !path.strip_prefix(&selected.path).is_some_and(|below| filter.takes(&below)) {
+                continue;
+            }
             if let Some((name, found)) = tree.content(path)
                 && found.entry.is_file()
             {
@@ -315,27 +328,39 @@ fn copy_from_layers(
             .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
     for selected in &selected {
-        if several && !tree.is_directory(&selected.path) {
-            needs_directory(placing, copy, span)?;
+        if !tree.is_directory(&selected.path) {
+            warn_of_exclude(executor, copy, selected);
+            if several {
+                needs_directory(placing, copy, span)?;
+            }
         }
-        let copied = placing.copy(&tree, selected, &copy.destination, &content);
+        let copied = placing.copy(&tree, selected, selected.filter(&copy.exclude), &copy.destination, &content);
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
 }
 
-fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate::plan::Selected>, crate::Error> {
+/// `--exclude` holds below copied directories and not for what is a source itself, which its author may not have meant.
+fn warn_of_exclude(executor: &Executor<'_>, copy: &Copy, selected: &Selected) {
+    let name = selected.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    if copy.exclude.excludes(&name) {
+        let message =
+            format!("--exclude holds inside of copied directories only: the source '{}' is copied", selected.path);
+        executor.progress.warning(&message);
+    }
+}
+
+fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<Selected>, crate::Error> {
     let mut all = Vec::new();
     for source in &copy.sources {
-        let selected = match select(tree, &source.pattern)? {
+        let refuse = |error: Diagnostic| Err(if span.is_some() { error.at(source.span) } else { error }.into());
+        let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
                 let error = Diagnostic::new(format!("'{path}' does not exist in what is copied from"));
-                return Err(match span {
-                    Some(_) => error.at(source.span).label("no such file or directory").into(),
-                    None => error.into(),
-                });
+                return refuse(error.label("no such file or directory"));
             }
+            Selection::ThroughLink(link) => return refuse(through_link(&link)),
         };
         all.extend(selected);
     }

@@ -122,7 +122,7 @@ pub(super) fn mkdir(below: &Key, mkdir: &Mkdir) -> Key {
     key.finish()
 }
 
-/// What a word of a COPY selected, and all that is below it, by its path there.
+/// What a word of a COPY selected, and what is taken of it, by its path there.
 pub(super) type ContextInput = (Selected, Vec<(RelPath, Entry)>);
 
 /// What a COPY or ADD takes.
@@ -136,7 +136,24 @@ pub(super) enum Inputs {
 /// The key of copied files.
 pub(super) fn copy(below: &Key, copy: &Copy, inputs: &Inputs) -> Key {
     let mut key = KeyHasher::new("copy");
-    key.digest(&below.digest()).bytes(&copy.destination).number(u64::from(copy.unpack));
+    key.digest(&below.digest());
+    copied(key, copy, inputs)
+}
+
+/// The key of the layer of a linked copy, which does not depend on what is below it.
+pub(super) fn linked(copy: &Copy, inputs: &Inputs) -> Key {
+    copied(KeyHasher::new("linked copy"), copy, inputs)
+}
+
+/// The key of a layer that was made by itself, on what is below it.
+pub(super) fn on(below: &Key, layer: &Key) -> Key {
+    let mut key = KeyHasher::new("layer on");
+    key.digest(&below.digest()).digest(&layer.digest());
+    key.finish()
+}
+
+fn copied(mut key: KeyHasher, copy: &Copy, inputs: &Inputs) -> Key {
+    key.bytes(&copy.destination).number(u64::from(copy.unpack));
     key.option(copy.chown.as_ref().map(|owner| &owner.text)).option(copy.chmod.as_ref().map(Mode::key));
     key.number(copy.inline.len() as u64);
     for inline in &copy.inline {
@@ -156,6 +173,13 @@ pub(super) fn copy(below: &Key, copy: &Copy, inputs: &Inputs) -> Key {
                 }
             }
         }
+    }
+    // What is rare comes last, and leaves no trace in the keys of all others.
+    if copy.parents {
+        key.bytes("parents");
+    }
+    if matches!(inputs, Inputs::Key(_)) && !copy.exclude.is_empty() {
+        key.bytes("exclude").list(copy.exclude.texts());
     }
     key.finish()
 }
@@ -183,6 +207,7 @@ mod tests {
     use yadokari_layers::Timestamp;
 
     use super::*;
+    use crate::context::ignore::Ignore;
     use crate::dockerfile::{MountSharing, Span};
     use crate::plan::{Mount, MountSource, Origin, SecretVariable};
 
@@ -242,13 +267,22 @@ mod tests {
             chown: None,
             chmod: None,
             unpack: false,
+            parents: false,
+            exclude: Ignore::default(),
+            link: false,
         }
+    }
+
+    fn excluding(pattern: &str) -> Copy {
+        let mut copy = sample_copy();
+        copy.exclude.exclude(pattern).unwrap();
+        copy
     }
 
     fn inputs(mode: u32, secs: i64) -> Inputs {
         let mut entry = Entry::file(3, mode, Timestamp::from_secs(secs));
         entry.kind = Kind::File { size: 3, content: Some(Digest::of("abc")) };
-        let selected = Selected { name: Some(b"a".to_vec()), path: RelPath::new("a").unwrap() };
+        let selected = Selected { name: Some(b"a".to_vec()), path: RelPath::new("a").unwrap(), include: None };
         Inputs::Context(vec![(selected, vec![(RelPath::root(), entry)])])
     }
 
@@ -265,6 +299,10 @@ mod tests {
             mkdir(&below, &mkdir_op),
             copy(&below, &sample_copy(), &inputs(0o644, 0)),
             mounting,
+            linked(&sample_copy(), &inputs(0o644, 0)),
+            on(&below, &linked(&sample_copy(), &inputs(0o644, 0))),
+            copy(&below, &Copy { parents: true, ..sample_copy() }, &inputs(0o644, 0)),
+            copy(&below, &excluding("*.md"), &Inputs::Key(below)),
         ];
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
         assert_eq!(text, include_str!("../../tests/golden/keys.txt"));

@@ -5,6 +5,7 @@
 use yadokari_layers::{Key, RelPath};
 
 use super::checks::{Findings, Seen, check_secret};
+use super::copy::How;
 use super::op::{Mkdir, Op, Origin};
 use super::scope::Env;
 use super::stage::{End, Planner, own_line};
@@ -95,9 +96,13 @@ impl Lowering {
                 let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
                     return Ok(false);
                 };
-                self.copy(planner, &copy.transfer, from, from_key, &at)?;
+                let how = How { parents: copy.parents, unpack: false };
+                self.copy(planner, &copy.transfer, how, (from, from_key), &at)?;
             }
-            InstructionKind::Add(add) => self.copy(planner, &add.transfer, Origin::Context, None, &at)?,
+            InstructionKind::Add(add) => {
+                let how = How { parents: false, unpack: add.unpack.unwrap_or(true) };
+                self.copy(planner, &add.transfer, how, (Origin::Context, None), &at)?;
+            }
             InstructionKind::Workdir(path) => self.workdir(planner, path, &at)?,
             InstructionKind::Arg(declarations) => self.arg(planner, declarations, &at)?,
             kind => self.metadata(kind, &at)?,
@@ -182,7 +187,7 @@ impl Lowering {
     pub(super) fn step(&mut self, op: Op, key: Key, created_by: String, at: &At<'_>) {
         self.history.push(own_line(created_by, Some(self.steps.len())));
         let span = (!at.trigger).then_some(at.instruction.span);
-        self.steps.push(Step { op, key, text: at.instruction.text.clone(), span });
+        self.steps.push(Step { op, key, layer_key: None, text: at.instruction.text.clone(), span });
         self.key = key;
     }
 }

@@ -33,12 +33,13 @@ use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::image::ImageConfig;
 
+pub(crate) use copy::through_link;
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use op::{
     Access, Copy, CopySource, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run, SecretVariable,
 };
-pub use select::{Selected, Selection, is_pattern, literal, select};
+pub use select::{Filter, Selected, Selection, is_pattern, literal, select, select_with_parents};
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -175,6 +176,9 @@ pub struct Step {
     pub op: Op,
     /// The identity of its result.
     pub key: Key,
+    /// The identity of its layer alone, where that does not depend on what is below: a linked copy. The same layer can
+    /// be put on another base.
+    pub layer_key: Option<Key>,
     /// The instruction as written, for progress.
     pub text: String,
     /// The instruction's place in the Dockerfile; `None` for an ONBUILD trigger, which stands in its base's config.

@@ -3,6 +3,7 @@
 use yadokari_layers::Key;
 
 use super::Mode;
+use crate::context::ignore::Ignore;
 use crate::dockerfile::{MountSharing, Span};
 
 /// What a step does.
@@ -184,8 +185,14 @@ pub struct Copy {
     pub chown: Option<Owner>,
     /// `--chmod`: their mode instead.
     pub chmod: Option<Mode>,
-    /// ADD: archives are unpacked.
+    /// Whether archives are unpacked: those of ADD, unless it says `--unpack=false`.
     pub unpack: bool,
+    /// `--parents`: what is copied keeps the directories above it.
+    pub parents: bool,
+    /// `--exclude`: what is left out of copied directories.
+    pub exclude: Ignore,
+    /// `--link`: the layer is made as if nothing were below it, and is the same on every base.
+    pub link: bool,
 }
 
 /// A directory.

@@ -225,7 +225,7 @@ impl Lowering {
             };
             let mut below = Vec::new();
             for selected in found {
-                below.extend(planner.context.hashed(&selected.path)?);
+                below.extend(planner.context.hashed(&selected.path, &|_| true)?);
             }
             let source = MountSource { from: Some(Origin::Context), path, span };
             return Ok(Some((source, MountInput::Context(below))));

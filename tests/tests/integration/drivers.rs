@@ -14,7 +14,7 @@ const NOT_ON_AN_OVERLAY: &str = "# not on an overlay";
 /// A Dockerfile, and a shell script that finds what it should in a container of the image.
 struct Case(&'static str, &'static str);
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     // Files come, change and go.
     Case(
         "FROM busybox\nRUN echo one > /new && echo more >> /etc/group && rm /etc/passwd && mkdir -p /a/b/c && echo x > /a/b/c/d",
@@ -55,6 +55,12 @@ const CASES: [Case; 13] = [
         "FROM busybox AS one\nWORKDIR /w\nRUN echo built > out && chown -R 5:6 /w\nFROM busybox\nCOPY --from=one /w /w\nRUN cat /w/out > /seen\n\
          COPY --chown=7:8 file /w/\nRUN cat /w/file >> /seen && rm /w/file && stat -c %u:%g /w/out >> /seen",
         "[ \"$(echo $(cat /seen))\" = 'built content 5:6' ] && [ ! -e /w/file ] && [ -e /w/out ]",
+    ),
+    // Linked copies on a root that is there: a file for a directory, a directory for a file and for a link.
+    Case(
+        "FROM busybox\nRUN mkdir -p /d/e /real && echo f > /f && ln -s real /l\nCOPY --link file /d\nCOPY --link file /f/g\n\
+         COPY --link file /l/h\nRUN cat /d /f/g /l/h > /seen && ls /real > /listed",
+        "[ $(wc -l < /seen) = 3 ] && [ ! -s /listed ] && [ -f /d ] && [ -d /f ] && [ ! -L /l ] && [ -d /real ]",
     ),
     // User, groups, home, working directory, environment, arguments, shell.
     Case(
