@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::dockerfile::Diagnostic;
+use crate::dockerfile::{Diagnostic, Span};
 
 /// A failed build.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What a URL or a git repository names cannot be had, or is not what it should be.
+    #[error("{name}: {reason}")]
+    Remote {
+        /// The source, without a password.
+        name: String,
+        /// Why.
+        reason: String,
+        /// What it means for whoever called.
+        code: ExitCode,
+        /// The place in the Dockerfile that asks for it, where one does.
+        at: Option<Span>,
+    },
     /// The result cannot be written where it should go.
     #[error("push to {destination}: {source}")]
     Push {
@@ -153,6 +165,7 @@ impl Error {
             Self::Run { code, .. } => return *code,
             Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
             Self::Usage { .. } => ExitCode::Usage,
+            Self::Remote { code, .. } => *code,
             Self::Dockerfile(_) | Self::Trigger { .. } | Self::NoSuchTarget { .. } | Self::Pattern { .. } => {
                 ExitCode::Data
             }
@@ -171,7 +184,7 @@ impl Error {
 }
 
 /// What a failure of a registry, or of another store, means for the exit code.
-fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
+pub(crate) fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
     use yadokari_registry::Error;
     match error {
         Error::Unauthorized { .. } => ExitCode::NoPermission,

@@ -7,7 +7,7 @@
 //! [`build`] is this line. Each arrow is a module:
 //!
 //! - [`dockerfile`] parses, [`plan`] lowers to three operations: pure, save that planning hashes the [`context`].
-//! - [`sources`] fetches what the plan needs from elsewhere.
+//! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
 //! - [`cli`] reads arguments, environment and files of the user; [`progress`] talks to the user. Nothing else does.
@@ -23,6 +23,7 @@ pub mod image;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod remote;
 pub mod sandbox;
 pub mod sources;
 
