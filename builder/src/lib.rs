@@ -10,12 +10,14 @@
 //! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
+//! - [`secrets`] are what a RUN may see and an image never holds.
 //! - [`cli`] reads arguments, environment and files of the user; [`progress`] talks to the user. Nothing else does.
 //!
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
 
 pub mod cli;
 pub mod context;
+mod csv;
 pub mod dockerfile;
 mod error;
 pub mod execute;
@@ -25,6 +27,7 @@ pub mod plan;
 pub mod progress;
 pub mod remote;
 pub mod sandbox;
+pub mod secrets;
 pub mod sources;
 
 use std::path::PathBuf;
@@ -41,6 +44,7 @@ use execute::{Executor, Interrupt};
 use output::{Destination, Uploads};
 use plan::Options;
 use progress::Progress;
+use secrets::{Agents, Secrets};
 use sources::Sources;
 
 /// Everything that a build is asked to do.
@@ -60,6 +64,10 @@ pub struct Request {
     pub pack: pack::Options,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
+    /// What RUN steps may mount, and what fetches of private sources log in with.
+    pub secrets: Secrets,
+    /// The SSH agents that RUN steps may mount.
+    pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
     /// The client of all registries.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yadokari::sandbox::{Error, Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, Worker};
+use yadokari::sandbox::{Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
 use yadokari_layers::{Changes, Content, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
 
 pub(crate) type Outcome = Result<(), Box<dyn StdError>>;
@@ -105,6 +105,8 @@ pub(crate) fn shell(script: &str) -> Run {
         resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
         hosts: b"127.0.0.1 localhost\n".to_vec(),
         hostname: "build".to_owned(),
+        mounts: Vec::new(),
+        network: Network::Default,
     }
 }
 

@@ -63,6 +63,12 @@ pub(super) struct Build {
     /// Build this stage, by name or number, instead of the last one.
     #[arg(long)]
     pub(super) target: Option<String>,
+    /// Give `RUN --mount=type=secret` a value: a file's, or an environment variable's. Repeatable.
+    #[arg(long, value_name = "id=ID[,src=FILE|env=VARIABLE]")]
+    pub(super) secret: Vec<String>,
+    /// Give `RUN --mount=type=ssh` an agent: the socket, or SSH_AUTH_SOCK's. Repeatable.
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    pub(super) ssh: Vec<String>,
     /// Build only; write what --oci-layout-path and --tar-path say.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth, env = "KANIKO_NO_PUSH")]
     pub(super) no_push: bool,

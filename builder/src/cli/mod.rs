@@ -5,6 +5,7 @@ mod args;
 mod credentials;
 mod exit;
 mod paths;
+mod secrets;
 
 use std::ffi::OsString;
 use std::fs;
@@ -131,7 +132,10 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         progress.warning(&format!("--build-arg {name} has no value: the environment has no {name}"));
     }
     let epoch = epoch(&build_args, &env)?;
-    let (credentials, credential_files) = credentials::load(&progress)?;
+    let (credentials, mut hide) = credentials::load(&progress)?;
+    let variable = |name: &str| std::env::var_os(name);
+    let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
+    hide.extend(secret_files);
     let client = Client::new(ClientOptions {
         insecure: args.insecure || args.insecure_pull,
         insecure_registries: args.insecure_registry.clone(),
@@ -164,8 +168,10 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
             home,
             context: Some(context.clone()),
             force: args.force,
-            hide: credential_files,
+            hide,
         },
+        secrets,
+        agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),
         context,
         client,

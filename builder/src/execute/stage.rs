@@ -175,6 +175,8 @@ impl<'a> StageRun<'a> {
             resolv_conf: files.resolv_conf,
             hosts: files.hosts,
             hostname: files.hostname,
+            mounts: Vec::new(),
+            network: sandbox::Network::Default,
         };
         let worker = self.worker()?;
         let output = executor.progress.output(name);

@@ -19,7 +19,7 @@ use super::probe::Footing;
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Kind, Reply, Request};
-use super::{Exit, LayerFile, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
+use super::{Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
 
 /// How long a worker may take to put everything back and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -206,7 +206,17 @@ impl Sandbox for Worker {
         self.done()
     }
 
+    fn provide(&mut self, _layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
+        Err(Error::Refused("the sandbox cannot provide trees yet".to_owned()))
+    }
+
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
+        if let Some(mount) = run.mounts.first() {
+            return Err(Error::Refused(format!("the sandbox cannot mount anything at '{}' yet", mount.target)));
+        }
+        if run.network == Network::None {
+            return Err(Error::Refused("the sandbox cannot isolate the network yet".to_owned()));
+        }
         self.interrupter.check()?;
         let Some(turns) = self.footing.turns.clone() else { return self.execute(run, output) };
         let turn: Turn<'_> = turns.take(&self.interrupter.0.interrupted)?;

@@ -51,6 +51,9 @@ pub enum Error {
     /// The root file system of this container is not ours to move.
     #[error("{0}")]
     Foreign(String),
+    /// What is asked for cannot be done.
+    #[error("{0}")]
+    Refused(String),
     /// No driver works here.
     #[error("no way to execute RUN works here:\n  {}", .0.join("\n  "))]
     NoDriver(Vec<String>),

@@ -14,7 +14,7 @@
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
 //! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`,
-//! `mounts`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
+//! `mount`, `mountinfo`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
 //! its end); `engine`, the contract of the drivers, `walk`, `stubs` and `network`, which they share, `overlay`, `flat` and
 //! `in_place`; `worker`; then the builder's side, `hide`, `turn`, `start`, `client`, `places`, `probe` and `doctor`.
 //!
@@ -31,7 +31,8 @@ mod hide;
 mod idmap;
 mod in_place;
 mod launch;
-mod mounts;
+mod mount;
+mod mountinfo;
 mod namespace;
 mod network;
 mod overlay;
@@ -62,6 +63,7 @@ use yadokari_layers::Index;
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
 pub use error::{Error, Failure, Result};
+pub use mount::{Mount, MountKind, Network, Secret, Sharing};
 pub use probe::{Probe, Report, Verdict, probe};
 
 /// The hidden roles of our executable, as its first argument.
@@ -83,6 +85,11 @@ pub enum Driver {
 impl Driver {
     /// All drivers, the best first.
     pub const ALL: [Self; 3] = [Self::Overlay, Self::Flat, Self::InPlace];
+
+    /// Whether a RUN can be without a network. That the kernel allows it is only known when one is tried.
+    pub fn can_isolate_network(self) -> bool {
+        self != Self::InPlace
+    }
 }
 
 impl fmt::Display for Driver {
@@ -157,6 +164,10 @@ pub struct Run {
     pub hosts: Vec<u8>,
     /// The host name, where the kernel allows a name of its own.
     pub hostname: String,
+    /// What it finds beside the image, in the order in which it is mounted.
+    pub mounts: Vec<Mount>,
+    /// Which network it has.
+    pub network: Network,
 }
 
 /// Where a command wrote something.
@@ -189,6 +200,11 @@ pub trait Sandbox {
     /// Puts one more layer on the root, as a COPY does. What it changes is not part of the next commit; neither is what
     /// a RUN changed before it without a commit in between.
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
+
+    /// Makes a tree of these layers, the lowest first, for [`MountKind::Bind`] and for what caches hold at first, and gives
+    /// its number. It is beside the root, and stays as it is whatever RUNs do, as long as the root does. It may be called
+    /// at any time between RUNs, also before [`Sandbox::materialise`]. Returns warnings, too.
+    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)>;
 
     /// Executes a command. Returns when its main process ended and every process that it left behind is dead.
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit>;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::error::{Error, Result, Syscall};
-use super::mounts::{self, Mount};
+use super::mountinfo::{self, Mount};
 
 /// File systems on local disks that can hold the upper directory of an overlay. The trial has the last word.
 const DISKS: [&str; 7] = ["ext4", "ext3", "xfs", "btrfs", "f2fs", "bcachefs", "zfs"];
@@ -29,10 +29,10 @@ pub(super) struct Place {
 /// The places for upper directories, the best first: an overlay cannot have its upper directory on an overlay, which a
 /// container's own root file system is.
 pub(super) fn for_uppers(settings: &Settings) -> Result<Vec<Place>> {
-    let mounts = mounts::mounts()?;
+    let mounts = mountinfo::mounts()?;
     let mut places = Vec::new();
     let work_dir = resolved(&settings.work_dir)?;
-    if mounts::mount_of(&mounts, &work_dir).is_none_or(|mount| mount.kind != "overlay") {
+    if mountinfo::mount_of(&mounts, &work_dir).is_none_or(|mount| mount.kind != "overlay") {
         let detail = format!("in '{}'", settings.work_dir.display());
         places.push(Place { directory: settings.work_dir.clone(), tmpfs: None, detail });
     }
@@ -72,10 +72,10 @@ fn memory() -> Option<u64> {
 
 /// The place of the in-place driver: a directory that can be renamed from and to `/`.
 pub(super) fn for_in_place(settings: &Settings) -> Result<PathBuf> {
-    let mounts = mounts::mounts()?;
+    let mounts = mountinfo::mounts()?;
     // The home is not made: where there is none, this is no container of ours.
     for path in [resolved(&settings.work_dir).ok(), settings.home.canonicalize().ok()].into_iter().flatten() {
-        if mounts::mount_of(&mounts, &path).is_none_or(|mount| mount.point == Path::new("/")) {
+        if mountinfo::mount_of(&mounts, &path).is_none_or(|mount| mount.point == Path::new("/")) {
             return Ok(path);
         }
     }

@@ -15,7 +15,7 @@ use super::idmap::IdMap;
 use super::places::{self, Place};
 use super::turn::Turns;
 use super::wire::Kind;
-use super::{Driver, Exit, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
+use super::{Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
 
 /// The time that a trial has. It needs some twenty milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -218,6 +218,8 @@ fn trial(footing: Footing) -> Result<Footing> {
         resolv_conf: Vec::new(),
         hosts: Vec::new(),
         hostname: "yadokari".to_owned(),
+        mounts: Vec::new(),
+        network: Network::Default,
     };
     let mut said = Vec::new();
     let exit = worker.run(&run, &mut |stream, bytes| {

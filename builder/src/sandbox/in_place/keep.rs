@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use yadokari_layers::RelPath;
 
 use crate::sandbox::error::Result;
-use crate::sandbox::mounts;
+use crate::sandbox::mountinfo;
 
 /// Mount points that every container has, and whose image counterparts stay parked without a word.
 pub(super) const RESERVED: [&str; 3] = ["proc", "sys", "dev"];
@@ -34,7 +34,7 @@ pub(super) enum Class {
 impl Keep {
     /// What stays now. Mounts move when a directory is renamed with them, so this holds until the next rename.
     pub(super) fn now(pinned: &[PathBuf]) -> Result<Self> {
-        let mounts = mounts::mounts()?;
+        let mounts = mountinfo::mounts()?;
         Ok(Self::of(pinned, mounts.iter().map(|mount| &*mount.point)))
     }
 
