@@ -159,6 +159,14 @@ pub enum ExitCode {
 }
 
 impl Error {
+    /// The same, with the place in the Dockerfile that asks for what cannot be had.
+    pub(crate) fn asked_for_at(self, place: Option<Span>) -> Self {
+        match self {
+            Self::Remote { name, reason, code, .. } => Self::Remote { name, reason, code, at: place },
+            other => other,
+        }
+    }
+
     /// The exit code of a build that failed so.
     pub fn exit_code(&self) -> u8 {
         let code = match self {

@@ -89,10 +89,13 @@ pub struct Built {
 pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
     let file = dockerfile::parse(&request.dockerfile)?;
     let context = Context::open(&request.context, &request.dockerfile_path)?;
-    let sources = Sources::new(request.client.clone(), request.options.platform.clone());
+    let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
+    let secrets = request.secrets.clone();
+    let remotes =
+        remote::Fetcher::new(request.client.clone(), work.downloads(), Arc::new(move |name: &str| secrets.text(name)));
+    let sources = Sources::new(request.client.clone(), request.options.platform.clone(), remotes);
     let plan = sources.plan(&file, &request.options, &context, &progress).await?;
     plan.warnings.iter().for_each(|warning| progress.warning(&warning.render(&request.dockerfile, false)));
-    let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
     let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
     let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
     let executor = Executor {

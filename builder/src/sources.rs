@@ -1,4 +1,4 @@
-//! What a build takes from elsewhere: base images, and images copied from.
+//! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
 use yadokari_registry::{
@@ -17,8 +17,9 @@ use crate::context::Context;
 use crate::dockerfile::Dockerfile;
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Images, LayerRef, Options, Plan, Planned, plan};
+use crate::plan::{BaseImage, Known, LayerRef, Needs, Options, Plan, Planned, plan};
 use crate::progress::Progress;
+use crate::remote;
 
 /// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
 const LAYOUT: &str = "oci:";
@@ -27,12 +28,14 @@ const LAYOUT: &str = "oci:";
 pub struct Sources {
     client: Client,
     platform: Platform,
+    /// Fetches what is no image.
+    remotes: remote::Fetcher,
     found: Mutex<Found>,
 }
 
 #[derive(Default)]
 struct Found {
-    images: Images,
+    known: Known,
     layers: BTreeMap<Digest, Arc<Origin>>,
 }
 
@@ -46,9 +49,10 @@ struct Origin {
 }
 
 impl Sources {
-    /// Takes images for `platform` from registries through `client`, and from layout directories.
-    pub fn new(client: Client, platform: Platform) -> Self {
-        Self { client, platform, found: Mutex::default() }
+    /// Takes images for `platform` from registries through `client`, and from layout directories, and everything else
+    /// through `remotes`.
+    pub fn new(client: Client, platform: Platform, remotes: remote::Fetcher) -> Self {
+        Self { client, platform, remotes, found: Mutex::default() }
     }
 
     /// Plans, fetching what the plan says it needs, until it needs nothing more.
@@ -60,15 +64,20 @@ impl Sources {
         progress: &Progress,
     ) -> Result<Plan, crate::Error> {
         loop {
-            let images = self.lock().images.clone();
-            match plan(file, options, context, &images)? {
+            let known = self.lock().known.clone();
+            let Needs { images, remotes } = match plan(file, options, context, &known)? {
                 Planned::Ready(plan) => return Ok(plan),
-                Planned::Needs(names) => {
-                    let fetched = names.iter().map(|name| self.resolve(name, progress));
-                    let fetched = try_join_all(fetched).await?;
-                    self.lock().images.extend(names.into_iter().zip(fetched));
-                }
-            }
+                Planned::Needs(needs) => needs,
+            };
+            let found = try_join_all(images.iter().map(|name| self.resolve(name, progress)));
+            let fetched = remotes.iter().map(|(remote, place)| async {
+                let fetched = self.remotes.fetch(remote, progress).await;
+                fetched.map_err(|error| error.asked_for_at(*place))
+            });
+            let (found, fetched) = try_join(found, try_join_all(fetched)).await?;
+            let known = &mut self.lock().known;
+            known.images.extend(images.into_iter().zip(found));
+            known.remotes.extend(remotes.into_keys().zip(fetched));
         }
     }
 
@@ -156,7 +165,7 @@ pub struct Fetcher<'a> {
 
 impl Fetch for Fetcher<'_> {
     fn layers(&self, image: &str) -> Vec<LayerRef> {
-        self.sources.lock().images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+        self.sources.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
     }
 
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::BuildInvocation;
-use crate::dockerfile::Source;
+use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
 use crate::{Error, ExitCode};
 
 /// Builds, says what went wrong if something did, and gives the exit code.
-pub(super) fn build(build: BuildInvocation) -> u8 {
+pub(super) fn build(mut build: BuildInvocation) -> u8 {
     let progress = Arc::clone(&build.progress);
-    let source = build.request.dockerfile.clone();
+    let mut source = None;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -24,8 +24,13 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
     let interrupt = Interrupt::default();
     let result = runtime.block_on(async {
         forward_signals(&interrupt, &progress);
+        let line = async {
+            build.prepare().await?;
+            source = Some(build.request.dockerfile.clone());
+            build.execute(interrupt.clone()).await
+        };
         tokio::select! {
-            result = build.execute(interrupt.clone()) => result,
+            result = line => result,
             signal = interrupt.triggered() => Err(Error::Interrupted(signal)),
         }
     });
@@ -34,7 +39,7 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
     match result {
         Ok(_) => 0,
         Err(error) => {
-            report(&error, Some(&source), &progress);
+            report(&error, source.as_ref(), &progress);
             error.exit_code()
         }
     }
@@ -44,6 +49,9 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
 fn report(error: &Error, source: Option<&Source>, progress: &Progress) {
     match (error, source) {
         (Error::Dockerfile(diagnostic), Some(source)) => progress.error(&diagnostic.render(source, false)),
+        (Error::Remote { at: Some(span), .. }, Some(source)) => {
+            progress.error(&Diagnostic::new(error.to_string()).at(*span).render(source, false));
+        }
         _ => progress.error(&error.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 //! and nowhere else.
 
 mod args;
+mod contexts;
 mod credentials;
 mod exit;
 mod paths;
@@ -25,6 +26,7 @@ use crate::progress::Progress;
 use crate::{Built, Error, Request, sandbox};
 
 use args::{Build, Cli, Command, Doctor, epoch};
+use contexts::Pending;
 
 /// What the command line asks for.
 pub enum Invocation {
@@ -44,6 +46,8 @@ pub struct BuildInvocation {
     pub progress: Arc<Progress>,
     /// `--digest-file`
     digest_file: Option<PathBuf>,
+    /// A context or a Dockerfile that is elsewhere.
+    pending: Option<Pending>,
 }
 
 /// Reads the command line `args`, the program's name first. Called without a subcommand it takes Kaniko's flags, as
@@ -94,8 +98,18 @@ fn say(text: &str) -> u8 {
 }
 
 impl BuildInvocation {
+    /// Brings what the request takes from elsewhere.
+    async fn prepare(&mut self) -> Result<(), Error> {
+        match &mut self.pending {
+            Some(pending) => pending.fetch(&mut self.request, &self.progress).await,
+            None => Ok(()),
+        }
+    }
+
     /// Builds, then writes the files that were asked for.
     async fn execute(self, interrupt: Interrupt) -> Result<Built, Error> {
+        // A context that was fetched is there until the build has ended.
+        let _pending = self.pending;
         let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
         if let Some(path) = &self.digest_file {
             let failed = |source| Error::Host { operation: "write", path: path.clone(), source };
@@ -121,13 +135,16 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
 fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let progress = Arc::new(Progress::new(args.verbosity.level()));
-    let context = args.context()?;
-    let dockerfile_path = paths::dockerfile(&args.dockerfile, &context);
-    let no_dockerfile = |source| Error::NoDockerfile { path: dockerfile_path.clone(), source };
-    let bytes = fs::read(&dockerfile_path).map_err(no_dockerfile)?;
-    let dockerfile = Source::from_bytes(dockerfile_path.display().to_string(), bytes)?;
     let env = |name: &str| std::env::var(name).ok();
     let (build_args, unset) = args.build_args(&env)?;
+    // What is elsewhere is fetched once the build runs; until then its place in the request is empty.
+    let (pending, context, dockerfile_path, dockerfile) = match args.places(&build_args, &env)? {
+        Ok((context, path)) => {
+            let dockerfile = contexts::read(&path, path.display().to_string())?;
+            (None, context, path, dockerfile)
+        }
+        Err(pending) => (Some(pending), PathBuf::new(), PathBuf::new(), Source::new("Dockerfile", "")),
+    };
     for name in unset {
         progress.warning(&format!("--build-arg {name} has no value: the environment has no {name}"));
     }
@@ -176,7 +193,7 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file) })
+    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), pending })
 }
 
 /// A path that was given, and is not empty.

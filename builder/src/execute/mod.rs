@@ -13,6 +13,7 @@
 mod blobs;
 mod copy;
 mod interrupt;
+mod remote;
 mod stage;
 mod unpack;
 mod users;

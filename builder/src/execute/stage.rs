@@ -9,10 +9,11 @@ use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
-use super::{Executor, StageResult, unpack, users};
+use super::{Executor, StageResult, remote, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selection, Stage, Step, select};
+use crate::plan::{Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, select};
 use crate::progress::StepDone;
+use crate::remote::Fetched;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
@@ -243,13 +244,19 @@ fn copy_from_context(
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
     let context = executor.context;
-    if copy.sources.is_empty() {
-        return Ok(());
-    }
-    let tree = context.tree()?;
+    // A build that takes nothing from the context does not read it.
+    let nothing = Tree::new();
+    let tree = if copy.sources.iter().any(|source| source.elsewhere.is_none()) { context.tree()? } else { &nothing };
     let selected = select_all(tree, copy, span)?;
     let several = selected.len() + copy.inline.len() > 1;
-    for selected in &selected {
+    for (source, selected) in &selected {
+        if let Some(elsewhere) = &source.elsewhere {
+            if several && matches!(elsewhere.fetched, Fetched::File(_)) {
+                needs_directory(placing, copy, span)?;
+            }
+            remote::copy(placing, copy, elsewhere).map_err(|refusal| refusal.at(source, span))?;
+            continue;
+        }
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
             if copy.chmod.is_some() {
@@ -280,7 +287,7 @@ fn copy_from_layers(
     let selected = select_all(&tree, copy, span)?;
     let several = selected.len() + copy.inline.len() > 1;
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
-    for selected in &selected {
+    for (_, selected) in &selected {
         let itself = tree.get(&selected.path).map(|_| &selected.path);
         for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
             if let Some((name, found)) = tree.content(path)
@@ -300,7 +307,7 @@ fn copy_from_layers(
             .and_then(|files| files.get(name))
             .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
-    for selected in &selected {
+    for (_, selected) in &selected {
         if several && !tree.is_directory(&selected.path) {
             needs_directory(placing, copy, span)?;
         }
@@ -310,9 +317,18 @@ fn copy_from_layers(
     Ok(())
 }
 
-fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate::plan::Selected>, crate::Error> {
+/// What each source selects, in their order. A source elsewhere is one by itself.
+fn select_all<'c>(
+    tree: &Tree,
+    copy: &'c Copy,
+    span: Option<Span>,
+) -> Result<Vec<(&'c CopySource, Selected)>, crate::Error> {
     let mut all = Vec::new();
     for source in &copy.sources {
+        if source.elsewhere.is_some() {
+            all.push((source, Selected { name: None, path: RelPath::root() }));
+            continue;
+        }
         let selected = match select(tree, &source.pattern)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
@@ -323,7 +339,7 @@ fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<crate:
                 });
             }
         };
-        all.extend(selected);
+        all.extend(selected.into_iter().map(|selected| (source, selected)));
     }
     Ok(all)
 }

@@ -3,9 +3,9 @@
 use yadokari_layers::{Key, RelPath};
 
 use super::lower::{At, Lowering};
-use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
+use super::op::{Copy, CopySource, Elsewhere, Inline, Op, Origin, Owner};
 use super::stage::Planner;
-use super::{Mode, Selection, history, key, select};
+use super::{Mode, Selection, history, key, remote, select};
 use crate::dockerfile::{Diagnostic, InstructionKind, Transfer, Word, expand_heredoc};
 
 impl Lowering {
@@ -27,7 +27,7 @@ impl Lowering {
 
     pub(super) fn copy(
         &mut self,
-        planner: &Planner<'_>,
+        planner: &mut Planner<'_>,
         transfer: &Transfer,
         from: Origin,
         from_key: Option<Key>,
@@ -35,13 +35,17 @@ impl Lowering {
     ) -> Result<(), crate::Error> {
         let name = at.instruction.kind.name();
         let unpack = matches!(at.instruction.kind, InstructionKind::Add(_));
-        let mut sources = Vec::new();
+        let (mut sources, mut remotes, mut complete) = (Vec::new(), Vec::new(), true);
         for word in &transfer.sources {
             let pattern = self.expand(word, at)?;
-            if unpack && is_remote(&pattern) {
-                return Err(Diagnostic::not_carried_out("ADD of a URL or a git repository", word.span).into());
+            let remote = self.remote(&pattern, word, at)?;
+            let mut elsewhere = None;
+            if let Some(remote) = remote {
+                remotes.push((remote.clone(), word.span));
+                elsewhere = planner.fetched(&remote, word, at).map(|fetched| Elsewhere { remote, fetched });
+                complete &= elsewhere.is_some();
             }
-            sources.push(CopySource { pattern, span: word.span });
+            sources.push(CopySource { pattern, span: word.span, elsewhere });
         }
         let mut inline = Vec::new();
         for heredoc in &transfer.heredocs {
@@ -59,12 +63,22 @@ impl Lowering {
             Mode::parse(text).ok_or_else(|| bad().help("write 0 to 7777 in octal digits, or changes as u=rw,go+X"))
         });
         let chmod = chmod.transpose()?;
+        remote::check_names(&remotes, &destination)?;
+        if complete {
+            self.check_remotes(planner, &sources, at)?;
+        }
+        if !complete {
+            // What follows is read all the same, so that everything that is needed is asked for at once.
+            return Ok(());
+        }
         let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
         let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
         let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
         let created_by = history::copy(name, owner_text, chmod_text.as_deref(), &names, &written);
         let span = transfer.destination.span;
-        let copy = Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack };
+        let unpack_downloads = false;
+        let copy =
+            Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack, unpack_downloads };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),
             None => key::Inputs::Context(context_inputs(planner, &copy)?),
@@ -90,7 +104,7 @@ impl Lowering {
 /// anything runs.
 fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
     let mut inputs = Vec::new();
-    for source in &copy.sources {
+    for source in copy.sources.iter().filter(|source| source.elsewhere.is_none()) {
         let tree = planner.context.tree()?;
         let selected = match select(tree, &source.pattern)? {
             Selection::Found(selected) => selected,
@@ -111,9 +125,4 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
         }
     }
     Ok(inputs)
-}
-
-/// Whether a source of ADD is fetched and not copied.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }

@@ -8,8 +8,9 @@ use yadokari_layers::{Digest, Entry, Key, KeyHasher, Kind, RelPath};
 use yadokari_registry::Platform;
 
 use super::Mode;
-use super::op::{Copy, Mkdir, Run};
+use super::op::{Copy, Elsewhere, Mkdir, Run};
 use super::select::Selected;
+use crate::remote::{Fetched, Remote};
 
 /// The key of nothing, for a platform.
 pub(super) fn scratch(platform: &Platform) -> Key {
@@ -78,7 +79,28 @@ pub(super) fn copy(below: &Key, copy: &Copy, inputs: &Inputs) -> Key {
             }
         }
     }
+    // What is rare comes last, and leaves no trace in the keys of all others.
+    for source in copy.sources.iter().filter_map(|source| source.elsewhere.as_ref()) {
+        elsewhere(&mut key, source, copy.unpack_downloads);
+    }
     key.finish()
+}
+
+/// A source elsewhere: its content, whatever it was fetched from. Neither a URL, which may hold a password, nor the time
+/// of the file is in it.
+fn elsewhere(key: &mut KeyHasher, source: &Elsewhere, unpack: bool) {
+    match (&source.remote, &source.fetched) {
+        (_, Fetched::File(file)) => {
+            key.bytes("file").option(source.remote.file_name()).digest(&file.digest).number(u64::from(unpack));
+        }
+        (Remote::Git(reference, _), Fetched::Tree(tree)) => {
+            key.bytes("git").bytes(&tree.commit).option(reference.subdirectory.as_deref());
+            key.number(u64::from(reference.submodules)).number(u64::from(reference.commit_time));
+            // The directory says which branch or tag it came from.
+            key.option(tree.has_git_dir.then(|| reference.reference.as_deref().unwrap_or_default()));
+        }
+        (Remote::Url(_), Fetched::Tree(_)) => unreachable!("a URL is a file"),
+    }
 }
 
 /// A file of the context: its name, its kind, git's two modes (executable or not), its link or its content. A clone
@@ -126,6 +148,7 @@ mod tests {
             chown: None,
             chmod: None,
             unpack: false,
+            unpack_downloads: false,
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Lowering {
 pub(super) struct At<'i> {
     pub(super) instruction: &'i Instruction,
     pub(super) escape: char,
-    trigger: bool,
+    pub(super) trigger: bool,
 }
 
 impl Lowering {

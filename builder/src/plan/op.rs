@@ -2,6 +2,7 @@
 
 use super::Mode;
 use crate::dockerfile::Span;
+use crate::remote::{Fetched, Remote};
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,17 @@ pub struct CopySource {
     pub pattern: String,
     /// Its place in the Dockerfile.
     pub span: Span,
+    /// What was fetched for it, where it names a URL or a repository and no path.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// A source of ADD that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// What the Dockerfile names.
+    pub remote: Remote,
+    /// What it turned out to be.
+    pub fetched: Fetched,
 }
 
 /// Files put into the tree.
@@ -77,6 +89,8 @@ pub struct Copy {
     pub chmod: Option<Mode>,
     /// ADD: archives are unpacked.
     pub unpack: bool,
+    /// ADD --unpack: downloaded archives are unpacked, too.
+    pub unpack_downloads: bool,
 }
 
 /// A directory.

@@ -1,12 +1,12 @@
 //! Which stages are planned, in which order, and what each starts from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use yadokari_layers::Key;
 
 use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
-use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
+use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
 use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, Span, Word, expand};
 use crate::image::{ContainerConfig, ImageConfig};
@@ -20,14 +20,14 @@ pub(super) struct Planner<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) options: &'a Options,
     pub(super) context: &'a Context,
-    pub(super) images: &'a Images,
+    pub(super) known: &'a Known,
     pub(super) globals: Globals<'a>,
     /// By the stage's number in the file: its position in `stages`, once it is planned.
     planned: BTreeMap<usize, usize>,
     stages: Vec<Stage>,
     /// How each of `stages` ended.
     ends: Vec<End>,
-    needs: BTreeSet<String>,
+    pub(super) needs: Needs,
     warnings: Vec<Diagnostic>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Planner<'a> {
         file: &'a Dockerfile,
         options: &'a Options,
         context: &'a Context,
-        images: &'a Images,
+        known: &'a Known,
     ) -> Result<Self, crate::Error> {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = options.target.as_deref().or(last);
@@ -60,12 +60,12 @@ impl<'a> Planner<'a> {
             file,
             options,
             context,
-            images,
+            known,
             globals,
             planned: BTreeMap::new(),
             stages: Vec::new(),
             ends: Vec::new(),
-            needs: BTreeSet::new(),
+            needs: Needs::default(),
             warnings: file.warnings.clone(),
         })
     }
@@ -170,9 +170,9 @@ impl<'a> Planner<'a> {
         if name.is_empty() {
             return Err(Diagnostic::new("the name of the image is empty").at(span).into());
         }
-        let image = self.images.get(name);
+        let image = self.known.images.get(name);
         if image.is_none() {
-            self.needs.insert(name.to_owned());
+            self.needs.images.insert(name.to_owned());
         }
         Ok(image)
     }

@@ -71,13 +71,7 @@ impl Fetcher {
             }
             ContextName::Archive(path) => self.unpacked(&path.display().to_string(), path.clone(), false),
             ContextName::Input { dockerfile } => {
-                let (mut file, path) = self.new_file()?;
-                let copied = tokio::task::block_in_place(|| io::copy(&mut io::stdin().lock(), &mut file));
-                copied.map_err(|source| Error::Host {
-                    operation: "copy the standard input to",
-                    path: path.clone(),
-                    source,
-                })?;
+                let path = self.input()?;
                 self.unpacked("the standard input", path, *dockerfile)
             }
         }

@@ -155,6 +155,15 @@ impl Fetcher {
         Ok(checkout)
     }
 
+    /// Stores what the standard input holds, and says where.
+    pub fn input(&self) -> Result<PathBuf, Error> {
+        let (mut file, path) = self.new_file()?;
+        let copied = tokio::task::block_in_place(|| std::io::copy(&mut std::io::stdin().lock(), &mut file));
+        let operation = "copy the standard input to";
+        copied.map_err(|source| Error::Host { operation, path: path.clone(), source })?;
+        Ok(path)
+    }
+
     fn new_file(&self) -> Result<(File, PathBuf), Error> {
         let failed = |source| Error::Host { operation: "make a file in", path: self.directory.clone(), source };
         let file = tempfile::Builder::new().prefix("download-").tempfile_in(&self.directory).map_err(failed)?;
@@ -168,28 +177,59 @@ impl Fetcher {
     }
 }
 
+/// The directory `below` in another, which neither `..` nor links lead out of; `None` where there is none.
+pub fn directory_below(directory: &Path, below: &str) -> Option<PathBuf> {
+    let root = std::fs::canonicalize(directory).ok()?;
+    let clean = yadokari_layers::RelPath::clamped(below).ok()?;
+    let path = std::fs::canonicalize(root.join(clean.as_path())).ok()?;
+    (path.starts_with(&root) && path.is_dir()).then_some(path)
+}
+
 fn of_registry(name: &str, error: &yadokari_registry::Error) -> Error {
-    let code = crate::error::registry_code(error);
-    Error::Remote { name: name.to_owned(), reason: error.to_string(), code, at: None }
+    let mut reason = words(name, error);
+    if matches!(error, yadokari_registry::Error::Unauthorized { .. }) {
+        reason.push_str(&format!("; the secret HTTP_AUTH_TOKEN_{} can hold a token for it", url::host_name(name)));
+    }
+    Error::Remote { name: name.to_owned(), reason, code: code(error), at: None }
+}
+
+/// A failed request in few words, where `name` was said before.
+fn words(name: &str, error: &yadokari_registry::Error) -> String {
+    use yadokari_registry::Error;
+    match error {
+        Error::Refused { url, status, message, .. } if url == name => {
+            format!("the server answered {status}: {message}")
+        }
+        Error::Refused { url, status, message, .. } => format!("{url} answered {status}: {message}"),
+        Error::Unauthorized { registry, message, .. } => format!("{registry} refused access: {message}"),
+        Error::Unreachable { host, source, .. } => format!("cannot reach {host}: {source}"),
+        other => other.to_string(),
+    }
+}
+
+fn code(error: &yadokari_registry::Error) -> ExitCode {
+    match error {
+        yadokari_registry::Error::Refused { status: 404 | 410, .. } => ExitCode::NoInput,
+        error => crate::error::registry_code(error),
+    }
 }
 
 fn of_git(reference: &GitRef, error: &git::GitError) -> Error {
     use git::GitError;
-    fn code(error: &GitError) -> ExitCode {
+    fn of(error: &GitError) -> ExitCode {
         match error {
-            GitError::Http(error) => crate::error::registry_code(error),
+            GitError::Http(error) => code(error),
             GitError::NoReference(_) | GitError::NoDirectory { .. } => ExitCode::NoInput,
             GitError::Address(_) => ExitCode::Data,
             GitError::Unreachable(_) | GitError::NoSsh(_) => ExitCode::Unavailable,
             GitError::Protocol(_) => ExitCode::Protocol,
             GitError::Host { .. } => ExitCode::Io,
-            GitError::Submodule { source, .. } => code(source),
+            GitError::Submodule { source, .. } => of(source),
         }
     }
-    Error::Remote {
-        name: format!("git repository {reference}"),
-        reason: error.to_string(),
-        code: code(error),
-        at: None,
+    let mut reason = error.to_string();
+    if matches!(error, GitError::Http(error) if matches!(**error, yadokari_registry::Error::Unauthorized { .. })) {
+        reason.push_str("; the secret GIT_AUTH_TOKEN can hold a token for it");
     }
+    Error::Remote { name: format!("git repository {reference}"), reason, code: of(error), at: None }
 }

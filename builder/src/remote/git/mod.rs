@@ -51,7 +51,7 @@ pub struct Checkout {
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// A request failed.
-    #[error(transparent)]
+    #[error("{}", super::words("", .0))]
     Http(Box<yadokari_registry::Error>),
     /// The repository has no such branch, tag or commit.
     #[error("{0}")]
@@ -163,7 +163,8 @@ impl Job {
         })?;
         worktree::normalise(&self.directory, self.reference.commit_time.then_some(time))?;
         let path = match subdirectory {
-            Some(below) => worktree::directory_below(&self.directory, below, &commit.to_string())?,
+            Some(below) => crate::remote::directory_below(&self.directory, below)
+                .ok_or_else(|| GitError::NoDirectory { commit: commit.to_string(), path: below.to_owned() })?,
             None => self.directory,
         };
         let tag = (chosen.id != commit).then(|| chosen.id.to_string());
@@ -266,7 +267,12 @@ impl Repository<'_> {
     fn error(&self, operation: &str, error: &gix::Error) -> GitError {
         match self.network.take_failure() {
             Some(failure) => GitError::Http(Box::new(failure)),
-            None => GitError::Protocol(format!("{operation}: {}", chain(error))),
+            None => match chain(error) {
+                text if text.contains("not our ref") => {
+                    GitError::NoReference("the repository has no such commit".into())
+                }
+                text => GitError::Protocol(format!("{operation}: {text}")),
+            },
         }
     }
 }

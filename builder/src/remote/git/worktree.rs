@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gix::ObjectId;
@@ -98,14 +98,4 @@ pub(super) fn normalise(directory: &Path, time: Option<i64>) -> Result<(), GitEr
         }
     }
     Ok(())
-}
-
-/// The directory `below` in a checkout, which links must not lead out of.
-pub(super) fn directory_below(directory: &Path, below: &str, commit: &str) -> Result<PathBuf, GitError> {
-    let missing = || GitError::NoDirectory { commit: commit.to_owned(), path: below.to_owned() };
-    let clean = yadokari_layers::RelPath::clamped(below).map_err(|_| missing())?;
-    let root = fs::canonicalize(directory);
-    let root = root.map_err(|source| GitError::Host { operation: "open", path: directory.to_owned(), source })?;
-    let path = fs::canonicalize(root.join(clean.as_path())).map_err(|_| missing())?;
-    if path.starts_with(&root) && path.is_dir() { Ok(path) } else { Err(missing()) }
 }
