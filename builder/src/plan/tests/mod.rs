@@ -4,6 +4,7 @@ mod arguments;
 mod history;
 mod keys;
 mod metadata;
+mod remotes;
 mod sources;
 mod stages;
 mod steps;
