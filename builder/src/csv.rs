@@ -73,14 +73,15 @@ mod tests {
 
     #[test]
     fn fields_are_between_commas() {
-        let cases: [(&str, &[&str]); 8] = [
+        let cases: [(&str, &[&str]); 9] = [
             ("", &[""]),
             ("a=b", &["a=b"]),
             ("a,b=c,", &["a", "b=c", ""]),
             (",", &["", ""]),
             (r#""a,b",c"#, &["a,b", "c"]),
             (r#"a,"b ""c""""#, &["a", "b \"c\""]),
-            (r#""","#, &[]),
+            (r#""",a"#, &["", "a"]),
+            (r#"a,"b"#, &[]),
             ("é, ü", &["é", " ü"]),
         ];
         for (line, expected) in cases {

@@ -12,6 +12,12 @@ pub enum Error {
     /// The Dockerfile is wrong, or asks for what is not carried out yet.
     #[error(transparent)]
     Dockerfile(#[from] Diagnostic),
+    /// Checks found something, and the Dockerfile says that this is an error.
+    #[error("checks found something, and error=true is set: {rules}")]
+    Checks {
+        /// The names of the checks.
+        rules: String,
+    },
     /// An ONBUILD trigger of a base image is wrong.
     #[error("ONBUILD trigger of the base image, '{text}': {message}")]
     Trigger {
@@ -174,9 +180,11 @@ impl Error {
             Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
             Self::Usage { .. } => ExitCode::Usage,
             Self::Remote { code, .. } => *code,
-            Self::Dockerfile(_) | Self::Trigger { .. } | Self::NoSuchTarget { .. } | Self::Pattern { .. } => {
-                ExitCode::Data
-            }
+            Self::Dockerfile(_)
+            | Self::Checks { .. }
+            | Self::Trigger { .. }
+            | Self::NoSuchTarget { .. }
+            | Self::Pattern { .. } => ExitCode::Data,
             Self::Ignore { .. } | Self::BadImage { .. } => ExitCode::Data,
             Self::NoDockerfile { .. } | Self::Context { .. } => ExitCode::NoInput,
             Self::Image { source, .. } | Self::Push { source, .. } => registry_code(source),

@@ -7,6 +7,7 @@
 //! [`build`] is this line. Each arrow is a module:
 //!
 //! - [`dockerfile`] parses, [`plan`] lowers to three operations: pure, save that planning hashes the [`context`].
+//! - [`check`] does these two alone and says what they find.
 //! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
@@ -15,6 +16,8 @@
 //!
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
 
+mod archive;
+pub mod check;
 pub mod cli;
 pub mod context;
 mod csv;
@@ -93,25 +96,35 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     let secrets = request.secrets.clone();
     let remotes =
         remote::Fetcher::new(request.client.clone(), work.downloads(), Arc::new(move |name: &str| secrets.text(name)));
-    let sources = Sources::new(request.client.clone(), request.options.platform.clone(), remotes);
-    let plan = sources.plan(&file, &request.options, &context, &progress).await?;
-    plan.warnings.iter().for_each(|warning| progress.warning(&warning.render(&request.dockerfile, false)));
+    let sources = Sources::new(request.client.clone(), request.options.platform.clone());
+    let plan = sources.plan(&file, &request.options, &context, &remotes, &progress).await;
+    let warn = |warning: &dockerfile::Diagnostic| progress.warning(&warning.render(&request.dockerfile, false));
+    // What is found often explains why there is no plan.
+    let plan = plan.inspect_err(|_| sources.found(&file, &request.options, &context).iter().for_each(warn))?;
+    plan.warnings.iter().for_each(warn);
+    check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
+    // The file may say itself what time it is.
+    let pack = pack::Options { clamp: plan.epoch, ..request.pack };
     let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
+    let driver = probe.as_ref().and_then(|probe| probe.chosen);
+    execute::check(&plan, driver, &request.secrets, &request.agents)?;
     let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
     let executor = Executor {
         plan: &plan,
         context: &context,
         fetch: &sources.fetcher(&progress),
-        pack: &request.pack,
+        pack: &pack,
         work: &work,
         sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
+        secrets: &request.secrets,
+        agents: &request.agents,
         network_files: &request.network_files,
         progress: &progress,
         interrupt: &interrupt,
         finished: &|layer| uploads.send(layer),
     };
     let stages = tokio::task::block_in_place(|| executor.execute())?;
-    let image = output::assemble(&plan, &stages, request.pack.clamp);
+    let image = output::assemble(&plan, &stages, pack.clamp);
     let digest = uploads.finish(&image, &progress).await?;
     Ok(Built { digest, size: image.layers.iter().map(|layer| layer.size).sum(), layers: image.layers.len() })
 }

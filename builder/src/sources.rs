@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
 use yadokari_registry::{
@@ -14,10 +14,10 @@ use yadokari_registry::{
 };
 
 use crate::context::Context;
-use crate::dockerfile::Dockerfile;
+use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Known, LayerRef, Needs, Options, Plan, Planned, plan};
+use crate::plan::{BaseImage, Checked, Known, LayerRef, Needs, Options, Plan, Planned, check, plan};
 use crate::progress::Progress;
 use crate::remote;
 
@@ -28,8 +28,6 @@ const LAYOUT: &str = "oci:";
 pub struct Sources {
     client: Client,
     platform: Platform,
-    /// Fetches what is no image.
-    remotes: remote::Fetcher,
     found: Mutex<Found>,
 }
 
@@ -49,18 +47,18 @@ struct Origin {
 }
 
 impl Sources {
-    /// Takes images for `platform` from registries through `client`, and from layout directories, and everything else
-    /// through `remotes`.
-    pub fn new(client: Client, platform: Platform, remotes: remote::Fetcher) -> Self {
-        Self { client, platform, remotes, found: Mutex::default() }
+    /// Takes images for `platform` from registries through `client`, and from layout directories.
+    pub fn new(client: Client, platform: Platform) -> Self {
+        Self { client, platform, found: Mutex::default() }
     }
 
-    /// Plans, fetching what the plan says it needs, until it needs nothing more.
+    /// Plans, fetching what the plan says it needs, until it needs nothing more. What is no image comes by `fetcher`.
     pub async fn plan(
         &self,
         file: &Dockerfile,
         options: &Options,
         context: &Context,
+        fetcher: &remote::Fetcher,
         progress: &Progress,
     ) -> Result<Plan, crate::Error> {
         loop {
@@ -71,13 +69,42 @@ impl Sources {
             };
             let found = try_join_all(images.iter().map(|name| self.resolve(name, progress)));
             let fetched = remotes.iter().map(|(remote, place)| async {
-                let fetched = self.remotes.fetch(remote, progress).await;
+                let fetched = fetcher.fetch(remote, progress).await;
                 fetched.map_err(|error| error.asked_for_at(*place))
             });
             let (found, fetched) = try_join(found, try_join_all(fetched)).await?;
             let known = &mut self.lock().known;
             known.images.extend(images.into_iter().zip(found));
             known.remotes.extend(remotes.into_keys().zip(fetched));
+        }
+    }
+
+    /// The warnings about what the target needs, as far as they can be had without fetching anything more.
+    pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
+        let known = self.lock().known.clone();
+        let last = file.stages.len().saturating_sub(1).to_string();
+        let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
+        check(file, &options, context, &known).warnings
+    }
+
+    /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.
+    pub async fn check(&self, file: &Dockerfile, options: &Options, context: &Context, progress: &Progress) -> Checked {
+        let mut missing = BTreeMap::new();
+        loop {
+            let known = self.lock().known.clone();
+            let mut checked = check(file, options, context, &known);
+            checked.needs.retain(|name| !missing.contains_key(name));
+            if checked.needs.is_empty() {
+                checked.errors.extend(missing.into_values());
+                return checked;
+            }
+            let fetched = join_all(checked.needs.iter().map(|name| self.resolve(name, progress))).await;
+            for (name, image) in checked.needs.into_iter().zip(fetched) {
+                match image {
+                    Ok(image) => _ = self.lock().known.images.insert(name, image),
+                    Err(error) => _ = missing.insert(name, error),
+                }
+            }
         }
     }
 

@@ -11,12 +11,13 @@ use yadokari::dockerfile::{
     expand, expand_heredoc, expand_words, parse,
 };
 
-const CORPUS: [(&str, &str); 8] = [
+const CORPUS: [(&str, &str); 9] = [
     ("python-web", include_str!("dockerfiles/python-web.Dockerfile")),
     ("go-stages", include_str!("dockerfiles/go-stages.Dockerfile")),
     ("debian-packages", include_str!("dockerfiles/debian-packages.Dockerfile")),
     ("node-json", include_str!("dockerfiles/node-json.Dockerfile")),
     ("heredocs", include_str!("dockerfiles/heredocs.Dockerfile")),
+    ("mounts", include_str!("dockerfiles/mounts.Dockerfile")),
     ("onbuild", include_str!("dockerfiles/onbuild.Dockerfile")),
     ("escape", include_str!("dockerfiles/escape.Dockerfile")),
     ("odd-layout", include_str!("dockerfiles/odd-layout.Dockerfile")),
@@ -63,10 +64,13 @@ fn files(flags: &[(&str, &Option<Word>)], transfer: &Transfer) -> String {
 /// An instruction in a form that the oracle's can be brought into.
 fn ours(kind: &InstructionKind) -> String {
     let arguments = match kind {
-        InstructionKind::Run(run) => command(&run.command),
+        InstructionKind::Run(run) => match &run.script {
+            Some(script) => squeeze(&script.content),
+            None => command(&run.command),
+        },
         InstructionKind::Cmd(line) | InstructionKind::Entrypoint(line) => command(line),
         InstructionKind::Copy(copy) => {
-            let Copy { from, transfer } = copy;
+            let Copy { from, transfer, .. } = copy;
             files(&[("from", from), ("chown", &transfer.chown), ("chmod", &transfer.chmod)], transfer)
         }
         InstructionKind::Add(add) => {
@@ -196,9 +200,9 @@ fn from_and_run_are_those_that_dockerfile_parser_reads() {
     use dockerfile_parser::Instruction as Theirs;
 
     for (name, text) in CORPUS {
-        // It knows neither here-documents nor the escape directive, no white space around the strings of an array, and
-        // no dot in the name of a stage.
-        if ["heredocs", "escape", "node-json", "odd-layout"].contains(&name) {
+        // It knows neither here-documents nor the escape directive, no white space around the strings of an array, no
+        // dot in the name of a stage, and no flags of RUN.
+        if ["heredocs", "escape", "node-json", "odd-layout", "mounts"].contains(&name) {
             continue;
         }
         let file = dockerfile_parser::Dockerfile::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -240,7 +244,7 @@ impl Numbers {
 }
 
 /// What mutations put in: the bytes and words that mean something.
-const PIECES: [&str; 34] = [
+const PIECES: [&str; 37] = [
     "\\",
     "\n",
     "\r\n",
@@ -273,6 +277,9 @@ const PIECES: [&str; 34] = [
     "FROM ",
     "# escape=`\n",
     "--from=",
+    "--mount=type=",
+    ",target=",
+    "secret,id=",
     "HEALTHCHECK ",
     "NONE",
 ];
@@ -334,6 +341,15 @@ fn mutated_files_are_read_or_refused_and_never_panic() {
                     [expand(&word, file.escape, &variables).err(), expand_words(&word, file.escape, &variables).err()]
                 {
                     error.and_then(|error| error.span).into_iter().for_each(inside);
+                }
+            }
+            if let InstructionKind::Run(run) = &instruction.kind {
+                for flag in &run.mounts {
+                    match flag.read(&mut |word| Ok(expand(word, file.escape, &variables)?)) {
+                        Ok(options) => options.warnings.iter().filter_map(|warning| warning.span).for_each(inside),
+                        Err(yadokari::Error::Dockerfile(error)) => error.span.into_iter().for_each(inside),
+                        Err(error) => panic!("{error}"),
+                    }
                 }
             }
             if let InstructionKind::Copy(copy) = &instruction.kind {

@@ -148,6 +148,8 @@ impl IndexBuilder {
             // A whiteout hides what lower layers hold, never what its own layer puts: together with a directory it
             // says what an opaque marker says.
             Some(Record::Opaque(_) | Record::Delete) if entry.is_directory() => Record::Opaque(Some(entry)),
+            // So does what is no directory, which this layer put there first and then replaced.
+            Some(Record::Put(before)) if entry.is_directory() && !before.is_directory() => Record::Opaque(Some(entry)),
             _ => Record::Put(entry),
         };
         self.records.insert(path, record);
@@ -251,6 +253,15 @@ mod tests {
         second.delete(path("d"));
         assert_eq!(first.finish().records(), [(path("d"), Record::Opaque(Some(directory)))]);
         assert_eq!(second.finish().records().len(), 1);
+    }
+
+    #[test]
+    fn a_directory_in_place_of_its_own_layers_file_hides_lower_layers() {
+        let directory = Entry::directory(0o700, Timestamp::default());
+        let mut builder = IndexBuilder::new();
+        builder.put(path("a"), Entry::file(0, 0o644, Timestamp::default()), None);
+        builder.put(path("a"), directory.clone(), None);
+        assert_eq!(builder.finish().records(), [(path("a"), Record::Opaque(Some(directory)))]);
     }
 
     #[test]

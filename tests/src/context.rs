@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -28,6 +29,10 @@ pub enum Packing {
     Gzip,
     /// By zstd.
     Zstd,
+    /// By the program `bzip2`.
+    Bzip2,
+    /// By the program `xz`.
+    Xz,
 }
 
 impl Context {
@@ -70,6 +75,14 @@ impl Context {
         Ok(self)
     }
 
+    /// Adds a named pipe.
+    pub fn fifo(self, path: &str) -> Result<Self> {
+        let pipe = self.place(path)?;
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).map_err(io::Error::from).at("make", &pipe)?;
+        Ok(self)
+    }
+
     /// Sets the mode of what is at `path`.
     pub fn mode(self, path: &str, mode: u32) -> Result<Self> {
         let file = self.path().join(path);
@@ -87,6 +100,8 @@ impl Context {
                 encoder.write_all(&tar).and_then(|()| encoder.finish()).at("compress", path)?
             }
             Packing::Zstd => zstd::encode_all(&tar[..], 0).at("compress", path)?,
+            Packing::Bzip2 => filtered("bzip2", &tar).at("run bzip2 for", path)?,
+            Packing::Xz => filtered("xz", &tar).at("run xz for", path)?,
         };
         self.file(path, bytes)
     }
@@ -102,6 +117,17 @@ impl Context {
         fs::create_dir_all(parent).at("create", parent)?;
         Ok(place)
     }
+}
+
+/// What a program makes of `bytes`.
+fn filtered(program: &str, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    // The archive is smaller than a pipe: it can be written before anything is read.
+    input.write_all(bytes)?;
+    drop(input);
+    let output = child.wait_with_output()?;
+    if output.status.success() { Ok(output.stdout) } else { Err(io::Error::other(format!("{program} failed"))) }
 }
 
 fn archive() -> io::Result<Vec<u8>> {

@@ -10,13 +10,15 @@ use crate::error::{At, Error, Result};
 use crate::{cache, run};
 
 /// A program, and the package that holds it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 9] = [
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
     ("cc", "build-essential"),
+    ("bzip2", "bzip2"),
+    ("xz", "xz-utils"),
     ("musl-gcc", "musl-tools"),
 ];
 

@@ -162,6 +162,11 @@ impl Registry {
         self.directory.path().join(stored)
     }
 
+    /// The directory in which it keeps everything that was pushed.
+    pub fn storage(&self) -> PathBuf {
+        self.directory.path().join("storage")
+    }
+
     /// What a Docker client's `config.json` has to say to log in here.
     pub fn docker_config(&self) -> Value {
         match self.credentials {

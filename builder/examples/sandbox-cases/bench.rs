@@ -144,6 +144,10 @@ pub(crate) fn base_layer(path: &Path, busybox: &Path) -> Result<Index, Box<dyn S
     let size = std::fs::metadata(busybox)?.len();
     let content = Content::Host(busybox.to_owned());
     changes.put(RelPath::new("bin/busybox")?, Entry::file(size, 0o755, at), content);
+    // A client for sockets, where we are linked statically.
+    let own = std::env::current_exe()?;
+    let size = std::fs::metadata(&own)?.len();
+    changes.put(RelPath::new("bin/self")?, Entry::file(size, 0o755, at), Content::Host(own));
     for applet in
         "cat chmod chown date dd echo env false grep head hostname id kill ln ls mkdir mkfifo mount mv nslookup \
                    printf ps readlink rm rmdir seq setsid sh sleep stat tail test touch true tty ulimit umount wc yes"

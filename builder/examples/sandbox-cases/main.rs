@@ -1,12 +1,16 @@
 //! One table of cases against whichever sandbox driver works here, one line for each case.
 //!
 //! ```text
-//! sandbox-cases --home DIR --work DIR --busybox FILE [--driver NAME] [--context DIR] [--only TEXT] [--doctor] [--die]
+//! sandbox-cases --home DIR --work DIR --busybox FILE [--driver NAME] [--context DIR] [--only TEXT] [--doctor] [--die] [--died]
 //! ```
+//!
+//! `--die` is killed during a RUN, and `--died` in the same container says whether the next build cleared up.
 //!
 //! It is meant for throw-away containers: with the in-place driver it moves the contents of `/` about.
 
 mod bench;
+mod mounts;
+mod refusals;
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -48,6 +52,11 @@ fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     if let Some(code) = sandbox::reexec(&args) {
         return code;
+    }
+    if let [_, word, path] = &args[..]
+        && word == "--connect"
+    {
+        return if mounts::connect(Path::new(path)).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     sandbox::sys::harden();
     let text: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -92,9 +101,13 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
     if args.iter().any(|arg| arg == "--die") {
         return die(&bench);
     }
+    if args.iter().any(|arg| arg == "--died") {
+        return mounts::ended(&bench, &mut bench.root()?).map(|()| 0);
+    }
     let only = option("--only");
     let mut failed = 0;
-    for (name, case) in CASES.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only.as_str()))) {
+    let cases = CASES.iter().chain(mounts::CASES).chain(refusals::CASES);
+    for (name, case) in cases.filter(|(name, _)| only.is_none_or(|only| name.contains(only.as_str()))) {
         let began = Instant::now();
         let before = names(Path::new("/"))?;
         let result = bench.root().and_then(|mut worker| case(&bench, &mut worker));
@@ -126,9 +139,9 @@ fn exits(bench: &Bench, worker: &mut Worker) -> Outcome {
     same(&bench.run(worker, &plain)?.exit, &Exit::Code(126))?;
     let looked_up = Run { argv: vec!["true".into()], ..shell("") };
     same(&bench.run(worker, &looked_up)?.exit, &Exit::Code(0))?;
-    let nowhere = Run { cwd: "/nowhere".into(), ..shell("true") };
+    let nowhere = Run { cwd: "/top/below".into(), ..shell("true") };
     let error = bench.run(worker, &nowhere).err().map(|error| error.to_string()).unwrap_or_default();
-    check(&error, error.contains("chdir '/nowhere'"))
+    check(&error, error.contains("mkdir '/top/below'"))
 }
 
 fn output(bench: &Bench, worker: &mut Worker) -> Outcome {
@@ -367,13 +380,13 @@ fn die(bench: &Bench) -> Result<usize, Box<dyn StdError>> {
     let mut worker = bench.root()?;
     let own = std::process::id();
     std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(500));
         let pids = processes("__yadokari-worker").into_iter().chain([own]);
         for pid in pids.filter_map(|pid| rustix::process::Pid::from_raw(pid as i32)) {
             // The last one is ourselves.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     });
-    bench.sh(&mut worker, "sleep 100")?;
+    bench.run(&mut worker, &mounts::endless())?;
     Ok(1)
 }

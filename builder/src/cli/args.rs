@@ -25,6 +25,8 @@ pub struct Cli {
 pub(super) enum Command {
     /// Build an image. This is what the program does without a subcommand, too.
     Build(Box<Build>),
+    /// Look at the Dockerfile and build nothing: say what is wrong with it, and what may not be meant.
+    Check(Box<Check>),
     /// Say which sandbox drivers work here, why the others do not, and what to change.
     Doctor(Doctor),
     /// Say the version.
@@ -124,6 +126,25 @@ pub(super) struct Build {
     /// Where layers and stages are kept during the build.
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub(super) work_dir: Option<PathBuf>,
+}
+
+/// `yadokari check`: the flags are those of `build`, of which those about results have no effect.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pub(super) build: Build,
+    /// How the report is written.
+    #[arg(long, default_value = "text")]
+    pub(super) format: Format,
+}
+
+/// A form of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Go's truth values.

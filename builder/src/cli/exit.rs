@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::BuildInvocation;
+use super::args::Format;
+use super::{BuildInvocation, CheckInvocation, say};
 use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
@@ -14,13 +16,7 @@ use crate::{Error, ExitCode};
 pub(super) fn build(mut build: BuildInvocation) -> u8 {
     let progress = Arc::clone(&build.progress);
     let mut source = None;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            progress.error(&format!("start the runtime: {error}"));
-            return ExitCode::Io as u8;
-        }
-    };
+    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
     let interrupt = Interrupt::default();
     let result = runtime.block_on(async {
         forward_signals(&interrupt, &progress);
@@ -41,6 +37,41 @@ pub(super) fn build(mut build: BuildInvocation) -> u8 {
         Err(error) => {
             report(&error, source.as_ref(), &progress);
             error.exit_code()
+        }
+    }
+}
+
+/// Looks at the Dockerfile, says what is found, and gives the exit code.
+pub(super) fn check(check: CheckInvocation) -> u8 {
+    let CheckInvocation { mut build, format } = check;
+    let progress = Arc::clone(&build.progress);
+    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
+    let checked = runtime.block_on(async {
+        build.prepare().await?;
+        Ok(crate::check::check(&build.request, &progress).await)
+    });
+    runtime.shutdown_background();
+    let found = match checked {
+        Ok(found) => found,
+        Err(error) => {
+            report(&error, None, &progress);
+            return Error::exit_code(&error);
+        }
+    };
+    let request = &build.request;
+    let said = match format {
+        Format::Text => say(&found.text(&request.dockerfile)),
+        Format::Json => say(&found.json(&request.dockerfile)),
+    };
+    if said == 0 { found.exit_code() } else { said }
+}
+
+fn runtime(progress: &Progress) -> Option<Runtime> {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => Some(runtime),
+        Err(error) => {
+            progress.error(&format!("start the runtime: {error}"));
+            None
         }
     }
 }

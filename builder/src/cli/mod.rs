@@ -25,13 +25,15 @@ use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, sandbox};
 
-use args::{Build, Cli, Command, Doctor, epoch};
+use args::{Build, Check, Cli, Command, Doctor, Format, epoch};
 use contexts::Pending;
 
 /// What the command line asks for.
 pub enum Invocation {
     /// Build an image.
     Build(Box<BuildInvocation>),
+    /// Look at a Dockerfile.
+    Check(Box<CheckInvocation>),
     /// Explain the choice of sandbox driver.
     Doctor(sandbox::Settings),
     /// Say the version.
@@ -48,6 +50,13 @@ pub struct BuildInvocation {
     digest_file: Option<PathBuf>,
     /// A context or a Dockerfile that is elsewhere.
     pending: Option<Pending>,
+}
+
+/// A look at a Dockerfile.
+pub struct CheckInvocation {
+    /// The build that it would be.
+    build: BuildInvocation,
+    format: Format,
 }
 
 /// Reads the command line `args`, the program's name first. Called without a subcommand it takes Kaniko's flags, as
@@ -72,6 +81,12 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
     match cli.command {
         Command::Version => Ok(Invocation::Version),
         Command::Doctor(doctor) => Ok(Invocation::Doctor(doctor_settings(doctor))),
+        Command::Check(check) => {
+            let Check { mut build, format } = *check;
+            // A look has no result that could go anywhere.
+            build.no_push = true;
+            Ok(Invocation::Check(Box::new(CheckInvocation { build: build_invocation(build)?, format })))
+        }
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build)?))),
     }
 }
@@ -86,6 +101,7 @@ pub fn run(invocation: Invocation) -> u8 {
             let code = say(&lines.join("\n"));
             if probe.chosen.is_some() { code } else { crate::ExitCode::Sandbox as u8 }
         }
+        Invocation::Check(check) => exit::check(*check),
         Invocation::Build(build) => exit::build(*build),
     }
 }

@@ -36,6 +36,34 @@ fn a_build_needs_no_subcommand_whatever_the_program_is_called() {
 }
 
 #[test]
+fn a_look_takes_the_flags_of_a_build() {
+    let Command::Check(check) = command("yadokari check -c /c --build-arg A=1 --target t -d r/i --format json") else {
+        panic!("no check")
+    };
+    assert_eq!((check.format, check.build.context.as_str()), (Format::Json, "/c"));
+    assert_eq!((&check.build.build_arg[..], check.build.target.as_deref()), (&["A=1".to_owned()][..], Some("t")));
+    assert!(matches!(command("yadokari check"), Command::Check(check) if check.format == Format::Text));
+    assert!(error("yadokari check --format xml").contains("text, json"));
+}
+
+#[test]
+fn what_cannot_be_fetched_hides_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("Dockerfile");
+    fs::write(&path, "FROM oci:/no/such/layout\nCMD a\nFROM scratch\nCMD b\n").unwrap();
+    let line = format!("yadokari check -c {} -f {}", directory.path().display(), path.display());
+    let Invocation::Check(look) = interpret(parse(words(&line)).unwrap()).unwrap_or_else(|error| panic!("{error}"))
+    else {
+        panic!("{line} is no check")
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let report = runtime.block_on(crate::check::check(&look.request, &look.progress));
+    assert_eq!((report.warnings.len(), report.errors.len()), (1, 1));
+    assert!(report.errors[0].to_string().contains("oci:/no/such/layout"), "{}", report.errors[0]);
+    assert_ne!(report.exit_code(), 65);
+}
+
+#[test]
 fn values_follow_a_space_or_an_equals_sign() {
     for line in [
         "executor --context=/c -f=D",

@@ -1,8 +1,8 @@
-//! `.dockerignore`: which files of a context do not belong to it.
+//! `.dockerignore` and `--exclude`: which files of a context, or of a copied directory, are left out.
 
-use super::glob::Glob;
+use super::glob::{BadPattern, Glob};
 
-/// The rules of a `.dockerignore` file.
+/// The rules of a `.dockerignore` file, or of `--exclude`.
 ///
 /// The last rule that matches a path, or a directory above it, decides. Rules begin at the root of the context: `a`
 /// excludes `a` and not `b/a`.
@@ -13,6 +13,8 @@ pub struct Ignore {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
+    /// The pattern, cleaned.
+    text: String,
     glob: Glob,
     /// The rule began with `!`: what matches belongs to the context after all.
     exception: bool,
@@ -50,9 +52,32 @@ impl Ignore {
             let pattern = clean(pattern);
             let pattern = if pattern.len() > 1 { pattern.strip_prefix('/').unwrap_or(&pattern) } else { &pattern };
             let glob = Glob::with_double_stars(pattern).map_err(|error| invalid(error.to_string()))?;
-            rules.push(Rule { glob, exception });
+            rules.push(Rule { text: pattern.to_owned(), glob, exception });
         }
         Ok(Self { rules })
+    }
+
+    /// Adds the value of one `--exclude`. There are no comments here, and a leading slash is not taken off: such a
+    /// pattern matches nothing, as with BuildKit.
+    pub fn exclude(&mut self, pattern: &str) -> Result<(), BadPattern> {
+        let trimmed = pattern.trim();
+        if trimmed.is_empty() {
+            return Ok(());
+        }
+        let (exception, text) = match trimmed.strip_prefix('!') {
+            Some("") => return Err(BadPattern(trimmed.to_owned())),
+            Some(pattern) => (true, clean(pattern)),
+            None => (false, clean(trimmed)),
+        };
+        let glob = Glob::with_double_stars(&text)?;
+        self.rules.push(Rule { text, glob, exception });
+        Ok(())
+    }
+
+    /// The rules as text: equal texts leave out equal files.
+    pub fn texts(&self) -> Vec<String> {
+        let text = |rule: &Rule| format!("{}{}", if rule.exception { "!" } else { "" }, rule.text);
+        self.rules.iter().map(text).collect()
     }
 
     /// True where `path` does not belong to the context. It is relative to the context, with slashes, and without `.`,
@@ -74,10 +99,33 @@ impl Ignore {
         self.rules.iter().any(|rule| rule.exception && rule.glob.may_match_below(directory))
     }
 
+    /// True where nothing at `path`, which may be a pattern, or below it can belong to the context: no exception reaches
+    /// there. The root, which is the empty path, is left out only where everything in it is.
+    pub fn leaves_out(&self, path: &str) -> bool {
+        let reaches = |rule: &Rule| {
+            let parts: Vec<&str> = rule.text.split('/').collect();
+            let literal = parts.iter().take_while(|part| !part.contains(['*', '?', '['])).count();
+            let prefix = parts[..literal].join("/");
+            is_at_or_below(&prefix, path) || literal < parts.len() && is_at_or_below(path, &prefix)
+        };
+        if self.rules.iter().any(|rule| rule.exception && reaches(rule)) {
+            return false;
+        }
+        match path {
+            "" => self.rules.iter().any(|rule| matches!(&rule.text[..], "*" | "**" | "**/*")),
+            path => self.excludes(path),
+        }
+    }
+
     /// True where there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
+}
+
+/// Whether `path` is `base` or in it. Everything is in the root, the empty path.
+fn is_at_or_below(path: &str, base: &str) -> bool {
+    base.is_empty() || path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The shortest pattern for the same paths: without `.`, inner `..` and double or trailing slashes.
@@ -111,6 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_exception_may_bring_back_is_not_left_out() {
+        let cases: [(&str, &[&str], &[&str]); 6] = [
+            ("a\nd\n", &["a", "a/b", "d"], &["", "b"]),
+            ("*\n!b\n", &["a"], &["", "b"]),
+            ("*\n", &["", "a"], &[]),
+            ("**\n!d/keep\n", &["a", "d/x", "dx"], &["", "d", "d/keep"]),
+            ("d\n!*/keep\n", &[], &["d", "d/x"]),
+            ("d\ne\n!d/*.md\n", &["e"], &["d", "d/x"]),
+        ];
+        for (rules, left_out, kept) in cases {
+            let ignore = Ignore::parse(rules).unwrap();
+            assert!(left_out.iter().all(|path| ignore.leaves_out(path)), "{rules}");
+            assert!(!kept.iter().any(|path| ignore.leaves_out(path)), "{rules}");
+        }
+    }
+
+    #[test]
     fn rules_exclude_paths() {
         let cases: [(&str, &[&str], &[&str]); 21] = [
             ("", &[], &["a"]),
@@ -139,6 +204,37 @@ mod tests {
             let all = [inside, outside].concat();
             assert_eq!(excluded(rules, &all), inside, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn excludes_are_patterns_without_comments_and_roots() {
+        let cases: [(&[&str], &[&str], &[&str]); 11] = [
+            (&["*.txt"], &["a.txt"], &["d/a.txt", "a.md"]),
+            (&["**/*.txt"], &["a.txt", "d/a.txt"], &["a.md"]),
+            (&["d"], &["d", "d/a"], &["a/d"]),
+            (&[" ./d//e/ "], &["d/e", "d/e/f"], &["d"]),
+            (&["d", "!d/keep"], &["d", "d/a"], &["d/keep"]),
+            (&["!a", "a"], &["a"], &["b"]),
+            (&["*", "!**/*.md"], &["d", "d/a"], &["a.md", "d/e/a.md"]),
+            (&["/d"], &[], &["d", "d/a"]),
+            (&["#a"], &["#a"], &["a"]),
+            (&["", " "], &[], &["a"]),
+            (&["! a"], &[], &["a"]),
+        ];
+        for (patterns, inside, outside) in cases {
+            let mut ignore = Ignore::default();
+            patterns.iter().for_each(|pattern| ignore.exclude(pattern).unwrap());
+            for path in [inside, outside].concat() {
+                assert_eq!(ignore.excludes(path), inside.contains(&path), "{patterns:?} {path}");
+            }
+        }
+        let mut ignore = Ignore::default();
+        for pattern in ["!", " ! ", "[", "a\\"] {
+            assert_eq!(ignore.exclude(pattern), Err(BadPattern(pattern.trim().to_owned())));
+        }
+        assert!(ignore.is_empty());
+        ["./a/", "! b/../c"].iter().for_each(|pattern| ignore.exclude(pattern).unwrap());
+        assert_eq!(ignore.texts(), ["a", "!c"]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use walkdir::WalkDir;
 use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPath, Root, Timestamp, Tree};
 
+use crate::dockerfile::closest;
+
 use ignore::Ignore;
 
 /// A build context.
@@ -87,6 +89,22 @@ impl Context {
         self.ignore.excludes(&path.to_string()) && fs::symlink_metadata(self.path.join(path.as_path())).is_ok()
     }
 
+    /// Whether the ignore file leaves out whatever there is at `source`, a path or a pattern.
+    pub fn leaves_out(&self, source: &str) -> bool {
+        let Ok(path) = RelPath::clamped(source) else { return false };
+        self.ignore.leaves_out(&path.to_string())
+    }
+
+    /// The path that was meant where `path` is not there: one in the same directory, with almost the same name.
+    pub fn similar(&self, path: &RelPath) -> Option<String> {
+        let path = path.to_string();
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let names = self.tree().ok()?.names(&RelPath::clamped(directory).ok()?);
+        let names: Vec<&str> = names.iter().filter_map(|name| std::str::from_utf8(name).ok()).collect();
+        let meant = closest(name, names)?;
+        Some(if directory.is_empty() { meant.to_owned() } else { format!("{directory}/{meant}") })
+    }
+
     /// All that the context holds. Owners are root, as COPY makes them; contents are not hashed yet.
     pub fn tree(&self) -> Result<&Tree, crate::Error> {
         if let Some(tree) = self.tree.get() {
@@ -110,10 +128,14 @@ impl Context {
         self.root.open_file(path)
     }
 
-    /// Fails where `path` is in a directory that we may not read, or holds one.
-    pub fn check_readable(&self, path: &RelPath) -> Result<(), crate::Error> {
+    /// Fails where `path` is in a directory that we may not read, or holds one that `takes` does not leave out.
+    pub fn check_readable(&self, path: &RelPath, takes: &dyn Fn(&RelPath) -> bool) -> Result<(), crate::Error> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        match unreadable.iter().find(|directory| directory.starts_with(path) || path.starts_with(directory)) {
+        let matters = |directory: &&RelPath| match directory.strip_prefix(path) {
+            Some(below) => takes(&below),
+            None => path.starts_with(directory),
+        };
+        match unreadable.iter().find(matters) {
             Some(directory) => Err(crate::Error::Host {
                 operation: "read",
                 path: self.path.join(directory.as_path()),
@@ -123,22 +145,32 @@ impl Context {
         }
     }
 
-    /// `path` and all below it, by their paths below `path`, with the digests of all files. A hard link to something
-    /// elsewhere is a file here: nothing else stands for its content.
-    pub fn hashed(&self, path: &RelPath) -> Result<Vec<(RelPath, Entry)>, crate::Error> {
+    /// `path` and what `takes` takes of all below it, by their paths below `path`, with the digests of all files. A hard
+    /// link to something that is not among them is a file here: nothing else stands for its content.
+    pub fn hashed(
+        &self,
+        path: &RelPath,
+        takes: &dyn Fn(&RelPath) -> bool,
+    ) -> Result<Vec<(RelPath, Entry)>, crate::Error> {
         let tree = self.tree()?;
-        self.check_readable(path)?;
+        self.check_readable(path, takes)?;
         let itself = tree.get(path).into_iter().map(|found| (path, found));
         let mut entries = Vec::new();
         for (at, found) in itself.chain(tree.below(path)) {
+            let below = at.strip_prefix(path).unwrap_or_default();
+            if !takes(&below) {
+                continue;
+            }
             let (name, mut entry) = match tree.content(at) {
-                Some((name, first)) if !name.starts_with(path) => (name, first.entry.clone()),
+                Some((name, first)) if !name.strip_prefix(path).is_some_and(|name| takes(&name)) => {
+                    (name, first.entry.clone())
+                }
                 _ => (at, found.entry.clone()),
             };
             if let Kind::File { content, .. } = &mut entry.kind {
                 *content = Some(self.digest(name)?);
             }
-            entries.push((at.strip_prefix(path).unwrap_or_default(), entry));
+            entries.push((below, entry));
         }
         Ok(entries)
     }
@@ -274,6 +306,10 @@ mod tests {
         context.tree().unwrap().iter().map(|(path, _)| path.to_string()).collect()
     }
 
+    fn all(_: &RelPath) -> bool {
+        true
+    }
+
     #[test]
     fn ignored_files_are_not_there_and_exceptions_are() {
         let (_directory, context) = context(&[
@@ -288,6 +324,15 @@ mod tests {
     }
 
     #[test]
+    fn a_mistyped_path_is_found_in_its_directory() {
+        let (_directory, context) = context(&[("requirements.txt", ""), ("app/main.py", "")]);
+        let similar = |path: &str| context.similar(&RelPath::new(path).unwrap());
+        assert_eq!(similar("requirments.txt").as_deref(), Some("requirements.txt"));
+        assert_eq!(similar("app/mian.py").as_deref(), Some("app/main.py"));
+        assert_eq!([similar("other"), similar("no/main.py")], [None, None]);
+    }
+
+    #[test]
     fn the_dockerfiles_own_ignore_file_wins() {
         let (_directory, context) =
             context(&[(".dockerignore", "a\n"), ("Dockerfile.dockerignore", "*\n!b\n"), ("a", ""), ("b", "")]);
@@ -299,7 +344,7 @@ mod tests {
         let (directory, _) = context(&[("a", "abc")]);
         fs::hard_link(directory.path().join("a"), directory.path().join("b")).unwrap();
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
-        let entries = context.hashed(&RelPath::root()).unwrap();
+        let entries = context.hashed(&RelPath::root(), &all).unwrap();
         assert!(matches!(&entries[0].1.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
         assert!(matches!(&entries[1].1.kind, Kind::Hardlink { target } if target.as_bytes() == b"a"));
     }
@@ -310,10 +355,14 @@ mod tests {
         fs::hard_link(directory.path().join("a"), directory.path().join("d/link")).unwrap();
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
         for (path, number) in [("d", 1), ("d/link", 0)] {
-            let entries = context.hashed(&RelPath::new(path).unwrap()).unwrap();
+            let entries = context.hashed(&RelPath::new(path).unwrap(), &all).unwrap();
             let Kind::File { content, .. } = &entries[number].1.kind else { panic!("{entries:?}") };
             assert_eq!(*content, Some(Digest::of("abc")));
         }
+        let but_a = |below: &RelPath| below.as_bytes() != b"a";
+        let entries = context.hashed(&RelPath::root(), &but_a).unwrap();
+        let (_, link) = entries.iter().find(|(path, _)| path.as_bytes() == b"d/link").unwrap();
+        assert!(matches!(&link.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
     }
 
     #[test]
@@ -328,13 +377,19 @@ mod tests {
         let scan = move || {
             nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
             let context = Context::open(&path, Path::new("/none")).unwrap();
-            let hashed = |path: &str| context.hashed(&RelPath::new(path).unwrap());
+            let hashed = |path: &str| context.hashed(&RelPath::new(path).unwrap(), &all);
             assert_eq!(hashed("open").unwrap().len(), 2);
+            let others = |below: &RelPath| below.starts_with(&RelPath::new("open").unwrap());
+            assert_eq!(
+                context.hashed(&RelPath::root(), &others).unwrap().len(),
+                2,
+                "what is left out may be unreadable"
+            );
             for path in ["closed", "", "secret"] {
                 let error = hashed(path).unwrap_err().to_string();
                 assert!(error.contains("Permission denied") || error.contains("permission denied"), "{error}");
             }
-            assert!(context.check_readable(&RelPath::new("closed/f").unwrap()).is_err());
+            assert!(context.check_readable(&RelPath::new("closed/f").unwrap(), &all).is_err());
         };
         std::thread::spawn(scan).join().unwrap();
     }
@@ -346,7 +401,7 @@ mod tests {
         fs::write(directory.path().join(name), "x").unwrap();
         nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o640)).unwrap();
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
-        let entries = context.hashed(&RelPath::root()).unwrap();
+        let entries = context.hashed(&RelPath::root(), &all).unwrap();
         let names: Vec<&[u8]> = entries.iter().map(|(path, _)| path.as_bytes()).collect();
         assert_eq!(names, [&b"bytes-\xff"[..], b"f", b"pipe"]);
         assert_eq!(entries[2].1.kind, Kind::Fifo);

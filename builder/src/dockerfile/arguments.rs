@@ -55,6 +55,11 @@ impl<'l> Statement<'l> {
         self.name.as_str().to_ascii_uppercase()
     }
 
+    /// The name as it is written.
+    pub(super) fn written(&self) -> &'l str {
+        self.name.as_str()
+    }
+
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.as_str().eq_ignore_ascii_case(name)
     }
@@ -89,7 +94,9 @@ impl<'l> Statement<'l> {
     pub(super) fn is_trigger(&self) -> Result<(), Diagnostic> {
         self.known()?;
         if self.is("ONBUILD") || self.is("FROM") || self.is("MAINTAINER") {
-            return Err(Diagnostic::new(format!("{} cannot be an ONBUILD trigger", self.name())).at(self.name.span()));
+            let error = Diagnostic::new(format!("{} cannot be an ONBUILD trigger", self.name()));
+            let help = "a trigger is any instruction but FROM, ONBUILD and MAINTAINER";
+            return Err(error.at(self.name.span()).help(help));
         }
         Ok(())
     }
@@ -123,9 +130,9 @@ pub(super) fn kind(
     Ok(match statement.name().as_str() {
         "ADD" => InstructionKind::Add(add(statement, documents)?),
         "ARG" => InstructionKind::Arg(arg(statement, escape)?),
-        "CMD" => InstructionKind::Cmd(command_line(plain(statement)?)?),
+        "CMD" => InstructionKind::Cmd(command_line(optional(statement)?)?),
         "COPY" => InstructionKind::Copy(copy(statement, documents)?),
-        "ENTRYPOINT" => InstructionKind::Entrypoint(command_line(plain(statement)?)?),
+        "ENTRYPOINT" => InstructionKind::Entrypoint(command_line(optional(statement)?)?),
         "ENV" => InstructionKind::Env(pairs(statement, escape)?),
         "EXPOSE" => InstructionKind::Expose(plain(statement)?.words().iter().map(Text::word).collect()),
         "HEALTHCHECK" => InstructionKind::Healthcheck(healthcheck(statement)?),
@@ -144,16 +151,43 @@ pub(super) fn kind(
 
 /// The arguments of an instruction without flags, which must not be empty.
 fn plain<'l>(statement: &Statement<'l>) -> Result<Text<'l>, Diagnostic> {
-    let (_, rest) = flags(&statement.name(), statement.arguments, &[] as &[Known])?;
-    needed(statement, rest)
+    needed(statement, optional(statement)?)
+}
+
+/// The same, where there may be none: BuildKit takes a CMD of nothing for an empty text.
+fn optional<'l>(statement: &Statement<'l>) -> Result<Text<'l>, Diagnostic> {
+    Ok(flags(&statement.name(), statement.arguments, &[] as &[Known])?.1)
 }
 
 /// `arguments`, or the error that the instruction has none.
 pub(super) fn needed<'l>(statement: &Statement<'_>, arguments: Text<'l>) -> Result<Text<'l>, Diagnostic> {
     if arguments.is_empty() {
-        return Err(Diagnostic::new(format!("{} needs an argument", statement.name())).at(statement.span()));
+        let name = statement.name();
+        let error = Diagnostic::new(format!("{name} needs an argument")).at(statement.span());
+        return Err(match usage(&name) {
+            Some(usage) => error.help(format!("write {name} {usage}")),
+            None => error,
+        });
     }
     Ok(arguments)
+}
+
+/// The simplest arguments of an instruction.
+fn usage(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "ARG" => "NAME or ARG NAME=DEFAULT",
+        "ENV" | "LABEL" => "KEY=VALUE",
+        "EXPOSE" => "PORT",
+        "HEALTHCHECK" => "CMD COMMAND",
+        "MAINTAINER" => "NAME",
+        "ONBUILD" => "INSTRUCTION",
+        "RUN" => "COMMAND",
+        "SHELL" => "[\"/bin/sh\", \"-c\"]",
+        "STOPSIGNAL" => "SIGTERM",
+        "USER" => "NAME",
+        "VOLUME" | "WORKDIR" => "PATH",
+        _ => return None,
+    })
 }
 
 /// `ARG NAME[=DEFAULT] …`
@@ -177,10 +211,10 @@ fn pairs(statement: &Statement<'_>, escape: char) -> Result<Vec<Pair>, Diagnosti
                 .at(key.span())
                 .help(format!("write {}=VALUE", key.as_str())));
         }
-        return Ok(vec![Pair { key: key.word(), value: value.word() }]);
+        return Ok(vec![Pair { key: key.word(), value: value.word(), legacy: true }]);
     }
     let pair = |word: Text<'_>| match word.split_once('=') {
-        Some((name, value)) => Ok(Pair { key: key(statement, name)?, value: value.word() }),
+        Some((name, value)) => Ok(Pair { key: key(statement, name)?, value: value.word(), legacy: false }),
         None => Err(Diagnostic::new(format!("'{}' has no '=': it must be of the form KEY=VALUE", word.as_str()))
             .at(word.span())
             .help("put a value that holds spaces in quotes")),
@@ -190,7 +224,8 @@ fn pairs(statement: &Statement<'_>, escape: char) -> Result<Vec<Pair>, Diagnosti
 
 fn key(statement: &Statement<'_>, key: Text<'_>) -> Result<Word, Diagnostic> {
     if key.is_empty() {
-        return Err(Diagnostic::new(format!("{} has a value without a name", statement.name())).at(key.span()));
+        let error = Diagnostic::new(format!("{} has a value without a name", statement.name())).at(key.span());
+        return Err(error.label("the name belongs here"));
     }
     Ok(key.word())
 }
@@ -199,7 +234,9 @@ fn key(statement: &Statement<'_>, key: Text<'_>) -> Result<Word, Diagnostic> {
 fn volume(arguments: Text<'_>) -> Result<Vec<Word>, Diagnostic> {
     let words = words_or_json(arguments)?;
     if words.is_empty() || words.iter().any(|word| word.raw.trim().is_empty()) {
-        return Err(Diagnostic::new("VOLUME needs a path, and none may be empty").at(arguments.span()));
+        return Err(Diagnostic::new("VOLUME needs a path, and none may be empty")
+            .at(arguments.span())
+            .help("write VOLUME PATH"));
     }
     Ok(words)
 }
@@ -318,7 +355,7 @@ mod tests {
             ("ONBUILD MAINTAINER a", "MAINTAINER cannot be an ONBUILD trigger"),
             ("ONBUILD RUNN a", "unknown instruction: RUNN"),
             ("ONBUILD COPY a", "COPY needs a source and a destination"),
-            ("ONBUILD RUN --network=none a", "RUN --network is not carried out yet"),
+            ("ONBUILD RUN --network=no a", "RUN --network cannot be 'no'"),
         ];
         for (line, message) in cases {
             assert_eq!(only(line), Err(message.to_owned()), "{line}");

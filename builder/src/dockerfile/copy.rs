@@ -1,22 +1,22 @@
 //! COPY and ADD.
 
 use super::arguments::{Statement, words_or_json};
-use super::flags::{Flags, Known, boolean, flags, later, value};
+use super::flags::{Flags, Known, boolean, flags, repeatable, value};
 use super::heredoc::Document;
 use super::text::Text;
 use super::{Add, Copy, Diagnostic, Transfer, Word};
 
 const COPY_FLAGS: [Known; 6] =
-    [value("from"), value("chown"), value("chmod"), later("link"), later("parents"), later("exclude")];
+    [value("from"), value("chown"), value("chmod"), boolean("link"), boolean("parents"), repeatable("exclude")];
 
 const ADD_FLAGS: [Known; 7] = [
     value("chown"),
     value("chmod"),
-    later("link"),
-    later("exclude"),
+    boolean("link"),
+    repeatable("exclude"),
     value("checksum"),
     boolean("keep-git-dir"),
-    later("unpack"),
+    boolean("unpack"),
 ];
 
 /// `COPY [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
@@ -26,14 +26,15 @@ pub(super) fn copy(statement: &Statement<'_>, documents: &[Document]) -> Result<
     if let Some(from) = &from {
         check_from(from)?;
     }
-    Ok(Copy { from, transfer })
+    let parents = flags.take_boolean("parents").unwrap_or(false);
+    Ok(Copy { from, parents, transfer })
 }
 
 /// `ADD [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
 pub(super) fn add(statement: &Statement<'_>, documents: &[Document]) -> Result<Add, Diagnostic> {
     let (mut flags, transfer) = transfer("ADD", statement, &ADD_FLAGS, documents)?;
     let (checksum, keep_git_dir) = (flags.take("checksum"), flags.take_boolean("keep-git-dir"));
-    Ok(Add { checksum, keep_git_dir, transfer })
+    Ok(Add { checksum, keep_git_dir, unpack: flags.take_boolean("unpack"), transfer })
 }
 
 fn check_from(from: &Word) -> Result<(), Diagnostic> {
@@ -78,6 +79,8 @@ fn transfer(
     let transfer = Transfer {
         chown: flags.take("chown"),
         chmod: flags.take("chmod"),
+        link: flags.take_boolean("link").unwrap_or(false),
+        exclude: flags.take_all("exclude"),
         sources: (0..sources.len()).filter(|&at| document_at(at).is_none()).map(|at| sources[at].clone()).collect(),
         heredocs: (0..sources.len()).filter_map(document_at).map(Document::file).collect(),
         destination: destination.clone(),
@@ -98,7 +101,7 @@ mod tests {
     fn parsed(line: &str) -> Copy {
         match only(line).unwrap() {
             InstructionKind::Copy(copy) => copy,
-            InstructionKind::Add(Add { transfer, .. }) => Copy { from: None, transfer },
+            InstructionKind::Add(Add { transfer, .. }) => Copy { from: None, parents: false, transfer },
             other => panic!("{other:?}"),
         }
     }
@@ -128,6 +131,33 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_on_or_off() {
+        for (line, link, parents) in [
+            ("COPY a b", false, false),
+            ("COPY --link --parents a b", true, true),
+            ("COPY --link=true --parents=false a b", true, false),
+            ("ADD --link=false a b", false, false),
+            ("ADD --link a b", true, false),
+        ] {
+            let copy = parsed(line);
+            assert_eq!((copy.transfer.link, copy.parents), (link, parents), "{line}");
+        }
+        for (line, unpack) in
+            [("ADD a b", None), ("ADD --unpack a b", Some(true)), ("ADD --unpack=false a b", Some(false))]
+        {
+            let InstructionKind::Add(add) = only(line).unwrap() else { panic!("{line}") };
+            assert_eq!(add.unpack, unpack, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_exclude_counts() {
+        let copy = parsed("COPY --exclude=*.md --chown=1 --exclude='a b' --exclude=!x a b").transfer;
+        assert_eq!(raws(&copy.exclude), ["*.md", "a b", "!x"]);
+        assert_eq!(raws(&parsed("ADD --exclude=x a b").transfer.exclude), ["x"]);
+    }
+
+    #[test]
     fn here_documents_are_sources() {
         let Copy { transfer: copy, .. } = parsed("COPY <<one f <<-'two' /d/\n$a\none\n\t$b\n\ttwo\n");
         assert_eq!(raws(&copy.sources), ["f"]);
@@ -145,18 +175,19 @@ mod tests {
             ("ADD [\"a\", 1]", "a JSON array must hold strings only"),
             ("COPY --from=$x a b", "variables are not expanded in COPY --from"),
             ("COPY --from= a b", "COPY --from is empty"),
-            ("COPY --link a b", "COPY --link is not carried out yet"),
-            ("COPY --parents a b", "COPY --parents is not carried out yet"),
-            ("COPY --exclude=x a b", "COPY --exclude is not carried out yet"),
+            ("COPY --link=yes a b", "COPY --link is true or false, not 'yes'"),
+            ("COPY --link --link a b", "COPY has --link twice"),
+            ("COPY --parents=1 a b", "COPY --parents is true or false, not '1'"),
+            ("COPY --exclude a b", "COPY --exclude needs a value"),
+            ("COPY --unpack a b", "COPY has no flag --unpack"),
             ("COPY --chwon=x a b", "COPY has no flag --chwon"),
             ("ADD --from=x a b", "ADD has no flag --from"),
-            ("ADD --link a b", "ADD --link is not carried out yet"),
-            ("ADD --exclude=x a b", "ADD --exclude is not carried out yet"),
+            ("ADD --parents a b", "ADD has no flag --parents"),
             ("ADD --checksum a b", "ADD --checksum needs a value"),
             ("ADD --keep-git-dir=1 a b", "ADD --keep-git-dir is true or false, not '1'"),
             ("COPY --checksum=sha256:a a b", "COPY has no flag --checksum"),
             ("COPY --keep-git-dir a b", "COPY has no flag --keep-git-dir"),
-            ("ADD --unpack=false a b", "ADD --unpack is not carried out yet"),
+            ("ADD --unpack= a b", "ADD --unpack is true or false, not ''"),
             ("COPY a <<EOF\nEOF", "a here-document cannot be the destination"),
             ("COPY <<'a b' c\na b", "the name of a here-document of COPY must not hold spaces"),
         ];

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level as SnippetLevel, Renderer, Snippet};
 
-use super::{Source, Span};
+use super::{Check, Rule, Source, Span};
 
 /// How much a [`Diagnostic`] weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +31,25 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to write instead.
     pub help: Option<String>,
+    /// The check whose finding this is.
+    pub check: Option<Check>,
 }
 
 impl Diagnostic {
     /// An error that says `message`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { level: Level::Error, message: message.into(), span: None, label: None, help: None }
+        Self { level: Level::Error, message: message.into(), span: None, label: None, help: None, check: None }
     }
 
     /// A warning that says `message`.
     pub fn warning(message: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::new(message) }
+    }
+
+    /// The warning of a check about `instruction`, which is its place unless [`at`](Self::at) gives a closer one.
+    pub fn finding(rule: Rule, instruction: Span, message: impl Into<String>) -> Self {
+        let check = Check { rule, instruction: instruction.start };
+        Self { check: Some(check), ..Self::warning(message) }.at(instruction)
     }
 
     /// The error for something that the language has and the builder does not carry out yet: `RUN --mount`, say.
@@ -80,10 +88,15 @@ impl Diagnostic {
             Level::Error => SnippetLevel::ERROR,
             Level::Warning => SnippetLevel::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(printable(&self.message)));
+        let title = level.primary_title(printable(&self.message));
+        let mut group = Group::with_title(match self.check {
+            Some(check) => title.id(check.rule.name()),
+            None => title,
+        });
         group = match self.span {
             Some(span) => {
                 let (line, range) = first_line(&source.text, span);
+                let (line, range) = without_controls(line, range);
                 let annotation = AnnotationKind::Primary.span(range).label(self.label.as_deref().map(printable));
                 let snippet = Snippet::source(line).path(printable(&source.name)).line_start(source.line(span.start));
                 group.element(snippet.annotation(annotation))
@@ -117,6 +130,17 @@ fn first_line(text: &str, span: Span) -> (&str, Range<usize>) {
     let from = floor(line, at - start);
     let to = floor(line, span.end.saturating_sub(start)).max(from);
     (line, from..to)
+}
+
+/// `line` with those control characters shown as escapes that the renderer lets pass: all beyond ASCII.
+fn without_controls(line: &str, range: Range<usize>) -> (String, Range<usize>) {
+    let shown = |text: &str| -> String {
+        let is_control = |c: &char| c.is_control() && !c.is_ascii();
+        text.chars().map(|c| if is_control(&c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    };
+    let (before, inside, after) = (shown(&line[..range.start]), shown(&line[range.clone()]), shown(&line[range.end..]));
+    let range = before.len()..before.len() + inside.len();
+    (before + &inside + &after, range)
 }
 
 /// The greatest character boundary of `text` that is not after `offset`.
@@ -157,6 +181,19 @@ error: unknown instruction: RNU
     }
 
     #[test]
+    fn a_finding_names_its_check() {
+        let finding =
+            Diagnostic::finding(Rule::UndefinedVar, Span::new(0, 7), "nothing defines $x").at(Span::new(4, 6));
+        let expected = "\
+warning[UndefinedVar]: nothing defines $x
+ --> app/Dockerfile:1:5
+  |
+1 | ENV $x=1
+  |     ^^";
+        assert_eq!(finding.render(&source("ENV $x=1"), false), expected);
+    }
+
+    #[test]
     fn a_message_without_a_place_names_the_file() {
         let rendered = Diagnostic::warning("empty").render(&source(""), false);
         assert_eq!(rendered, "warning: empty\n--> app/Dockerfile");
@@ -189,5 +226,9 @@ error: unknown instruction: RNU
         let error = Diagnostic::new("bad \u{1b}[2J").at(Span::new(0, 1));
         let rendered = error.render(&source("RUN \u{1b}[2J\u{7}"), false);
         assert!(!rendered.contains('\u{1b}') && !rendered.contains('\u{7}'), "{rendered}");
+        // To some terminals U+009D begins a command, too.
+        let error = Diagnostic::new("no").at(Span::new(6, 9));
+        let rendered = error.render(&source("RUN \u{9d}bad \u{9b}"), false);
+        assert!(rendered.ends_with("1 | RUN \\u{9d}bad \\u{9b}\n  |           ^^^"), "{rendered}");
     }
 }

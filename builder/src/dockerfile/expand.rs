@@ -16,17 +16,31 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::substitute::Expander;
-use super::{Diagnostic, Heredoc, Word};
+use super::{Diagnostic, Heredoc, Span, Word};
 
 /// Where expansion finds the values of variables.
 pub trait Variables {
     /// The value of the variable `name`, or `None` where it is unset. An empty value is not unset.
     fn get(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// Expansion met the unset variable `name` at a place, and goes on.
+    fn unset(&self, name: &str, at: Span) {
+        _ = (name, at);
+    }
+
+    /// The variables there are, to find the one that was meant.
+    fn names(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 impl Variables for BTreeMap<String, String> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).map(|value| Cow::Borrowed(value.as_str()))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
     }
 }
 
@@ -58,8 +72,9 @@ pub fn expand_heredoc(heredoc: &Heredoc, variables: &dyn Variables) -> Result<St
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
-    use crate::dockerfile::Span;
 
     fn variables(name: &str) -> Option<String> {
         let value = match name {
@@ -123,6 +138,8 @@ mod tests {
             ("${file//a/_}", "_/b.t_r.gz"),
             ("${file//\\//_}", "a_b.tar.gz"),
             ("${file//./}", "a/btargz"),
+            ("${file//\\//\\/}", "a\\/b.tar.gz"),
+            ("${file/$x/w}${file/b*/}", "a/b.tar.gza/"),
             ("${unset/a/b}${unset#a}", ""),
             // quotes
             ("'$x'", "$x"),
@@ -157,6 +174,10 @@ mod tests {
             ("${x:}", "unsupported modifier ':}' in a substitution", 0..5),
             ("${x!}", "unsupported modifier '!' in a substitution", 0..4),
             ("${x/a}", "the word ends before a closing '/'", 4..6),
+            ("${x//a}", "the word ends before a closing '/'", 5..7),
+            ("${x/a/b", "the word ends before a closing '}'", 6..7),
+            ("${x#\\a}", "'\\a' means nothing in a pattern", 4..7),
+            ("${x=y}", "unsupported modifier '=' in a substitution", 0..4),
             ("ab'c", "the word ends before a closing single quote", 2..4),
             ("\"c", "the word ends before a closing double quote", 0..2),
             ("\"c\\", "the word ends before a closing double quote", 0..3),
@@ -178,6 +199,49 @@ mod tests {
         ];
         for (raw, message) in cases {
             assert_eq!(with_backslash(raw).unwrap_err().message, message, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_must_be_set_is_suggested() {
+        let map = BTreeMap::from([("version".to_owned(), String::new())]);
+        for (raw, help) in [("${verison:?}", Some("did you mean $version?")), ("${x?}", None), ("${version:?}", None)] {
+            let error = expand(&word(raw), '\\', &map).unwrap_err();
+            assert_eq!((error.help.as_deref(), error.span), (help, Some(word(raw).span)), "{raw}");
+        }
+    }
+
+    /// Keeps what is unset.
+    struct Watched(RefCell<Vec<(String, Span)>>);
+
+    impl Variables for Watched {
+        fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+            (name == "x").then_some(Cow::Borrowed("value"))
+        }
+
+        fn unset(&self, name: &str, at: Span) {
+            self.0.borrow_mut().push((name.to_owned(), at));
+        }
+    }
+
+    #[test]
+    fn unset_variables_are_reported_at_their_place() {
+        type Place = (&'static str, usize, usize);
+        let cases: [(&str, &[Place]); 7] = [
+            ("$x${x}", &[]),
+            ("a$b/${c}", &[("b", 101, 103), ("c", 104, 108)]),
+            ("${a:-$b}", &[("a", 100, 103), ("b", 105, 107)]),
+            ("${a+b}${c%d}${e/f/g}", &[("a", 100, 103), ("c", 106, 109), ("e", 112, 115)]),
+            ("'$a'\"$b\"", &[("b", 105, 107)]),
+            ("\\$a", &[]),
+            ("${a:?no}", &[("a", 100, 103)]),
+        ];
+        for (raw, expected) in cases {
+            let watched = Watched(RefCell::default());
+            _ = expand(&word(raw), '\\', &watched);
+            let expected: Vec<_> =
+                expected.iter().map(|(name, start, end)| ((*name).to_owned(), Span::new(*start, *end))).collect();
+            assert_eq!(watched.0.into_inner(), expected, "{raw}");
         }
     }
 
@@ -215,6 +279,21 @@ mod tests {
         };
         assert_eq!(expand_heredoc(&heredoc(true), &variables).unwrap(), "'value' \"value\"\n$x \\ \n");
         assert_eq!(expand_heredoc(&heredoc(false), &variables).unwrap(), heredoc(false).content);
+    }
+
+    #[test]
+    fn a_value_has_an_end() {
+        let long = |name: &str| (name == "a").then(|| "a".repeat(1 << 12));
+        let cases = [
+            "$a".repeat(257),
+            format!("\"{}\"", "$a".repeat(257)),
+            "${a//a/$a}".to_owned(),
+            format!("${{u:-{}}}", "$a".repeat(257)),
+        ];
+        for raw in cases {
+            assert_eq!(expand(&word(&raw), '\\', &long).unwrap_err().message, "the value is longer than 1 MiB");
+        }
+        assert_eq!(expand(&word(&"$a".repeat(256)), '\\', &long).unwrap().len(), 1 << 20);
     }
 
     #[test]

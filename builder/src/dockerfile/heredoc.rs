@@ -31,6 +31,11 @@ impl Document {
         self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
 
+    /// The word after `<<`, without quotes.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// True of a script that names its interpreter in its first line.
     pub(super) fn is_script(&self) -> bool {
         self.body.starts_with("#!")
@@ -58,7 +63,11 @@ pub(super) fn documents(
         loop {
             let Some((start, line)) = lines.physical()? else {
                 let error = Diagnostic::new(format!("the here-document has no end: no line is '{}'", document.name));
-                return Err(error.at(document.span));
+                let help = match document.chomp {
+                    true => "the line that ends it may begin with tabs and holds the word alone",
+                    false => "the line that ends it holds the word alone, without spaces",
+                };
+                return Err(error.at(document.span).help(help));
             };
             end = Some(start + without_end(line).len());
             let text = if document.chomp { line.trim_start_matches('\t') } else { line };

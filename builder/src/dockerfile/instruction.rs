@@ -1,6 +1,6 @@
 //! The typed instructions. The plan reads nothing else of a Dockerfile.
 
-use super::{Diagnostic, Span, Word};
+use super::{Checks, Diagnostic, MountFlag, Span, Word};
 
 /// A whole Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,10 @@ pub struct Dockerfile {
     pub global_args: Vec<ArgInstruction>,
     /// The stages in file order; there is at least one.
     pub stages: Vec<Stage>,
-    /// What is legal and probably not meant.
+    /// Which checks count.
+    pub checks: Checks,
+    /// What is legal and probably not meant: the findings of all checks that need no more than the text, whether they
+    /// count or not, and other warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -141,6 +144,42 @@ pub struct Run {
     /// The command. Here-documents are in it already: `RUN <<EOF` alone is its body, and a here-document beside a
     /// command follows the command's line, for the shell to read.
     pub command: CommandLine,
+    /// A script that the command executes: the body of `RUN <<NAME` that names its interpreter in its first line.
+    pub script: Option<Script>,
+    /// `--mount`, in order.
+    pub mounts: Vec<MountFlag>,
+    /// `--network`, and its place.
+    pub network: Option<(NetworkMode, Span)>,
+    /// The place of `--security=insecure`.
+    pub insecure: Option<Span>,
+    /// `--device`, in order.
+    pub devices: Vec<Word>,
+}
+
+impl std::convert::From<CommandLine> for Run {
+    fn from(command: CommandLine) -> Self {
+        Self { command, script: None, mounts: Vec::new(), network: None, insecure: None, devices: Vec::new() }
+    }
+}
+
+/// A file that a RUN executes and that no image holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Where the command finds it.
+    pub path: String,
+    /// What it says.
+    pub content: String,
+}
+
+/// The value of `RUN --network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// What a RUN has without the flag.
+    Default,
+    /// No network but its own loopback.
+    None,
+    /// The builder's network.
+    Host,
 }
 
 /// COPY
@@ -148,6 +187,8 @@ pub struct Run {
 pub struct Copy {
     /// `--from`: a stage, its number, or an image. Variables are not expanded here, and a `$` is refused.
     pub from: Option<Word>,
+    /// `--parents`: the directories above each source are copied too.
+    pub parents: bool,
     /// What is copied, and where to.
     pub transfer: Transfer,
 }
@@ -159,6 +200,8 @@ pub struct Add {
     pub checksum: Option<Word>,
     /// `--keep-git-dir`: whether a repository's `.git` directory is copied, where it is given.
     pub keep_git_dir: Option<bool>,
+    /// `--unpack`: whether archives are unpacked, where it is given.
+    pub unpack: Option<bool>,
     /// What is copied, and where to. A source may also be a URL or a git repository.
     pub transfer: Transfer,
 }
@@ -170,6 +213,10 @@ pub struct Transfer {
     pub chown: Option<Word>,
     /// `--chmod`
     pub chmod: Option<Word>,
+    /// `--link`: the layer does not depend on what is below it.
+    pub link: bool,
+    /// `--exclude`: what is left out, as in an ignore file. Variables are not expanded here.
+    pub exclude: Vec<Word>,
     /// The source paths, which may be patterns.
     pub sources: Vec<Word>,
     /// The sources given inline. They are copied after `sources`; one of the two lists holds something.
@@ -198,6 +245,8 @@ pub struct Pair {
     pub key: Word,
     /// The part after it.
     pub value: Word,
+    /// The old form, `KEY VALUE`.
+    pub legacy: bool,
 }
 
 /// A name that ARG declares.

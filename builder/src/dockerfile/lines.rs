@@ -13,13 +13,39 @@ pub(super) struct Line {
     pub(super) text: String,
     /// Its place, from the first character to the end of the last line.
     pub(super) span: Span,
+    /// The comments above it, up to an empty comment or another instruction.
+    pub(super) comments: Vec<Comment>,
+    /// The first empty line inside it.
+    pub(super) blank: Option<usize>,
     /// Which part of the text comes from where in the file: the offset in the text and in the file, in order.
     pieces: Vec<(usize, usize)>,
 }
 
+/// A comment between instructions.
+pub(super) struct Comment {
+    /// What follows the `#`, trimmed.
+    pub(super) text: String,
+    /// Where the `#` is.
+    start: usize,
+    /// Where the text ends.
+    end: usize,
+}
+
+impl Comment {
+    pub(super) fn span(&self) -> Span {
+        Span::new(self.start, self.end)
+    }
+}
+
 impl Line {
     fn new(start: usize) -> Self {
-        Self { text: String::new(), span: Span::new(start, start), pieces: Vec::new() }
+        Self {
+            text: String::new(),
+            span: Span::new(start, start),
+            comments: Vec::new(),
+            blank: None,
+            pieces: Vec::new(),
+        }
     }
 
     fn push(&mut self, text: &str, source: usize) {
@@ -43,14 +69,12 @@ pub(super) struct Lines<'s> {
     text: &'s str,
     at: usize,
     escape: char,
-    /// What is legal and probably not meant.
-    pub(super) warnings: Vec<Diagnostic>,
 }
 
 impl<'s> Lines<'s> {
     /// The lines of `source` from the byte at `start` on.
     pub(super) fn new(source: &'s Source, start: usize, escape: char) -> Self {
-        Self { text: &source.text, at: start, escape, warnings: Vec::new() }
+        Self { text: &source.text, at: start, escape }
     }
 
     /// The next physical line, its end included, and where it begins.
@@ -64,24 +88,35 @@ impl<'s> Lines<'s> {
         self.at += line.len();
         if without_end(line).len() > LONGEST_LINE {
             let message = format!("the line is longer than {LONGEST_LINE} bytes");
-            return Err(Diagnostic::new(message).at(Span::new(start, start + 1)));
+            let help = format!("split it with '{}' at the ends of lines, or copy a file instead", self.escape);
+            return Err(Diagnostic::new(message).at(Span::new(start, start + 1)).help(help));
         }
         Ok(Some((start, line)))
     }
 
     /// The next instruction's line, or `None` at the end of the file.
     pub(super) fn logical(&mut self) -> Result<Option<Line>, Diagnostic> {
+        let mut comments = Vec::new();
         let (mut continued, mut line) = loop {
             let Some((start, physical)) = self.physical()? else { return Ok(None) };
             let text = without_end(physical).trim_start();
-            if text.is_empty() || text.starts_with('#') {
+            let start = start + without_end(physical).len() - text.len();
+            if let Some(comment) = text.strip_prefix('#') {
+                match comment.trim() {
+                    "" => comments.clear(),
+                    comment => {
+                        let end = start + text.trim_end().len();
+                        comments.push(Comment { text: comment.to_owned(), start, end });
+                    }
+                }
                 continue;
             }
-            let start = start + without_end(physical).len() - text.len();
-            let mut line = Line::new(start);
+            if text.is_empty() {
+                continue;
+            }
+            let mut line = Line { comments, ..Line::new(start) };
             break (self.append(&mut line, text, start), line);
         };
-        let mut blank = None;
         while continued {
             let Some((start, physical)) = self.physical()? else { break };
             let text = without_end(physical);
@@ -89,15 +124,10 @@ impl<'s> Lines<'s> {
                 continue;
             }
             if text.trim_start().is_empty() {
-                blank.get_or_insert(start);
+                line.blank.get_or_insert(start);
                 continue;
             }
             continued = self.append(&mut line, text, start);
-        }
-        if let Some(blank) = blank {
-            let warning = Diagnostic::warning("an empty line inside an instruction: it does not end it");
-            self.warnings
-                .push(warning.at(Span::new(blank, blank)).help("take the empty line out, or make it a comment"));
         }
         Ok(Some(line))
     }
@@ -162,12 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_inside_an_instruction_is_a_warning() {
-        let source = Source::new("Dockerfile", "A \\\n\n\n b\nC\n");
+    fn comments_belong_to_the_instruction_below_them() {
+        let text = "# a\n\n  #  b \r\nA \\\n# c\n\n\n x\n# d\n#\nB\n";
+        let source = Source::new("Dockerfile", text);
         let mut lines = Lines::new(&source, 0, '\\');
-        while lines.logical().unwrap().is_some() {}
-        assert_eq!(lines.warnings.len(), 1);
-        assert_eq!(lines.warnings[0].span, Some(Span::new(4, 4)));
+        let line = lines.logical().unwrap().unwrap();
+        let comments: Vec<_> = line.comments.iter().map(|comment| (comment.text.as_str(), comment.span())).collect();
+        assert_eq!(comments, [("a", Span::new(0, 3)), ("b", Span::new(7, 11))]);
+        assert_eq!(line.blank, Some(22));
+        let line = lines.logical().unwrap().unwrap();
+        assert!(line.comments.is_empty() && line.blank.is_none());
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //!   the arguments of every instruction. It expands nothing: what may hold variables stays a [`Word`], the text as
 //!   written with its place in the file.
 //! - [`expand`] and its kin turn a [`Word`] into a value, once the planner knows the variables at that place.
+//! - [`MountFlag::read`] does the same for `RUN --mount`.
+//! - [`Rule`] names the build checks. Those that the text alone decides are made here, the others by the planner.
 //! - The checkers ([`parse_expose`], [`parse_duration`], [`validate_stop_signal`]) read values that are complete only
 //!   after expansion.
 //!
@@ -19,6 +21,9 @@
 //! no effect, because the language is compiled in.
 
 mod arguments;
+#[cfg(test)]
+mod carets;
+mod checks;
 mod command;
 mod copy;
 mod diagnostic;
@@ -28,6 +33,8 @@ mod flags;
 mod heredoc;
 mod instruction;
 mod lines;
+mod lint;
+mod mount;
 mod parse;
 mod pattern;
 mod source;
@@ -40,8 +47,11 @@ pub use diagnostic::{Diagnostic, Level};
 pub use expand::{Variables, expand, expand_heredoc, expand_words};
 pub use instruction::{
     Add, ArgDecl, ArgInstruction, CommandLine, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction,
-    InstructionKind, Onbuild, Pair, Run, Stage, Transfer,
+    InstructionKind, NetworkMode, Onbuild, Pair, Run, Script, Stage, Transfer,
 };
-pub use parse::{parse, parse_instruction};
+pub use lint::{Check, Checks, Policy, Rule};
+pub use mount::{MountFlag, MountOptions, MountSharing, MountType};
+pub use parse::{parse, parse_instruction, parse_partly};
 pub use source::{Source, Span, Word};
+pub(crate) use suggest::closest;
 pub use values::{parse_duration, parse_expose, validate_stop_signal};

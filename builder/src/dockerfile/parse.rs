@@ -1,50 +1,88 @@
 //! From text to a Dockerfile: statements in order, gathered into stages.
 
 use super::arguments::{self, Statement};
-use super::directive::directives;
+use super::checks::Lexical;
+use super::directive::{Directives, check_comment, directives};
 use super::heredoc::documents;
-use super::lines::Lines;
+use super::lines::{Line, Lines};
 use super::text::Text;
-use super::{ArgInstruction, Diagnostic, Dockerfile, From, Instruction, Source, Span, Stage, flags};
+use super::{
+    ArgInstruction, Checks, Diagnostic, Dockerfile, From, Instruction, InstructionKind, Source, Span, Stage, flags,
+};
 
 /// Reads a whole Dockerfile.
 ///
 /// Where it succeeds, every instruction is known, has the arguments and flags that the language asks for, and is carried
 /// out by the builder; values that hold variables are checked after expansion only.
 pub fn parse(source: &Source) -> Result<Dockerfile, Diagnostic> {
-    let escape = directives(source)?.escape;
-    let mut lines = Lines::new(source, 0, escape);
-    let mut global_args = Vec::new();
-    let mut stages: Vec<Stage> = Vec::new();
-    let mut warnings = Vec::new();
+    match parse_partly(source) {
+        (dockerfile, None) => Ok(dockerfile),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// Reads a Dockerfile up to the first error. What stands before it has its findings, too.
+pub fn parse_partly(source: &Source) -> (Dockerfile, Option<Diagnostic>) {
+    let mut file = Dockerfile {
+        escape: '\\',
+        global_args: Vec::new(),
+        stages: Vec::new(),
+        checks: Checks::default(),
+        warnings: Vec::new(),
+    };
+    let mut lexical = Lexical::default();
+    match read(source, &mut file, &mut lexical) {
+        Ok(()) => {
+            file.warnings.append(&mut lexical.finish());
+            (file, None)
+        }
+        Err(error) => {
+            file.warnings.append(&mut lexical.findings);
+            (file, Some(error))
+        }
+    }
+}
+
+fn read(source: &Source, file: &mut Dockerfile, lexical: &mut Lexical) -> Result<(), Diagnostic> {
+    let Directives { escape, check, end, warnings } = directives(source)?;
+    (file.escape, file.checks.directive, file.warnings) = (escape, check, warnings);
+    let mut lines = Lines::new(source, end, escape);
     while let Some(line) = lines.logical()? {
         let statement = Statement::new(&line);
+        for comment in &line.comments {
+            if let Some(settings) = check_comment(comment, &mut file.warnings) {
+                file.checks.comments.entry(line.span.start).or_insert(settings);
+            }
+        }
+        lexical.empty_line(&line);
         if statement.is("FROM") {
-            let from = from(&statement, line.span)?;
-            warnings.extend(questionable_name(&from, &stages));
-            stages.push(Stage { from, instructions: Vec::new() });
+            let from = from(&statement, &line, lexical)?;
+            lexical.instruction(&statement, line.span);
+            file.stages.push(Stage { from, instructions: Vec::new() });
             continue;
         }
-        if let Some(stage) = stages.last_mut() {
-            stage.instructions.push(instruction(&statement, line.span, &mut lines, escape)?);
+        if let Some(stage) = file.stages.last_mut() {
+            let instruction = instruction(&statement, line.span, &mut lines, escape)?;
+            lexical.instruction(&statement, instruction.span);
+            if let InstructionKind::Arg(declarations) = &instruction.kind {
+                lexical.arg(declarations, &line);
+            }
+            stage.instructions.push(instruction);
         } else if statement.is("ARG") {
-            global_args.push(ArgInstruction {
-                span: line.span,
-                text: statement.text(),
-                declarations: arguments::arg(&statement, escape)?,
-            });
+            let declarations = arguments::arg(&statement, escape)?;
+            lexical.arg(&declarations, &line);
+            file.global_args.push(ArgInstruction { span: line.span, text: statement.text(), declarations });
         } else {
             statement.known()?;
             let error = Diagnostic::new(format!("{} stands before the first FROM", statement.name()));
             return Err(error.at(statement.name_span()).help("only ARG may stand before FROM"));
         }
     }
-    if stages.is_empty() {
-        let message = if global_args.is_empty() { "the file has no instructions" } else { "the file has no FROM" };
+    if file.stages.is_empty() {
+        let message = if file.global_args.is_empty() { "the file has no instructions" } else { "the file has no FROM" };
         return Err(Diagnostic::new(message).help("a Dockerfile begins with FROM"));
     }
-    warnings.append(&mut lines.warnings);
-    Ok(Dockerfile { escape, global_args, stages, warnings })
+    Ok(())
 }
 
 /// Reads one instruction: the ONBUILD trigger that a base image carries. FROM, ONBUILD and MAINTAINER are no triggers.
@@ -82,19 +120,23 @@ fn instruction(
 }
 
 /// `FROM [--platform=PLATFORM] IMAGE [AS NAME]`
-fn from(statement: &Statement<'_>, span: Span) -> Result<From, Diagnostic> {
+fn from(statement: &Statement<'_>, line: &Line, lexical: &mut Lexical) -> Result<From, Diagnostic> {
     let (mut flags, rest) = flags::flags("FROM", statement.arguments, &[flags::value("platform")])?;
     let words = rest.words();
     let (image, name) = match words.as_slice() {
         [image] => (image, None),
-        [image, keyword, name] if keyword.as_str().eq_ignore_ascii_case("as") => (image, Some(stage_name(name)?)),
+        [image, keyword, name] if keyword.as_str().eq_ignore_ascii_case("as") => {
+            let lower = stage_name(name)?;
+            lexical.stage(statement, keyword, name, line);
+            (image, Some(lower))
+        }
         _ => {
             return Err(Diagnostic::new("FROM needs an image, or an image, AS and a name")
                 .at(statement.span())
                 .help("write FROM IMAGE or FROM IMAGE AS NAME"));
         }
     };
-    Ok(From { image: image.word(), name, platform: flags.take("platform"), span, text: statement.text() })
+    Ok(From { image: image.word(), name, platform: flags.take("platform"), span: line.span, text: statement.text() })
 }
 
 fn stage_name(name: &Text<'_>) -> Result<String, Diagnostic> {
@@ -108,20 +150,9 @@ fn stage_name(name: &Text<'_>) -> Result<String, Diagnostic> {
         .help("a name begins with a letter and goes on with letters, digits, '-', '_' and '.'"))
 }
 
-/// The warning for a stage name that another meaning of the word hides.
-fn questionable_name(from: &From, stages: &[Stage]) -> Option<Diagnostic> {
-    let name = from.name.as_deref()?;
-    if name == "scratch" || name == "context" {
-        return Some(Diagnostic::warning(format!("the stage name '{name}' is reserved")).at(from.span));
-    }
-    let earlier = stages.iter().find(|stage| stage.from.name.as_deref() == Some(name))?;
-    let (from, earlier) = (from.span, earlier.from.text.trim());
-    Some(Diagnostic::warning(format!("a stage '{name}' exists already: {earlier}")).at(from).label("this one counts"))
-}
-
 /// What the only instruction of a stage says, or the message of the error: for the tests of the instructions.
 #[cfg(test)]
-pub(super) fn only(line: &str) -> Result<super::InstructionKind, String> {
+pub(super) fn only(line: &str) -> Result<InstructionKind, String> {
     let source = Source::new("Dockerfile", format!("FROM a\n{line}\n"));
     let mut dockerfile = parse(&source).map_err(|error| error.message)?;
     let mut instructions = dockerfile.stages.remove(0).instructions;
@@ -132,7 +163,7 @@ pub(super) fn only(line: &str) -> Result<super::InstructionKind, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dockerfile::InstructionKind;
+    use crate::dockerfile::Rule;
 
     fn source(text: &str) -> Source {
         Source::new("Dockerfile", text)
@@ -160,7 +191,9 @@ copy --from=build /a /b
     fn a_file_is_global_arguments_and_stages() {
         let dockerfile = parse(&source(WHOLE)).unwrap();
         assert_eq!(dockerfile.escape, '\\');
-        assert_eq!(dockerfile.warnings, []);
+        let rules: Vec<_> = dockerfile.warnings.iter().map(|warning| warning.check.unwrap().rule).collect();
+        let casing = Rule::ConsistentInstructionCasing;
+        assert_eq!(rules, [Rule::StageNameCasing, casing, casing]);
         assert_eq!(dockerfile.global_args[0].text, "ARG BASE=debian tag");
         assert_eq!(dockerfile.global_args[0].declarations.len(), 2);
         let [build, last] = dockerfile.stages.as_slice() else { panic!() };
@@ -240,26 +273,41 @@ error: unknown instruction: COPPY
     }
 
     #[test]
-    fn what_is_not_carried_out_is_shown_where_it_stands() {
-        let source = source("FROM a\nRUN \\\n  --mount=type=cache,target=/c \\\n  make\n");
+    fn a_wrong_flag_is_shown_where_it_stands() {
+        let source = source("FROM a\nRUN \\\n  --mount=target=/c \\\n  --network=nonne \\\n  make\n");
         let expected = "\
-error: RUN --mount is not carried out yet
- --> Dockerfile:3:3
+error: RUN --network cannot be 'nonne'
+ --> Dockerfile:4:13
   |
-3 |   --mount=type=cache,target=/c \\
-  |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^ the image would differ without it";
+4 |   --network=nonne \\
+  |             ^^^^^
+  |
+  = help: did you mean --network=none?";
         assert_eq!(parse(&source).unwrap_err().render(&source, false), expected);
     }
 
     #[test]
-    fn stage_names_that_mislead_are_warnings() {
-        let warnings = |text: &str| {
-            let warnings = parse(&source(text)).unwrap().warnings;
-            warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    fn what_stands_before_an_error_has_its_findings() {
+        let (file, error) = parse_partly(&source("FROM a AS B\nMAINTAINER c\nrun d\nCOPPY e f\nFROM a AS G\n"));
+        assert_eq!(error.unwrap().message, "unknown instruction: COPPY");
+        let rules: Vec<_> = file.warnings.iter().map(|warning| warning.check.unwrap().rule.name()).collect();
+        assert_eq!(rules, ["StageNameCasing", "MaintainerDeprecated"]);
+    }
+
+    #[test]
+    fn a_comment_above_an_instruction_sets_its_checks() {
+        let text = "# check=skip=StageNameCasing\nFROM a AS B\n# why\n# check=skip=JSONArgsRecommended\n\nCMD c\n# check=x\nCMD d\n";
+        let file = parse(&source(text)).unwrap();
+        // The first line is the file's directive.
+        assert_eq!(file.checks.comments.keys().copied().collect::<Vec<_>>(), [text.find("CMD c").unwrap()]);
+        assert!(file.checks.directive.is_ok());
+        assert_eq!(file.warnings[0].message, "'x' is not an option of the checks");
+        let policy = file.checks.policy(None).unwrap();
+        let finding = |line| {
+            let at = text.find(line).unwrap();
+            Diagnostic::finding(Rule::JsonArgsRecommended, Span::new(at, at + 3), "x")
         };
-        assert_eq!(warnings("FROM a AS b\nFROM c AS B"), ["a stage 'b' exists already: FROM a AS b"]);
-        assert_eq!(warnings("FROM a AS Scratch"), ["the stage name 'scratch' is reserved"]);
-        assert_eq!(warnings("FROM a\nRUN a \\\n\n b").len(), 1);
+        assert!(!policy.admits(&finding("CMD c")) && policy.admits(&finding("CMD d")));
     }
 
     #[test]

@@ -21,25 +21,30 @@ pub(super) enum Reach {
 }
 
 impl Pattern {
-    pub(super) fn new(pattern: &str) -> Self {
+    /// Reads a pattern, or gives the escape that is none.
+    pub(super) fn new(pattern: &str) -> Result<Self, String> {
         let mut tokens = Vec::new();
         let mut chars = pattern.chars();
         while let Some(c) = chars.next() {
             tokens.push(match c {
                 '*' => Token::AnyText,
                 '?' => Token::AnyCharacter,
-                '\\' => Token::Literal(chars.next().unwrap_or('\\')),
+                '\\' => match chars.next() {
+                    // Behind the last two the word around the pattern would end.
+                    Some(c @ ('*' | '?' | '\\' | '}' | '/')) => Token::Literal(c),
+                    other => return Err(format!("\\{}", other.map(String::from).unwrap_or_default())),
+                },
                 c => Token::Literal(c),
             });
         }
-        Self(tokens)
+        Ok(Self(tokens))
     }
 
     /// `text` without the part at its start that matches.
     pub(super) fn strip_prefix<'t>(&self, text: &'t str, reach: Reach) -> &'t str {
         match matching(&self.0, text.chars(), reach) {
-            Some(length) => &text[length..],
-            None => text,
+            Match::Of(length) => &text[length..],
+            Match::Never | Match::NotBefore(_) => text,
         }
     }
 
@@ -47,74 +52,97 @@ impl Pattern {
     pub(super) fn strip_suffix<'t>(&self, text: &'t str, reach: Reach) -> &'t str {
         let reversed: Vec<Token> = self.0.iter().rev().copied().collect();
         match matching(&reversed, text.chars().rev(), reach) {
-            Some(length) => &text[..text.len() - length],
-            None => text,
+            Match::Of(length) => &text[..text.len() - length],
+            Match::Never | Match::NotBefore(_) => text,
         }
     }
 
-    /// `text` with the first match replaced, or with every match replaced. A match is as long as it can be.
-    pub(super) fn replace(&self, text: &str, replacement: &str, all: bool) -> String {
+    /// `text` with the first match replaced, or with every match replaced. A match is as long as it can be. `None` where
+    /// the result has more than `limit` bytes.
+    pub(super) fn replace(&self, text: &str, replacement: &str, all: bool, limit: usize) -> Option<String> {
         let mut out = String::new();
         let mut at = 0;
         // An empty match directly behind another match is none.
         let mut last_end = None;
-        while at <= text.len() {
-            let rest = &text[at..];
-            let found = matching(&self.0, rest.chars(), Reach::Longest);
-            if let Some(length) = found.filter(|&length| length > 0 || last_end != Some(at)) {
-                out.push_str(replacement);
-                at += length;
-                last_end = Some(at);
-                if !all {
-                    break;
+        while at <= text.len() && out.len() <= limit {
+            let next = text[at..].chars().next();
+            let skipped = match matching(&self.0, text[at..].chars(), Reach::Longest) {
+                Match::Of(length) if length > 0 || last_end != Some(at) => {
+                    out.push_str(replacement);
+                    at += length;
+                    last_end = Some(at);
+                    if !all {
+                        break;
+                    }
+                    if length > 0 {
+                        continue;
+                    }
+                    next.map_or(0, char::len_utf8)
                 }
-                if length > 0 {
-                    continue;
-                }
+                Match::NotBefore(length) => length,
+                _ => next.map_or(0, char::len_utf8),
+            };
+            if skipped == 0 {
+                break;
             }
-            let Some(next) = text[at..].chars().next() else { break };
-            out.push(next);
-            at += next.len_utf8();
+            out.push_str(&text[at..at + skipped]);
+            at += skipped;
         }
         out.push_str(&text[at..]);
-        out
+        (out.len() <= limit).then_some(out)
     }
 }
 
-/// The length in bytes of the start of `text` that matches `tokens` whole.
+/// What a pattern finds at the start of a text.
+enum Match {
+    /// A match of so many bytes.
+    Of(usize),
+    /// None here.
+    Never,
+    /// None here, nor at any place in so many bytes: the line or the text ended while a match was still possible, and
+    /// whatever stands later could follow here, too.
+    NotBefore(usize),
+}
+
+/// The start of `text` that matches `tokens` whole. Wildcards stay within a line, as in BuildKit.
 ///
 /// All positions the pattern can stand at are followed at once, so that the time is bounded by the product of the two
 /// lengths whatever the pattern.
-fn matching(tokens: &[Token], text: impl Iterator<Item = char>, reach: Reach) -> Option<usize> {
+fn matching(tokens: &[Token], text: impl Iterator<Item = char>, reach: Reach) -> Match {
     let mut states = vec![false; tokens.len() + 1];
+    let mut next = states.clone();
     states[0] = true;
     let mut found = None;
     let mut length = 0;
     skip_empty(tokens, &mut states);
+    // Where the pattern itself holds a line's end, a later start may still reach over it.
+    let within_line = !tokens.iter().any(|token| matches!(token, Token::Literal('\n')));
     let mut text = text;
     loop {
         if states[tokens.len()] {
             found = Some(length);
             if reach == Reach::Shortest {
-                return found;
+                return Match::Of(length);
             }
         }
-        let Some(c) = text.next() else { return found };
-        length += c.len_utf8();
-        let mut next = vec![false; tokens.len() + 1];
+        let Some(c) = text.next() else { return found.map_or(Match::NotBefore(length), Match::Of) };
+        next.fill(false);
+        let mut wild = false;
         for (at, token) in tokens.iter().enumerate().filter(|&(at, _)| states[at]) {
             match token {
                 Token::Literal(expected) if *expected == c => next[at + 1] = true,
-                Token::AnyCharacter => next[at + 1] = true,
-                Token::AnyText => next[at] = true,
-                Token::Literal(_) => {}
+                Token::AnyCharacter if c != '\n' => next[at + 1] = true,
+                Token::AnyText if c != '\n' => next[at] = true,
+                Token::AnyText => wild = within_line,
+                Token::AnyCharacter | Token::Literal(_) => {}
             }
         }
+        length += c.len_utf8();
         if next.iter().all(|state| !state) {
-            return found;
+            return found.map_or(if wild { Match::NotBefore(length) } else { Match::Never }, Match::Of);
         }
         skip_empty(tokens, &mut next);
-        states = next;
+        std::mem::swap(&mut states, &mut next);
     }
 }
 
@@ -144,9 +172,12 @@ mod tests {
             ("*a", "\\*", Reach::Shortest, "a"),
             ("xa", "\\*", Reach::Shortest, "xa"),
             ("[a]", "[a]", Reach::Shortest, ""),
+            ("a\nb", "*", Reach::Longest, "\nb"),
+            ("\nb", "?", Reach::Longest, "\nb"),
+            ("/}\\a", "\\/\\}\\\\", Reach::Longest, "a"),
         ];
         for (text, pattern, reach, expected) in cases {
-            assert_eq!(Pattern::new(pattern).strip_prefix(text, reach), expected, "{text} {pattern}");
+            assert_eq!(Pattern::new(pattern).unwrap().strip_prefix(text, reach), expected, "{text} {pattern}");
         }
     }
 
@@ -160,7 +191,7 @@ mod tests {
             ("aé", "?", Reach::Longest, "a"),
         ];
         for (text, pattern, reach, expected) in cases {
-            assert_eq!(Pattern::new(pattern).strip_suffix(text, reach), expected, "{text} {pattern}");
+            assert_eq!(Pattern::new(pattern).unwrap().strip_suffix(text, reach), expected, "{text} {pattern}");
         }
     }
 
@@ -174,16 +205,45 @@ mod tests {
             ("abc", "", "-", true, "-a-b-c-"),
             ("abc", "z", "-", true, "abc"),
             ("a.b", "?", "é", true, "ééé"),
+            ("a\nb", "*", "-", true, "-\n-"),
+            ("ax\nay", "a*y", "-", true, "ax\n-"),
+            ("aab", "ab", "-", true, "a-"),
+            ("aXa", "a*b", "-", true, "aXa"),
+            ("a\n1\n2x", "\n*x", "-", true, "a\n1-"),
+            ("aaab", "?ab", "-", true, "a-"),
         ];
         for (text, pattern, replacement, all, expected) in cases {
-            assert_eq!(Pattern::new(pattern).replace(text, replacement, all), expected, "{text} {pattern}");
+            let replaced = Pattern::new(pattern).unwrap().replace(text, replacement, all, 100);
+            assert_eq!(replaced.as_deref(), Some(expected), "{text} {pattern}");
         }
     }
 
     #[test]
-    fn many_stars_take_no_exponential_time() {
+    fn an_escape_that_is_none_is_refused() {
+        for (pattern, escape) in [("a\\b", "\\b"), ("\\", "\\"), ("\\\\\\", "\\")] {
+            assert_eq!(Pattern::new(pattern).err().as_deref(), Some(escape), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_grows_beyond_the_limit_is_not_made() {
+        let pattern = Pattern::new("a").unwrap();
+        assert_eq!(pattern.replace("aaaa", "123456", true, 24).map(|text| text.len()), Some(24));
+        assert_eq!(pattern.replace("aaaa", "123456", true, 23), None);
+        assert_eq!(pattern.replace("a", &"b".repeat(24), false, 23), None);
+    }
+
+    #[test]
+    fn no_pattern_takes_more_than_a_pass_or_two() {
         let text = "a".repeat(2_000);
-        assert_eq!(Pattern::new(&"*a".repeat(50)).strip_prefix(&text, Reach::Longest), "");
-        assert_eq!(Pattern::new(&format!("{}b", "*a".repeat(50))).strip_prefix(&text, Reach::Longest), text);
+        let strip = |pattern: &str| Pattern::new(pattern).unwrap().strip_prefix(&text, Reach::Longest).len();
+        assert_eq!(strip(&"*a".repeat(50)), 0);
+        assert_eq!(strip(&format!("{}b", "*a".repeat(50))), text.len());
+        // From each of the places where it could begin this would be compared with the whole rest.
+        let text = "a".repeat(1 << 20);
+        assert_eq!(
+            Pattern::new("a*b").unwrap().replace(&text, "", true, 1 << 20).map(|text| text.len()),
+            Some(1 << 20)
+        );
     }
 }

@@ -41,6 +41,13 @@ impl Source {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
         before.iter().filter(|&&byte| byte == b'\n').count() + 1
     }
+
+    /// The line and the column, in characters, of the byte at `offset`, both counted from 1.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let before = String::from_utf8_lossy(&self.text.as_bytes()[..offset.min(self.text.len())]);
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        (self.line(offset), column)
+    }
 }
 
 /// The byte order mark, which editors on Windows put first.
@@ -109,5 +116,7 @@ mod tests {
     fn lines_count_from_one() {
         let source = Source::new("Dockerfile", "a\nb\n");
         assert_eq!([0, 1, 2, 4, 99].map(|offset| source.line(offset)), [1, 1, 2, 3, 3]);
+        let source = Source::new("Dockerfile", "a\né$b\n");
+        assert_eq!([0, 2, 4, 5, 99].map(|offset| source.position(offset)), [(1, 1), (2, 1), (2, 2), (2, 3), (3, 1)]);
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::pattern::{Pattern, Reach};
+use super::suggest::closest;
 use super::{Diagnostic, Span, Variables};
 
 /// Text as it is put together, with the places where it may be split.
@@ -51,11 +52,15 @@ impl Value {
     }
 }
 
-/// Whether the escape character stays in the text: patterns need it.
+/// What becomes of an escape character.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Literal {
-    No,
-    Escapes,
+enum Escapes {
+    /// It is taken off.
+    Taken,
+    /// It stays, as a `\` whichever it was: patterns need it.
+    Pattern,
+    /// It stays as it is, as BuildKit leaves it in a replacement.
+    Kept,
 }
 
 /// Reads a word from left to right and puts its value together.
@@ -72,6 +77,10 @@ pub(super) struct Expander<'a> {
 /// How deep `${a:-${b:-…}}` may nest. A Dockerfile needs three; the bound keeps the stack.
 const DEEPEST: usize = 100;
 
+/// The longest value in bytes. Substitutions multiply each other's lengths, and nothing that takes a value from here can
+/// hold as much.
+pub(super) const LONGEST: usize = 1 << 20;
+
 impl<'a> Expander<'a> {
     /// An expander of `text`, which stands at `span`.
     pub(super) fn new(text: &'a str, span: Span, escape: char, variables: &'a dyn Variables) -> Self {
@@ -85,7 +94,7 @@ impl<'a> Expander<'a> {
 
     /// The value of the whole text.
     pub(super) fn whole(mut self) -> Result<Value, Diagnostic> {
-        self.until(None, Literal::No)
+        self.until(None, Escapes::Taken)
     }
 
     fn peek(&self) -> Option<char> {
@@ -101,16 +110,20 @@ impl<'a> Expander<'a> {
     /// The error `message` about the text from `start` to here. Where a word runs over a continuation its bytes are not
     /// the file's, and the whole word is the place.
     fn error(&self, start: usize, message: impl Into<String>) -> Diagnostic {
-        let span = if self.span.len() == self.text.len() {
+        Diagnostic::new(message).at(self.place(start))
+    }
+
+    /// The place of the text from `start` to here.
+    fn place(&self, start: usize) -> Span {
+        if self.span.len() == self.text.len() {
             Span::new(self.span.start + start, self.span.start + self.at)
         } else {
             self.span
-        };
-        Diagnostic::new(message).at(span)
+        }
     }
 
     /// Expands up to `stop`, which is consumed, or up to the end.
-    fn until(&mut self, stop: Option<char>, literal: Literal) -> Result<Value, Diagnostic> {
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<Value, Diagnostic> {
         let start = self.at;
         let mut value = Value::default();
         while let Some(c) = self.peek() {
@@ -133,10 +146,12 @@ impl<'a> Expander<'a> {
                     let text = self.dollar()?;
                     value.push_split(&text);
                 }
-                c if c == self.escape || (literal == Literal::Escapes && c == '\\') => {
+                c if c == self.escape || (escapes == Escapes::Pattern && c == '\\') => {
                     self.next();
-                    if literal == Literal::Escapes {
-                        value.push('\\');
+                    match escapes {
+                        Escapes::Taken => {}
+                        Escapes::Pattern => value.push('\\'),
+                        Escapes::Kept => value.push(c),
                     }
                     if let Some(escaped) = self.next() {
                         value.push_whole(escaped.encode_utf8(&mut [0; 4]));
@@ -147,11 +162,16 @@ impl<'a> Expander<'a> {
                     value.push(c);
                 }
             }
+            self.check_length(start, value.text.len())?;
         }
         match stop {
             None => Ok(value),
             Some(stop) => Err(self.error(start, format!("the word ends before a closing '{stop}'"))),
         }
+    }
+
+    fn check_length(&self, start: usize, length: usize) -> Result<(), Diagnostic> {
+        if length <= LONGEST { Ok(()) } else { Err(self.error(start, "the value is longer than 1 MiB")) }
     }
 
     fn single_quoted(&mut self) -> Result<String, Diagnostic> {
@@ -180,7 +200,10 @@ impl<'a> Expander<'a> {
                     self.next();
                     return Ok(text);
                 }
-                '$' => text.push_str(&self.dollar()?),
+                '$' => {
+                    text.push_str(&self.dollar()?);
+                    self.check_length(start, text.len())?;
+                }
                 c if c == self.escape => {
                     self.next();
                     let Some(escaped) = self.next() else { break };
@@ -204,7 +227,10 @@ impl<'a> Expander<'a> {
         self.next();
         if self.peek() != Some('{') {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".to_owned() } else { self.variable(name).unwrap_or_default().into() });
+            return Ok(match name {
+                "" => "$".to_owned(),
+                name => self.variable(start, name).unwrap_or_default().into(),
+            });
         }
         self.next();
         if self.depth >= DEEPEST {
@@ -228,18 +254,28 @@ impl<'a> Expander<'a> {
         &rest[..length]
     }
 
-    fn variable(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.variables.get(name)
+    /// The value of the variable `name`, whose `$` stands at `start`.
+    fn variable(&self, start: usize, name: &str) -> Option<Cow<'a, str>> {
+        let value = self.variables.get(name);
+        if value.is_none() {
+            let place = self.place(start);
+            // A closing brace right behind the name belongs to it.
+            let braced = self.text[start..].starts_with("${") && self.peek() == Some('}');
+            let end = if braced && place != self.span { place.end + 1 } else { place.end };
+            self.variables.unset(name, Span::new(place.start, end));
+        }
+        value
     }
 
     /// Expands what follows `${`.
     fn braced(&mut self, start: usize) -> Result<String, Diagnostic> {
         if matches!(self.peek(), Some('{' | '}' | ':')) {
             self.next();
-            return Err(self.error(start, "bad substitution: '${' needs a variable's name"));
+            let error = self.error(start, "bad substitution: '${' needs a variable's name");
+            return Err(error.help("write ${NAME}, or \\$ for a dollar sign"));
         }
         let name = self.name();
-        let value = self.variable(name);
+        let value = self.variable(start, name);
         let operator = match self.next() {
             Some('}') => return Ok(value.unwrap_or_default().into()),
             Some(':') => match self.next() {
@@ -255,7 +291,8 @@ impl<'a> Expander<'a> {
             Some(operator) => operator.to_string(),
             None => return Err(self.error(start, "the word ends before a closing '}'")),
         };
-        Err(self.error(start, format!("unsupported modifier '{operator}' in a substitution")))
+        let error = self.error(start, format!("unsupported modifier '{operator}' in a substitution"));
+        Err(error.help("behind the name stand :- :+ :? - + ? # ## % %% / // or '}'"))
     }
 
     /// `-`, `+` and `?`. The caller has already taken an empty value for unset where there was a `:`.
@@ -267,7 +304,7 @@ impl<'a> Expander<'a> {
         value: Option<Cow<'a, str>>,
         colon: bool,
     ) -> Result<String, Diagnostic> {
-        let word = self.until(Some('}'), Literal::No)?.text;
+        let word = self.until(Some('}'), Escapes::Taken)?.text;
         Ok(match (operator, value) {
             ('+', None) => String::new(),
             ('+', Some(_)) | ('-', None) => word,
@@ -275,7 +312,13 @@ impl<'a> Expander<'a> {
             (_, None) => {
                 let or_empty = if colon { " or empty" } else { "" };
                 let word = if word.is_empty() { format!("the variable must not be unset{or_empty}") } else { word };
-                return Err(self.error(start, format!("{name}: {word}")));
+                let error = self.error(start, format!("{name}: {word}"));
+                let names = self.variables.names();
+                let meant = closest(name, names.iter().copied().filter(|other| *other != name));
+                return Err(match meant.filter(|_| !names.contains(&name)) {
+                    Some(meant) => error.help(format!("did you mean ${meant}?")),
+                    None => error,
+                });
             }
         })
     }
@@ -288,7 +331,7 @@ impl<'a> Expander<'a> {
         } else {
             Reach::Shortest
         };
-        let pattern = Pattern::new(&self.until(Some('}'), Literal::Escapes)?.text);
+        let pattern = self.pattern('}')?;
         Ok(match operator {
             '#' => pattern.strip_prefix(value, reach),
             _ => pattern.strip_suffix(value, reach),
@@ -302,8 +345,19 @@ impl<'a> Expander<'a> {
         if all {
             self.next();
         }
-        let pattern = Pattern::new(&self.until(Some('/'), Literal::Escapes)?.text);
-        let replacement = self.until(Some('}'), Literal::No)?.text;
-        Ok(pattern.replace(value, &replacement, all))
+        let start = self.at;
+        let pattern = self.pattern('/')?;
+        let replacement = self.until(Some('}'), Escapes::Kept)?.text;
+        let replaced = pattern.replace(value, &replacement, all, LONGEST);
+        replaced.ok_or_else(|| self.error(start, "the value is longer than 1 MiB"))
+    }
+
+    /// The pattern up to `stop`.
+    fn pattern(&mut self, stop: char) -> Result<Pattern, Diagnostic> {
+        let start = self.at;
+        Pattern::new(&self.until(Some(stop), Escapes::Pattern)?.text).map_err(|escape| {
+            let error = self.error(start, format!("'{escape}' means nothing in a pattern"));
+            error.help("a pattern can escape *, ?, \\, } and /")
+        })
     }
 }

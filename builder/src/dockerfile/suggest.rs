@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// The candidate that is closest to `word`, where one is close enough to be what was meant.
-pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_ascii_lowercase();
     // Nobody mistypes a long word into a known one, and the table below is quadratic.
     if word.len() > 40 {

@@ -1,6 +1,7 @@
 //! Readers for values that are complete only once variables are expanded: durations, ports, signals.
 
 use super::Diagnostic;
+use super::suggest::closest;
 
 /// The nanoseconds of a duration in Go's syntax: `90s`, `1h30m`, `1.5s`, `300ms`.
 pub fn parse_duration(text: &str) -> Result<i64, Diagnostic> {
@@ -71,8 +72,11 @@ pub fn parse_expose(value: &str) -> Result<Vec<String>, Diagnostic> {
         None => (value, ""),
     };
     let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
-    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
-        return Err(invalid("has an unknown protocol").help("the protocols are tcp, udp and sctp"));
+    if !PROTOCOLS.contains(&protocol.as_str()) {
+        return Err(invalid("has an unknown protocol").help(match closest(&protocol, PROTOCOLS) {
+            Some(meant) => format!("did you mean {ports}/{meant}?"),
+            None => "the protocols are tcp, udp and sctp".to_owned(),
+        }));
     }
     let (host, container) = match ports.rsplit_once(':') {
         Some((host, container)) => (Some(host.rsplit_once(':').map_or(host, |(_, port)| port)), container),
@@ -115,7 +119,12 @@ pub fn validate_stop_signal(value: &str) -> Result<(), Diagnostic> {
     if known {
         return Ok(());
     }
-    Err(Diagnostic::new(format!("'{value}' is not a signal")).help("write a name as SIGTERM or a number from 1 to 64"))
+    let name = value.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    Err(Diagnostic::new(format!("'{value}' is not a signal")).help(match closest(name, SIGNALS) {
+        Some(meant) => format!("did you mean SIG{meant}?"),
+        None => "write a name as SIGTERM or a number from 1 to 64".to_owned(),
+    }))
 }
 
 /// True of `RTMIN`, `RTMIN+1` to `RTMIN+15`, `RTMAX-14` to `RTMAX-1` and `RTMAX`.
@@ -130,6 +139,8 @@ fn real_time_signal(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("RTMAX") else { return false };
     rest.is_empty() || rest.strip_prefix('-').and_then(offset).is_some_and(|offset| offset <= 14)
 }
+
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// Linux's signals without their prefix.
 const SIGNALS: [&str; 34] = [
@@ -195,6 +206,16 @@ mod tests {
         for value in ["", "/tcp", "x", "80/http", "65536", "-1", "+80", "90-80", "80-", "a:80", "1-2:80-90", "8 0"] {
             assert!(parse_expose(value).unwrap_err().message.starts_with("EXPOSE: "), "{value}");
         }
+    }
+
+    #[test]
+    fn mistyped_names_are_suggested() {
+        let help = |error: Result<_, Diagnostic>| error.map(|_: ()| ()).unwrap_err().help.unwrap();
+        assert_eq!(help(validate_stop_signal("SIGTREM")), "did you mean SIGTERM?");
+        assert_eq!(help(validate_stop_signal("kil")), "did you mean SIGKILL?");
+        assert_eq!(help(validate_stop_signal("99")), "write a name as SIGTERM or a number from 1 to 64");
+        assert_eq!(help(parse_expose("80/tpc").map(drop)), "did you mean 80/tcp?");
+        assert_eq!(help(parse_expose("80/gopher").map(drop)), "the protocols are tcp, udp and sctp");
     }
 
     #[test]

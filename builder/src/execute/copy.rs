@@ -1,10 +1,10 @@
 //! COPY, ADD and WORKDIR, worked out on trees: no root file system is needed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree, follow_links};
 
-use crate::plan::{Mode, Selected};
+use crate::plan::{Filter, Mode, Selected};
 
 /// How copied files differ from their sources.
 #[derive(Debug, Clone, Default)]
@@ -119,25 +119,44 @@ impl<'t> Placing<'t> {
     /// Makes `path` a directory, and what is missing above it, with mode 0755 unless `--chmod` says otherwise. An
     /// existing directory stays as it is.
     pub(super) fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.make(path, self.restyle.owner, self.restyle.mode.as_ref().map_or(0o755, Mode::of_new_directory))
+        self.directory_of(path, self.now)
+    }
+
+    /// The same for the destination of a directory, whose time it gets.
+    fn directory_of(&mut self, path: &RelPath, time: Timestamp) -> Result<(), Conflict> {
+        self.make(path, self.restyle.owner, self.restyle.mode.as_ref().map_or(0o755, Mode::of_new_directory), time)
     }
 
     /// The same for the destination of an archive, which `--chmod` does not reach.
     pub(super) fn directory_for_archive(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.make(path, self.restyle.owner, 0o755)
+        self.make(path, self.restyle.owner, 0o755, self.now)
     }
 
-    fn make(&mut self, path: &RelPath, owner: Option<(u32, u32)>, mode: u32) -> Result<(), Conflict> {
+    fn make(&mut self, path: &RelPath, owner: Option<(u32, u32)>, mode: u32, time: Timestamp) -> Result<(), Conflict> {
         if self.is_directory(path) {
             return Ok(());
         }
         if self.entry(path).is_some() {
             return Err(Conflict::NotDirectory(path.clone()));
         }
-        self.make(&path.parent().unwrap_or_default(), owner, mode)?;
-        let mut entry = Entry::directory(mode, self.now);
+        self.make(&path.parent().unwrap_or_default(), owner, mode, self.now)?;
+        let mut entry = Entry::directory(mode, time);
         (entry.uid, entry.gid) = owner.unwrap_or_default();
         self.insert(path.clone(), entry, Content::Empty);
+        Ok(())
+    }
+
+    /// A directory on the way to what is copied of a directory, which is not copied as a whole. It is made as it is in
+    /// the source; one that exists takes the mode and keeps its owner.
+    fn passage(&mut self, path: &RelPath, entry: &Entry) -> Result<(), Conflict> {
+        let restyled = self.restyled(entry.clone(), self.restyle.mode.as_ref());
+        if !self.is_directory(path) {
+            self.check_kind(path, true)?;
+            self.insert(path.clone(), restyled, Content::Empty);
+        } else if let Some(existing) = self.entry(path).filter(|existing| existing.mode != restyled.mode) {
+            let entry = Entry { mode: restyled.mode, ..existing.clone() };
+            self.insert(path.clone(), entry, Content::Empty);
+        }
         Ok(())
     }
 
@@ -215,7 +234,7 @@ impl<'t> Placing<'t> {
 
     fn unpacked_path(&mut self, name: &RelPath) -> Result<RelPath, Conflict> {
         let path = self.follow(name, false)?;
-        self.make(&path.parent().unwrap_or_default(), None, 0o755)?;
+        self.make(&path.parent().unwrap_or_default(), None, 0o755, self.now)?;
         Ok(path)
     }
 
@@ -258,12 +277,13 @@ impl<'t> Placing<'t> {
         }
     }
 
-    /// Copies what was selected from another tree: a file to the destination or into it, a directory's contents into
-    /// it. `content` opens a file of the source by its layer and its name there.
+    /// Copies what was selected from another tree: a file to the destination or into it, of a directory's contents what
+    /// `filter` takes into it. `content` opens a file of the source by its layer and its name there.
     pub(super) fn copy(
         &mut self,
         source: &Tree,
         selected: &Selected,
+        filter: Filter<'_>,
         destination: &str,
         content: &dyn Fn(usize, &RelPath) -> Content,
     ) -> Result<(), Conflict> {
@@ -274,10 +294,25 @@ impl<'t> Placing<'t> {
             return self.put(&target, entry, content(layer, &from));
         }
         let target = self.resolve(destination)?;
-        self.directory(&target)?;
+        let time = source.get(&selected.path).map_or(self.now, |found| found.entry.mtime.truncated());
+        self.directory_of(&target, time)?;
         let mut inodes: HashMap<(usize, RelPath), usize> = HashMap::new();
+        let mut passed = HashSet::new();
         for (path, found) in source.below(&selected.path) {
             let below = path.strip_prefix(&selected.path).expect("the walk stays below where it starts");
+            if !filter.takes(&below) {
+                continue;
+            }
+            if !filter.takes_all() {
+                let mut above: Vec<RelPath> = below.ancestors().filter(|above| !filter.takes(above)).collect();
+                above.retain(|above| passed.insert(above.clone()));
+                for above in above.into_iter().rev() {
+                    // A directory that no layer states is made like any other that is missing.
+                    if let Some(found) = source.get(&selected.path.join(&above)) {
+                        self.passage(&target.join(&above), found.entry)?;
+                    }
+                }
+            }
             let to = target.join(&below);
             let (layer, from, entry) = plain_file(source, path, found);
             if !entry.is_file() {

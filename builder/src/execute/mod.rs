@@ -5,7 +5,7 @@
 //! kept up to date from then on: a layer that a COPY makes is put on it like any other.
 //!
 //! ```text
-//!  Op::Run ─sandbox→ tar ┐
+//!  Op::Run ─sandbox→ tar ┐        what its mounts show is provided to the sandbox before
 //!  Op::Copy ──placing────┼─→ Changes ─pack→ Layer ─→ uploads, and the stage's tree
 //!  Op::Mkdir ─placing────┘
 //! ```
@@ -13,6 +13,7 @@
 mod blobs;
 mod copy;
 mod interrupt;
+mod mounts;
 mod remote;
 mod stage;
 mod unpack;
@@ -25,9 +26,11 @@ use crate::context::Context;
 use crate::plan::{Base, LayerRef, Plan};
 use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
+use crate::secrets::{Agents, Secrets};
 
 pub use blobs::Fetch;
 pub use interrupt::Interrupt;
+pub use mounts::check;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
 
@@ -56,6 +59,10 @@ pub struct Executor<'a> {
     pub work: &'a WorkDir,
     /// The chosen driver, when the plan has a RUN.
     pub sandbox: Option<(&'a Probe, &'a Settings)>,
+    /// What RUN steps may mount.
+    pub secrets: &'a Secrets,
+    /// The SSH agents that RUN steps may mount.
+    pub agents: &'a Agents,
     /// For RUN steps.
     pub network_files: &'a NetworkFiles,
     /// Whom to tell.
@@ -117,3 +124,6 @@ pub fn choose_driver(plan: &Plan, settings: &Settings, progress: &Progress) -> R
     }
     Ok(Some(probe))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,12 @@
 //! ADD of what was fetched: a file from a URL, or the tree of a repository.
 
+use std::fs::File;
+use std::path::Path;
+
 use yadokari_layers::{Content, Entry, RelPath, Timestamp};
 
 use super::copy::{Conflict, Placing};
+use super::unpack::unpack_file;
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
 use crate::plan::{Copy, CopySource, Elsewhere, Selected};
@@ -41,14 +45,30 @@ impl Refusal {
 }
 
 /// Puts a source into the tree.
-pub(super) fn copy(placing: &mut Placing<'_>, copy: &Copy, source: &Elsewhere) -> Result<(), Refusal> {
+pub(super) fn copy(
+    placing: &mut Placing<'_>,
+    copy: &Copy,
+    source: &Elsewhere,
+    spool: &Path,
+    span: Option<Span>,
+) -> Result<(), Refusal> {
     match &source.fetched {
-        Fetched::File(file) => put(placing, copy, source, file),
+        Fetched::File(file) => {
+            let open = || {
+                let failed = |source| crate::Error::Host { operation: "open", path: file.path.clone(), source };
+                File::open(&file.path).map_err(failed)
+            };
+            let name = source.remote.to_string();
+            if copy.unpack_downloads && unpack_file(placing, &name, &open, &copy.destination, spool, span)? {
+                return Ok(());
+            }
+            put(placing, copy, source, file)
+        }
         Fetched::Tree(checkout) => {
             let context = Context::whole(&checkout.path)?;
-            let root = Selected { name: None, path: RelPath::root() };
+            let root = Selected { name: None, path: RelPath::root(), include: None };
             let content = |_, path: &RelPath| context.content(path);
-            Ok(placing.copy(context.tree()?, &root, &copy.destination, &content)?)
+            Ok(placing.copy(context.tree()?, &root, root.filter(&copy.exclude), &copy.destination, &content)?)
         }
     }
 }

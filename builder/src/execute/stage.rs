@@ -9,9 +9,12 @@ use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
+use super::mounts::{Mounts, with_secrets};
 use super::{Executor, StageResult, remote, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, select};
+use crate::plan::{
+    Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link,
+};
 use crate::progress::StepDone;
 use crate::remote::Fetched;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
@@ -28,6 +31,8 @@ pub(super) struct StageRun<'a> {
     tree: Option<Tree>,
     /// The root file system, once a RUN needed one.
     worker: Option<Worker>,
+    /// What RUN steps mounted so far.
+    mounts: Mounts<'a>,
 }
 
 impl<'a> StageRun<'a> {
@@ -43,7 +48,8 @@ impl<'a> StageRun<'a> {
             Base::Image(name) => executor.fetch.layers(name),
             Base::Stage(below) => results[*below].layers.clone(),
         };
-        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None })
+        let mounts = Mounts::new(executor, blobs, results);
+        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None, mounts })
     }
 
     /// Executes the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -132,7 +138,9 @@ impl<'a> StageRun<'a> {
             Origin::Stage(position) => Some(results[*position].layers.clone()),
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
-        let tree = self.tree()?;
+        // A linked copy is made as if nothing were below it, and what is below need not even be fetched for it.
+        let nothing = Tree::new();
+        let tree = if copy.link { &nothing } else { self.tree()? };
         let owner = copy
             .chown
             .as_ref()
@@ -142,7 +150,7 @@ impl<'a> StageRun<'a> {
         let spool = blobs.spool()?;
         let copied = match &from {
             None => copy_from_context(executor, &mut placing, copy, spool.path(), step.span),
-            Some(layers) => copy_from_layers(blobs, &mut placing, copy, layers, spool.path(), step.span),
+            Some(layers) => copy_from_layers(executor, blobs, &mut placing, copy, layers, spool.path(), step.span),
         };
         copied?;
         for inline in &copy.inline {
@@ -165,6 +173,10 @@ impl<'a> StageRun<'a> {
         if !env.iter().any(|(variable, _)| variable == "HOME") {
             env.push(("HOME".into(), identity.home.clone()));
         }
+        let env = with_secrets(env, run, executor.secrets, step.span)?;
+        self.worker()?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        let mounts = self.mounts.ready(worker, run, step.span)?;
         let files = executor.network_files.clone();
         let command = sandbox::Run {
             argv: run.argv.clone(),
@@ -175,11 +187,10 @@ impl<'a> StageRun<'a> {
             groups: identity.groups,
             resolv_conf: files.resolv_conf,
             hosts: files.hosts,
-            hostname: files.hostname,
-            mounts: Vec::new(),
-            network: sandbox::Network::Default,
+            hostname: run.hostname.clone().unwrap_or(files.hostname),
+            mounts,
+            network: if run.no_network.is_some() { sandbox::Network::None } else { sandbox::Network::Default },
         };
-        let worker = self.worker()?;
         let output = executor.progress.output(name);
         let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
         output.finish();
@@ -222,14 +233,21 @@ impl<'a> StageRun<'a> {
             let mut worker = Worker::start(probe, settings, &self.stage.name)?;
             self.executor.interrupt.watch(worker.interrupter());
             let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
-            let files: Result<Vec<_>, _> =
-                self.layers.iter().zip(indexes).map(|(layer, index)| layer_file(self.blobs, layer, index)).collect();
-            let warnings = worker.materialise(files?)?;
+            let warnings = worker.materialise(layer_files(self.blobs, &self.layers, &indexes)?)?;
             warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
             self.worker = Some(worker);
         }
         Ok(self.worker.as_mut().expect("it was just made"))
     }
+}
+
+/// The layers, ready to be unpacked.
+pub(super) fn layer_files(
+    blobs: &Blobs<'_>,
+    layers: &[LayerRef],
+    indexes: &[Arc<Index>],
+) -> Result<Vec<LayerFile>, crate::Error> {
+    layers.iter().zip(indexes).map(|(layer, index)| layer_file(blobs, layer, Arc::clone(index))).collect()
 }
 
 fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
@@ -251,23 +269,30 @@ fn copy_from_context(
     let several = selected.len() + copy.inline.len() > 1;
     for (source, selected) in &selected {
         if let Some(elsewhere) = &source.elsewhere {
-            if several && matches!(elsewhere.fetched, Fetched::File(_)) {
+            if several && matches!(elsewhere.fetched, Fetched::File(_)) && !copy.unpack_downloads {
                 needs_directory(placing, copy, span)?;
             }
-            remote::copy(placing, copy, elsewhere).map_err(|refusal| refusal.at(source, span))?;
+            let copied = remote::copy(placing, copy, elsewhere, spool, span);
+            copied.map_err(|refusal| refusal.at(source, span))?;
             continue;
         }
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
-            if copy.chmod.is_some() {
-                executor.progress.warning(&format!("--chmod does not reach into the archive '{}'", selected.path));
+            for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
+                if given {
+                    executor.progress.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));
+                }
             }
             continue;
         }
-        if several && !tree.is_directory(&selected.path) {
-            needs_directory(placing, copy, span)?;
+        if !tree.is_directory(&selected.path) {
+            warn_of_exclude(executor, copy, selected);
+            if several {
+                needs_directory(placing, copy, span)?;
+            }
         }
-        let copied = placing.copy(tree, selected, &copy.destination, &|_, path| context.content(path));
+        let filter = selected.filter(&copy.exclude);
+        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| context.content(path));
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
@@ -276,6 +301,7 @@ fn copy_from_context(
 /// Copies from the layers of a stage or an image. What they say is known from their indexes; only the layers that hold
 /// what is copied are read, each once.
 fn copy_from_layers(
+    executor: &Executor<'_>,
     blobs: &Blobs<'_>,
     placing: &mut Placing<'_>,
     copy: &Copy,
@@ -289,7 +315,11 @@ fn copy_from_layers(
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for (_, selected) in &selected {
         let itself = tree.get(&selected.path).map(|_| &selected.path);
+        let filter = selected.filter(&copy.exclude);
         for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
+            if !path.strip_prefix(&selected.path).is_some_and(|below| filter.takes(&below)) {
+                continue;
+            }
             if let Some((name, found)) = tree.content(path)
                 && found.entry.is_file()
             {
@@ -308,13 +338,26 @@ fn copy_from_layers(
             .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
     for (_, selected) in &selected {
-        if several && !tree.is_directory(&selected.path) {
-            needs_directory(placing, copy, span)?;
+        if !tree.is_directory(&selected.path) {
+            warn_of_exclude(executor, copy, selected);
+            if several {
+                needs_directory(placing, copy, span)?;
+            }
         }
-        let copied = placing.copy(&tree, selected, &copy.destination, &content);
+        let copied = placing.copy(&tree, selected, selected.filter(&copy.exclude), &copy.destination, &content);
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
+}
+
+/// `--exclude` holds below copied directories and not for what is a source itself, which its author may not have meant.
+fn warn_of_exclude(executor: &Executor<'_>, copy: &Copy, selected: &Selected) {
+    let name = selected.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    if copy.exclude.excludes(&name) {
+        let message =
+            format!("--exclude holds inside of copied directories only: the source '{}' is copied", selected.path);
+        executor.progress.warning(&message);
+    }
 }
 
 /// What each source selects, in their order. A source elsewhere is one by itself.
@@ -326,18 +369,17 @@ fn select_all<'c>(
     let mut all = Vec::new();
     for source in &copy.sources {
         if source.elsewhere.is_some() {
-            all.push((source, Selected { name: None, path: RelPath::root() }));
+            all.push((source, Selected { name: None, path: RelPath::root(), include: None }));
             continue;
         }
-        let selected = match select(tree, &source.pattern)? {
+        let refuse = |error: Diagnostic| Err(if span.is_some() { error.at(source.span) } else { error }.into());
+        let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
                 let error = Diagnostic::new(format!("'{path}' does not exist in what is copied from"));
-                return Err(match span {
-                    Some(_) => error.at(source.span).label("no such file or directory").into(),
-                    None => error.into(),
-                });
+                return refuse(error.label("no such file or directory"));
             }
+            Selection::ThroughLink(link) => return refuse(through_link(&link)),
         };
         all.extend(selected.into_iter().map(|selected| (source, selected)));
     }
@@ -363,7 +405,7 @@ fn refused(conflict: Conflict, span: Option<Span>) -> crate::Error {
     }
 }
 
-fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
+pub(super) fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
     let error = Diagnostic::new(error.to_string());
     span.map_or(error.clone(), |span| error.at(span)).into()
 }

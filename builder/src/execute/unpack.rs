@@ -1,17 +1,15 @@
 //! ADD of a local archive: its entries land below the destination.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
-use yadokari_layers::{Content, Kind, RelPath, compress, tar};
+use yadokari_layers::{Content, Kind, RelPath, tar};
 
 use super::copy::{Conflict, Placing};
+use crate::archive::{XZ_MEMORY, decoder, head, is_archive};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
-
-/// The most bytes that a probe for an archive reads: one tar header, decompressed.
-const HEADER: usize = 512;
 
 /// Unpacks the file `path` of the context below `destination` if it is an archive, whatever its name. Returns false,
 /// with nothing done, where it is not. Contents pass through files in `spool`, so that an archive of any size needs
@@ -24,22 +22,33 @@ pub(super) fn unpack(
     spool: &Path,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
+    unpack_file(placing, &path.to_string(), &|| open(context, path), destination, spool, span)
+}
+
+/// The same for the file that `open` opens and messages call `path`.
+pub(super) fn unpack_file(
+    placing: &mut Placing<'_>,
+    path: &str,
+    open: &dyn Fn() -> Result<File, crate::Error>,
+    destination: &str,
+    spool: &Path,
+    span: Option<Span>,
+) -> Result<bool, crate::Error> {
     let refuse = |conflict: Conflict| match conflict {
         Conflict::Layers(error) => crate::Error::Layers(error),
         conflict => located(Diagnostic::new(conflict.to_string()), span),
     };
-    match kind(context, path)? {
-        Archive::None => return Ok(false),
-        Archive::Unsupported(name) => {
-            let error = Diagnostic::new(format!("ADD of a {name} archive ('{path}') is not carried out yet"));
-            return Err(located(error.help("unpack it in a RUN, or compress it with gzip or zstd"), span));
-        }
-        Archive::Tar => {}
+    let Some(head) = head(decoder(open()?)?) else {
+        let error = Diagnostic::new(format!("archive '{path}' needs more than {} MiB of memory", XZ_MEMORY >> 10));
+        return Err(located(error.help("compress it with a smaller dictionary: 'xz -9' needs 65 MiB"), span));
+    };
+    if !is_archive(&head) {
+        return Ok(false);
     }
     let target = placing.resolve(destination).map_err(refuse)?;
     placing.directory_for_archive(&target).map_err(refuse)?;
     let mut failed = None;
-    let read = tar::read(compress::decoder(open(context, path)?)?, |name, item, content| {
+    let read = tar::read(decoder(open()?)?, |name, item, content| {
         let tar::Item::Put(mut entry) = item else {
             failed = Some(located(Diagnostic::new(format!("archive '{path}' holds a whiteout, '{name}'")), span));
             return Ok(());
@@ -70,34 +79,6 @@ pub(super) fn unpack(
     failed.map_or(Ok(true), Err)
 }
 
-enum Archive {
-    None,
-    Tar,
-    Unsupported(&'static str),
-}
-
-/// What a file is, by its content: an archive begins with a tar header, compressed or not. An empty file, or a
-/// compressed file that holds no tar, is copied as it is.
-fn kind(context: &Context, path: &RelPath) -> Result<Archive, crate::Error> {
-    let start = head(open(context, path)?);
-    if start.starts_with(b"BZh") {
-        return Ok(Archive::Unsupported("bzip2"));
-    }
-    if start.starts_with(b"\xfd7zXZ\0") {
-        return Ok(Archive::Unsupported("xz"));
-    }
-    let plain = head(compress::decoder(open(context, path)?)?);
-    let is_tar = plain.len() == HEADER && plain[257..262] == *b"ustar";
-    Ok(if is_tar { Archive::Tar } else { Archive::None })
-}
-
-/// The first bytes; fewer where the file ends or breaks before.
-fn head(reader: impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    _ = reader.take(HEADER as u64).read_to_end(&mut bytes);
-    bytes
-}
-
 fn open(context: &Context, path: &RelPath) -> Result<File, crate::Error> {
     let tree = context.tree()?;
     let holder = tree.content(path).map_or(path, |(holder, _)| holder);
@@ -111,6 +92,7 @@ fn located(error: Diagnostic, span: Option<Span>) -> crate::Error {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
 
     use yadokari_layers::{Change, Timestamp, Tree};
 
@@ -171,11 +153,102 @@ mod tests {
     fn an_archive_is_known_by_its_content() {
         let tar = archive(&[("a", "1")]);
         assert_eq!(added(&[("notes.txt", &tar)]).unwrap(), ["x/", "x/a 1"]);
-        let others: [(&str, &[u8]); 4] =
-            [("x.tar.gz", b""), ("y.tar", b"text"), ("z.gz", b"\x1f\x8b\x08broken"), ("zero.tar", &[0; 1024])];
+        let others: [(&str, &[u8]); 7] = [
+            ("x.tar.gz", b""),
+            ("y.tar", b"text"),
+            ("z.gz", b"\x1f\x8b\x08broken"),
+            ("zero.tar", &[0; 1024]),
+            ("x.tar.bz2", b"BZh91AY"),
+            ("x.tar.xz", b"\xfd7zXZ\0"),
+            ("words", &[b'7'; 1024]),
+        ];
         for (name, bytes) in others {
             assert_eq!(added(&[(name, bytes)]).unwrap(), [format!("{name} as it is")]);
         }
+    }
+
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let options = lzma_rust2::XzOptions::with_preset(0);
+        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn by_layers(compression: yadokari_layers::Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = compress::Encoder::new(compression, None, Vec::new()).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn archives_of_every_compression_are_unpacked() {
+        use yadokari_layers::Compression;
+        let content = "1".repeat(100_000);
+        let tar = archive(&[("a", &content)]);
+        let all = [
+            ("plain", tar.clone()),
+            ("gzip", by_layers(Compression::Gzip, &tar)),
+            ("zstd", by_layers(Compression::Zstd, &tar)),
+            ("bzip2", bzip2(&tar)),
+            ("xz", xz(&tar)),
+        ];
+        for (name, bytes) in &all {
+            assert_eq!(added(&[(name, bytes)]).unwrap(), ["x/".to_owned(), format!("x/a {content}")], "{name}");
+        }
+        // All streams of a file belong to it.
+        let (one, other) = tar.split_at(50_000);
+        for (name, bytes) in [("bzip2", [bzip2(one), bzip2(other)].concat()), ("xz", [xz(one), xz(other)].concat())] {
+            assert_eq!(added(&[(name, &bytes)]).unwrap(), ["x/".to_owned(), format!("x/a {content}")], "{name}");
+        }
+    }
+
+    #[test]
+    fn compressed_files_without_a_tar_are_copied_as_they_are() {
+        for (name, bytes) in [("a.bz2", bzip2(b"text")), ("a.xz", xz(&[b'x'; 5000]))] {
+            assert_eq!(added(&[(name, &bytes)]).unwrap(), [format!("{name} as it is")]);
+        }
+    }
+
+    #[test]
+    fn archives_of_old_writers_are_archives() {
+        let mut header = ::tar::Header::new_old();
+        header.set_path("old").unwrap();
+        header.set_size(2);
+        header.set_mode(0o600);
+        header.set_cksum();
+        let mut builder = ::tar::Builder::new(Vec::new());
+        builder.append(&header, &b"v7"[..]).unwrap();
+        let tar = builder.into_inner().unwrap();
+        assert_eq!(added(&[("x", &tar)]).unwrap(), ["x/", "x/old v7"]);
+        let mut wrong = tar;
+        wrong[0] = b'O';
+        assert_eq!(added(&[("x", &wrong)]).unwrap(), ["x as it is"], "the checksum is wrong");
+    }
+
+    /// The CRC-32 of xz files.
+    fn crc(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        })
+    }
+
+    #[test]
+    fn an_archive_that_needs_too_much_memory_is_an_error() {
+        let mut bytes = xz(&archive(&[("a", "1")]));
+        // Behind the stream's header: the block header's size, its flags, the filter, its length, the dictionary's size.
+        let size = (usize::from(bytes[12]) + 1) * 4;
+        let dictionary = bytes[12..12 + size].windows(2).position(|window| window == [0x21, 1]).unwrap() + 12 + 2;
+        bytes[dictionary] = 38;
+        let checksum = crc(&bytes[12..12 + size - 4]).to_le_bytes();
+        bytes[12 + size - 4..12 + size].copy_from_slice(&checksum);
+        let error = added(&[("x", &bytes)]).unwrap_err().to_string();
+        assert_eq!(error, "archive 'x' needs more than 256 MiB of memory");
     }
 
     #[test]
@@ -194,10 +267,18 @@ mod tests {
     #[test]
     fn what_cannot_be_unpacked_is_an_error() {
         let message = |files: &[(&str, &[u8])]| added(files).unwrap_err().to_string();
-        assert!(message(&[("x", b"BZh91AY")]).contains("ADD of a bzip2 archive ('x') is not carried out yet"));
-        assert!(message(&[("x", b"\xfd7zXZ\0")]).contains("xz"));
         assert!(message(&[("x", &archive(&[(".wh.a", "")]))]).contains("holds a whiteout, 'a'"));
         let cut = archive(&[("a", &"1".repeat(2000))]);
         assert!(added(&[("x", &cut[..1500])]).is_err());
+        let noise: String =
+            (0_u32..200_000).map(|n| char::from(b' ' + (n.wrapping_mul(2_654_435_761) >> 25) as u8)).collect();
+        let long = archive(&[("a", "1"), ("b", &noise)]);
+        for bytes in [bzip2(&long), xz(&long)] {
+            let half = &bytes[..bytes.len() - bytes.len() / 4];
+            let whole = added(&[("x", &bytes)]).unwrap();
+            assert_eq!(whole.len(), 3);
+            let cut = added(&[("x", half)]);
+            assert!(cut.is_err() || cut.unwrap() == ["x as it is"], "half an archive is never taken for a whole one");
+        }
     }
 }

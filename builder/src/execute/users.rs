@@ -71,7 +71,7 @@ pub fn identity(tree: &Tree, user: &str) -> Result<Identity, UnknownName> {
 
 /// The owner that `--chown` names, or that USER gives to the directory of a WORKDIR. Numbers are taken as they are; a
 /// user without a group brings its primary group, and a number the group of the same number. Nothing is root, on either
-/// side of the colon.
+/// side of the colon, and `root` is it whatever the image says.
 pub fn owner(tree: &Tree, text: &str) -> Result<(u32, u32), UnknownName> {
     let (user, group) = match text.split_once(':') {
         Some((user, "")) => (user, Some("0")),
@@ -80,17 +80,17 @@ pub fn owner(tree: &Tree, text: &str) -> Result<(u32, u32), UnknownName> {
     };
     let (uid, own_gid) = match user.parse() {
         Ok(uid) => (uid, uid),
-        Err(_) if user.is_empty() => (0, 0),
+        Err(_) if user.is_empty() || user == "root" => (0, 0),
         Err(_) => {
             let identity = identity(tree, user)?;
             (identity.uid, identity.gid)
         }
     };
-    let gid =
-        match group.map(|group| group.parse().map_or_else(|_| find_group(&self::text(tree, "etc/group"), group), Ok)) {
-            Some(gid) => gid?,
-            None => own_gid,
-        };
+    let gid = match group {
+        Some("root") => 0,
+        Some(group) => group.parse().or_else(|_| find_group(&self::text(tree, "etc/group"), group))?,
+        None => own_gid,
+    };
     Ok((uid, gid))
 }
 
@@ -181,5 +181,7 @@ mod tests {
         assert_eq!(owner(&tree, "app:"), Ok((1000, 0)));
         assert_eq!(owner(&tree, ":extra"), Ok((0, 7)));
         assert!(owner(&tree, "none").is_err());
+        assert_eq!(owner(&Tree::new(), "root:root"), Ok((0, 0)));
+        assert_eq!(owner(&Tree::new(), "root"), Ok((0, 0)));
     }
 }

@@ -1,12 +1,24 @@
 //! COPY and ADD.
 
-use yadokari_layers::{Key, RelPath};
+use yadokari_layers::{Key, RelPath, Tree};
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Elsewhere, Inline, Op, Origin, Owner};
-use super::stage::Planner;
-use super::{Mode, Selection, history, key, remote, select};
-use crate::dockerfile::{Diagnostic, InstructionKind, Transfer, Word, expand_heredoc};
+use super::stage::{From, Planner};
+use super::{Mode, Selection, history, key, remote, select, select_with_parents};
+use crate::context::ignore::Ignore;
+use crate::dockerfile::{Diagnostic, Span, Transfer, Word};
+
+/// In what a COPY or ADD differs from the plain form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// `COPY --parents`
+    pub(super) parents: bool,
+    /// ADD without `--unpack=false`
+    pub(super) unpack: bool,
+    /// ADD with `--unpack`
+    pub(super) unpack_downloads: bool,
+}
 
 impl Lowering {
     /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
@@ -16,25 +28,36 @@ impl Lowering {
         number: usize,
         from: Option<&Word>,
     ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
-        let Some(from) = from else { return Ok(Some((Origin::Context, None))) };
+        match from {
+            None => Ok(Some((Origin::Context, None))),
+            Some(from) => self.origin_of(planner, number, From::Copy(from)),
+        }
+    }
+
+    /// The same for what names something.
+    pub(super) fn origin_of(
+        &self,
+        planner: &mut Planner<'_>,
+        number: usize,
+        from: From<'_>,
+    ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
         if let Some(stage) = planner.earlier(from, number)? {
             let Some(position) = planner.stage(stage)? else { return Ok(None) };
             return Ok(Some((Origin::Stage(position), Some(planner.key_of(position)))));
         }
-        let image = planner.image(&from.raw, from.span)?;
-        Ok(image.map(|image| (Origin::Image(from.raw.clone()), Some(key::image(&image.manifest)))))
+        let image = planner.image(from.name(), from.span())?;
+        Ok(image.map(|image| (Origin::Image(from.name().to_owned()), Some(key::image(&image.manifest)))))
     }
 
     pub(super) fn copy(
         &mut self,
         planner: &mut Planner<'_>,
         transfer: &Transfer,
-        from: Origin,
-        from_key: Option<Key>,
+        how: How,
+        (from, from_key): (Origin, Option<Key>),
         at: &At<'_>,
     ) -> Result<(), crate::Error> {
         let name = at.instruction.kind.name();
-        let unpack = matches!(at.instruction.kind, InstructionKind::Add(_));
         let (mut sources, mut remotes, mut complete) = (Vec::new(), Vec::new(), true);
         for word in &transfer.sources {
             let pattern = self.expand(word, at)?;
@@ -44,12 +67,17 @@ impl Lowering {
                 remotes.push((remote.clone(), word.span));
                 elsewhere = planner.fetched(&remote, word, at).map(|fetched| Elsewhere { remote, fetched });
                 complete &= elsewhere.is_some();
+            } else {
+                check_pattern(&pattern, how.parents, word)?;
+                if matches!(from, Origin::Context) {
+                    planner.check_ignored(&pattern, word.span, at);
+                }
             }
             sources.push(CopySource { pattern, span: word.span, elsewhere });
         }
         let mut inline = Vec::new();
         for heredoc in &transfer.heredocs {
-            let content = expand_heredoc(heredoc, &self.env)?;
+            let content = self.expand_heredoc(heredoc, at)?;
             inline.push(Inline { name: heredoc.name.clone(), content });
         }
         let written = self.expand(&transfer.destination, at)?;
@@ -58,33 +86,51 @@ impl Lowering {
         let chown = chown.map(|word| Ok::<_, crate::Error>(Owner { text: self.expand(word, at)?, span: word.span }));
         let chown = chown.transpose()?.filter(|owner| !owner.text.is_empty());
         let chmod_text = transfer.chmod.as_ref().map(|word| self.expand(word, at)).transpose()?;
+        let chmod_text = chmod_text.filter(|text| !text.is_empty());
         let chmod = transfer.chmod.as_ref().zip(chmod_text.as_deref()).map(|(word, text)| {
             let bad = || Diagnostic::new(format!("'{text}' is not a mode")).at(word.span);
             Mode::parse(text).ok_or_else(|| bad().help("write 0 to 7777 in octal digits, or changes as u=rw,go+X"))
         });
         let chmod = chmod.transpose()?;
+        let link = links(planner, transfer, chown.as_ref(), chmod.is_some(), at)?;
+        let exclude = excluded(planner, &transfer.exclude, at)?;
         remote::check_names(&remotes, &destination)?;
-        if complete {
-            self.check_remotes(planner, &sources, at)?;
-        }
         if !complete {
             // What follows is read all the same, so that everything that is needed is asked for at once.
             return Ok(());
         }
+        self.check_remotes(planner, &sources, at)?;
         let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
         let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
         let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
-        let created_by = history::copy(name, owner_text, chmod_text.as_deref(), &names, &written);
-        let span = transfer.destination.span;
-        let unpack_downloads = false;
-        let copy =
-            Copy { from, sources, inline, destination, destination_span: span, chown, chmod, unpack, unpack_downloads };
+        let created_by = history::copy(name, how.parents, owner_text, chmod_text.as_deref(), &names, &written);
+        let How { parents, unpack, unpack_downloads } = how;
+        let destination_span = transfer.destination.span;
+        let copy = Copy {
+            from,
+            sources,
+            inline,
+            destination,
+            destination_span,
+            chown,
+            chmod,
+            unpack,
+            unpack_downloads,
+            parents,
+            exclude,
+            link,
+        };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),
             None => key::Inputs::Context(context_inputs(planner, &copy)?),
         };
-        let key = key::copy(&self.key, &copy, &inputs);
+        let layer_key = link.then(|| key::linked(&copy, &inputs));
+        let key = match &layer_key {
+            Some(layer) => key::on(&self.key, layer),
+            None => key::copy(&self.key, &copy, &inputs),
+        };
         self.step(Op::Copy(copy), key, created_by, at);
+        self.steps.last_mut().expect("it was just put there").layer_key = layer_key;
         Ok(())
     }
 
@@ -100,29 +146,122 @@ impl Lowering {
     }
 }
 
+/// Whether a copy is linked. `--chmod` and `--link` together mean `--chmod` alone, as in BuildKit.
+fn links(
+    planner: &mut Planner<'_>,
+    transfer: &Transfer,
+    chown: Option<&Owner>,
+    chmod: bool,
+    at: &At<'_>,
+) -> Result<bool, crate::Error> {
+    if !transfer.link {
+        return Ok(false);
+    }
+    if chmod {
+        let warning = Diagnostic::warning("--link means nothing beside --chmod");
+        planner.warn(warning.help("leave one of them out"), at.instruction.span, at.trigger);
+        return Ok(false);
+    }
+    let is_known = |id: &str| id.is_empty() || id == "root" || id.parse::<u32>().is_ok();
+    match chown.filter(|owner| !owner.text.split(':').all(is_known)) {
+        Some(owner) => {
+            let error = Diagnostic::new(format!("--link cannot look up '{}' for --chown", owner.text));
+            Err(error.at(owner.span).help("write numbers: a linked layer does not know the image's /etc/passwd").into())
+        }
+        None => Ok(true),
+    }
+}
+
+/// The rules of `--exclude`.
+fn excluded(planner: &mut Planner<'_>, words: &[Word], at: &At<'_>) -> Result<Ignore, crate::Error> {
+    let mut exclude = Ignore::default();
+    for word in words {
+        let bad = |error: crate::context::glob::BadPattern| Diagnostic::new(error.to_string()).at(word.span);
+        exclude.exclude(&word.raw).map_err(bad)?;
+        let mut warn = |message: &str, help: &str| {
+            planner.warn(Diagnostic::warning(message).help(help), word.span, at.trigger);
+        };
+        if word.raw.contains('$') {
+            warn("variables are not expanded in --exclude", "write the pattern itself");
+        }
+        if word.raw.trim().trim_start_matches('!').starts_with('/') {
+            warn(
+                "--exclude with a leading slash matches nothing",
+                "begin the pattern at the copied directory, without a slash",
+            );
+        }
+    }
+    Ok(exclude)
+}
+
+/// Fails where a source is no pattern that could be compared with names.
+fn check_pattern(pattern: &str, parents: bool, word: &Word) -> Result<(), crate::Error> {
+    let nothing = Tree::new();
+    let selected = if parents { select_with_parents(&nothing, pattern) } else { select(&nothing, pattern) };
+    match selected {
+        Err(error @ crate::Error::Pattern { .. }) => {
+            let help = "close the '[' with a ']', or put a '\\' before it";
+            Err(Diagnostic::new(error.to_string()).at(word.span).help(help).into())
+        }
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
 /// anything runs.
 fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
     let mut inputs = Vec::new();
     for source in copy.sources.iter().filter(|source| source.elsewhere.is_none()) {
         let tree = planner.context.tree()?;
-        let selected = match select(tree, &source.pattern)? {
+        let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
-                let clean = RelPath::clamped(&path).map_err(yadokari_layers::Error::from)?;
-                planner.context.check_readable(&clean)?;
-                let error = Diagnostic::new(format!("'{path}' is not in the build context"));
-                let help = match planner.context.is_ignored(&path) {
-                    true => format!("{} leaves it out", planner.context.ignore_file()),
-                    false => format!("the context is '{}'", planner.context.path().display()),
-                };
-                return Err(error.at(source.span).label("no such file or directory").help(help).into());
+                return Err(not_in_context(planner, &path, source.span));
             }
+            Selection::ThroughLink(link) => return Err(through_link(&link).at(source.span).into()),
         };
         for selected in selected {
-            let entries = planner.context.hashed(&selected.path)?;
+            let filter = selected.filter(&copy.exclude);
+            let entries = planner.context.hashed(&selected.path, &|below| filter.takes(below))?;
             inputs.push((selected, entries));
         }
     }
     Ok(inputs)
+}
+
+/// The error for a path that the context does not hold, or that we may not read.
+pub(super) fn not_in_context(planner: &Planner<'_>, path: &str, span: Span) -> crate::Error {
+    let clean = match RelPath::clamped(path) {
+        Ok(clean) => clean,
+        Err(error) => return yadokari_layers::Error::from(error).into(),
+    };
+    if let Err(error) = planner.context.check_readable(&clean, &|_| true) {
+        return error;
+    }
+    let error = Diagnostic::new(format!("'{path}' is not in the build context"));
+    let help = match planner.context.is_ignored(path) {
+        true => format!("{} leaves it out", planner.context.ignore_file()),
+        false => match planner.context.similar(&clean) {
+            Some(meant) => format!("did you mean '{meant}'?"),
+            None => format!("the context is '{}'", planner.context.path().display()),
+        },
+    };
+    error.at(span).label("no such file or directory").help(help).into()
+}
+
+/// The error of a source of `--parents` that leads through a link.
+pub(crate) fn through_link(link: &str) -> Diagnostic {
+    Diagnostic::new(format!("'{link}' is a symbolic link, which --parents does not follow"))
+        .help(format!("write '{link}/./' to follow it and keep the directories below it"))
+}
+
+impl Copy {
+    /// What a source means in the tree that is copied from.
+    pub(crate) fn select(&self, tree: &Tree, source: &CopySource) -> Result<Selection, crate::Error> {
+        match self.parents {
+            true => select_with_parents(tree, &source.pattern),
+            false => select(tree, &source.pattern),
+        }
+    }
 }

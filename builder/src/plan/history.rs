@@ -18,15 +18,19 @@ pub(super) fn run(argv: &[String], args: &[(String, String)]) -> String {
     words.join(" ") + BUILDKIT
 }
 
-/// `COPY --chown=a --chmod=755 source destination`
+/// `COPY --parents --chown=a --chmod=755 source destination`. BuildKit leaves the other flags out.
 pub(super) fn copy(
     name: &str,
+    parents: bool,
     chown: Option<&str>,
     chmod: Option<&str>,
     sources: &[String],
     destination: &str,
 ) -> String {
     let mut text = name.to_owned();
+    if parents {
+        text.push_str(" --parents");
+    }
     for (flag, value) in [("chown", chown), ("chmod", chmod)] {
         text.extend(value.map(|value| format!(" --{flag}={value}")));
     }
@@ -140,8 +144,12 @@ mod tests {
     #[test]
     fn copy_names_its_flags() {
         assert_eq!(
-            copy("COPY", Some("a:b"), Some("755"), &words("x y"), "/d/"),
+            copy("COPY", false, Some("a:b"), Some("755"), &words("x y"), "/d/"),
             "COPY --chown=a:b --chmod=755 x y /d/ # buildkit"
+        );
+        assert_eq!(
+            copy("COPY", true, Some("a"), None, &words("x"), "/d/"),
+            "COPY --parents --chown=a x /d/ # buildkit"
         );
     }
 

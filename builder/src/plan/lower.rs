@@ -1,14 +1,16 @@
 //! One instruction after the other, each to an edit of the config and at most one step.
 //!
-//! COPY and ADD are lowered in `copy.rs`, what only edits the config in `metadata.rs`.
+//! RUN is lowered in `run.rs`, COPY and ADD in `copy.rs`, what only edits the config in `metadata.rs`.
 
 use yadokari_layers::{Key, RelPath};
 
-use super::op::{Mkdir, Op, Origin, Run};
+use super::checks::{Findings, Seen, check_secret};
+use super::copy::How;
+use super::op::{Mkdir, Op, Origin};
 use super::scope::Env;
 use super::stage::{End, Planner, own_line};
 use super::{Base, HistoryLine, Stage, Step, history, key};
-use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Word, expand};
+use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Span, Word};
 use crate::image::ImageConfig;
 
 /// A stage while its instructions are read.
@@ -18,12 +20,14 @@ pub(super) struct Lowering {
     /// What expansion and RUN see: ENV and ARG, the later one winning.
     pub(super) env: Env,
     /// The stage's arguments in order of declaration, for the history of RUN.
-    args: Vec<(String, Option<String>)>,
+    pub(super) args: Vec<(String, Option<String>)>,
     history: Vec<HistoryLine>,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     pub(super) key: Key,
     /// Whether this stage has a CMD of its own, which an ENTRYPOINT then leaves alone.
     pub(super) has_cmd: bool,
+    /// What the checks remember.
+    pub(super) seen: Seen,
 }
 
 /// What all lowering of one instruction needs.
@@ -31,13 +35,25 @@ pub(super) struct At<'i> {
     pub(super) instruction: &'i Instruction,
     pub(super) escape: char,
     pub(super) trigger: bool,
+    /// The FROM of the stage.
+    pub(super) from: Span,
+    pub(super) findings: Findings,
 }
 
 impl Lowering {
     /// Starts from an image, or from nothing.
     pub(super) fn new(config: ImageConfig, key: Key) -> Self {
         let env = Env::of_image(&config.config.env);
-        Self { config, env, args: Vec::new(), history: Vec::new(), steps: Vec::new(), key, has_cmd: false }
+        Self {
+            config,
+            env,
+            args: Vec::new(),
+            history: Vec::new(),
+            steps: Vec::new(),
+            key,
+            has_cmd: false,
+            seen: Seen::default(),
+        }
     }
 
     /// Starts from another stage. Its arguments stay visible, but where one has the name of a variable of the image,
@@ -48,7 +64,8 @@ impl Lowering {
             env.set(name, value);
         }
         let history = below.history.clone();
-        Self { env, args: end.args.clone(), history, ..Self::new(below.config.clone(), end.key) }
+        let seen = end.seen.below();
+        Self { env, args: end.args.clone(), history, seen, ..Self::new(below.config.clone(), end.key) }
     }
 
     /// The base's ONBUILD triggers, which its child consumes.
@@ -59,7 +76,7 @@ impl Lowering {
     /// The finished stage, and what it leaves to those that start from it.
     pub(super) fn finish(self, name: String, base: Base) -> (Stage, End) {
         let stage = Stage { name, base, steps: self.steps, config: self.config, history: self.history };
-        (stage, End { key: self.key, env: self.env, args: self.args })
+        (stage, End { key: self.key, env: self.env, args: self.args, seen: self.seen })
     }
 
     /// Reads one instruction of stage `number`. False where an image must be fetched first.
@@ -70,46 +87,28 @@ impl Lowering {
         instruction: &Instruction,
         trigger: bool,
     ) -> Result<bool, crate::Error> {
-        let at = At { instruction, escape: planner.file.escape, trigger };
+        let from = planner.file.stages[number].from.span;
+        let findings = planner.findings.clone();
+        let at = At { instruction, escape: planner.file.escape, trigger, from, findings };
         match &instruction.kind {
-            InstructionKind::Run(run) => self.run(planner, &run.command, &at)?,
+            InstructionKind::Run(run) => return self.run(planner, number, run, &at),
             InstructionKind::Copy(copy) => {
                 let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
                     return Ok(false);
                 };
-                self.copy(planner, &copy.transfer, from, from_key, &at)?;
+                let how = How { parents: copy.parents, unpack: false, unpack_downloads: false };
+                self.copy(planner, &copy.transfer, how, (from, from_key), &at)?;
             }
-            InstructionKind::Add(add) => self.copy(planner, &add.transfer, Origin::Context, None, &at)?,
+            InstructionKind::Add(add) => {
+                let (unpack, unpack_downloads) = (add.unpack.unwrap_or(true), add.unpack.unwrap_or(false));
+                let how = How { parents: false, unpack, unpack_downloads };
+                self.copy(planner, &add.transfer, how, (Origin::Context, None), &at)?;
+            }
             InstructionKind::Workdir(path) => self.workdir(planner, path, &at)?,
             InstructionKind::Arg(declarations) => self.arg(planner, declarations, &at)?,
             kind => self.metadata(kind, &at)?,
         }
         Ok(true)
-    }
-
-    fn run(&mut self, planner: &Planner<'_>, command: &CommandLine, at: &At<'_>) -> Result<(), crate::Error> {
-        let argv = self.command(command);
-        let declared: Vec<(String, String)> = self
-            .args
-            .iter()
-            .map(|(name, value)| {
-                let value = self.env.value(name).map(str::to_owned).or_else(|| value.clone());
-                (name.clone(), value.unwrap_or_default())
-            })
-            .collect();
-        let created_by = history::run(&argv, &declared);
-        let mut proxies = planner.globals.proxies();
-        proxies.retain(|(name, _)| self.env.value(name).is_none());
-        let run = Run {
-            argv,
-            env: self.env.pairs().to_vec(),
-            proxies,
-            user: self.config.config.user.clone(),
-            workdir: self.absolute("")?,
-        };
-        let key = key::run(&self.key, &run);
-        self.step(Op::Run(run), key, created_by, at);
-        Ok(())
     }
 
     /// A command's argv: the shell form is one argument of the shell.
@@ -127,6 +126,7 @@ impl Lowering {
 
     fn workdir(&mut self, planner: &mut Planner<'_>, word: &Word, at: &At<'_>) -> Result<(), crate::Error> {
         let written = self.expand(word, at)?;
+        self.check_workdir(&written, word, at);
         if written.is_empty() {
             let message =
                 format!("WORKDIR is empty once its variables are replaced and stays '{}'", self.workdir_path());
@@ -165,6 +165,7 @@ impl Lowering {
         let mut declared = Vec::new();
         for declaration in declarations {
             let name = self.expand(&declaration.name, at)?;
+            check_secret(&name, declaration.name.span, at);
             let default = || declaration.default.as_ref().map(|word| self.expand(word, at)).transpose();
             let value = planner.globals.argument(&name, default)?;
             declared.push((name.clone(), value.clone()));
@@ -180,10 +181,6 @@ impl Lowering {
         Ok(())
     }
 
-    pub(super) fn expand(&self, word: &Word, at: &At<'_>) -> Result<String, crate::Error> {
-        Ok(expand(word, at.escape, &self.env).map_err(|error| error.or_at(at.instruction.span))?)
-    }
-
     pub(super) fn line(&mut self, created_by: String) {
         self.history.push(own_line(created_by, None));
     }
@@ -191,7 +188,7 @@ impl Lowering {
     pub(super) fn step(&mut self, op: Op, key: Key, created_by: String, at: &At<'_>) {
         self.history.push(own_line(created_by, Some(self.steps.len())));
         let span = (!at.trigger).then_some(at.instruction.span);
-        self.steps.push(Step { op, key, text: at.instruction.text.clone(), span });
+        self.steps.push(Step { op, key, layer_key: None, text: at.instruction.text.clone(), span });
         self.key = key;
     }
 }

@@ -1,5 +1,6 @@
 //! Instructions that only edit the config.
 
+use super::checks::check_port;
 use super::history;
 use super::lower::{At, Lowering};
 use super::scope::Env;
@@ -8,13 +9,14 @@ use crate::image::HealthcheckConfig;
 
 impl Lowering {
     pub(super) fn metadata(&mut self, kind: &InstructionKind, at: &At<'_>) -> Result<(), crate::Error> {
+        self.check_once(at);
         let created_by = match kind {
-            InstructionKind::Env(pairs) => {
-                let pairs = self.pairs(pairs, at)?;
+            InstructionKind::Env(written) => {
+                let pairs = self.pairs(written, at)?;
                 let mut image = Env::of_image(&self.config.config.env);
-                for (name, value) in &pairs {
+                for ((name, value), pair) in pairs.iter().zip(written) {
                     if name.is_empty() {
-                        return Err(Diagnostic::new("the name of a variable is empty").at(at.instruction.span).into());
+                        return Err(Diagnostic::new("the name of a variable is empty").at(pair.key.span).into());
                     }
                     image.set(name, value);
                     self.env.set(name, value);
@@ -32,6 +34,7 @@ impl Lowering {
                 format!("USER {}", self.config.config.user)
             }
             InstructionKind::Cmd(command) => {
+                self.check_form(command, at);
                 let argv = self.command(command);
                 self.has_cmd = true;
                 self.config.config.args_escaped = true;
@@ -40,6 +43,7 @@ impl Lowering {
                 created_by
             }
             InstructionKind::Entrypoint(command) => {
+                self.check_form(command, at);
                 let argv = self.command(command);
                 if !self.has_cmd {
                     self.config.config.cmd = None;
@@ -80,8 +84,11 @@ impl Lowering {
         Ok(())
     }
 
-    fn pairs(&self, pairs: &[Pair], at: &At<'_>) -> Result<Vec<(String, String)>, crate::Error> {
-        pairs.iter().map(|pair| Ok((self.expand(&pair.key, at)?, self.expand(&pair.value, at)?))).collect()
+    fn pairs(&self, written: &[Pair], at: &At<'_>) -> Result<Vec<(String, String)>, crate::Error> {
+        let pair = |pair: &Pair| Ok((self.expand(&pair.key, at)?, self.expand(&pair.value, at)?));
+        let pairs = written.iter().map(pair).collect::<Result<Vec<_>, crate::Error>>()?;
+        self.check_pairs(written, &pairs, at);
+        Ok(pairs)
     }
 
     fn expose(&mut self, words: &[Word], at: &At<'_>) -> Result<String, crate::Error> {
@@ -94,6 +101,7 @@ impl Lowering {
         texts.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut ports = Vec::new();
         for (text, span) in texts {
+            check_port(&text, span, at);
             ports.extend(dockerfile::parse_expose(&text).map_err(|error| error.or_at(span))?);
         }
         self.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Default::default())));

@@ -10,14 +10,17 @@
 //!
 //! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
 
+mod checks;
 mod copy;
 mod history;
 mod key;
+mod look;
 mod lower;
 mod metadata;
 mod mode;
 mod op;
 mod remote;
+mod run;
 mod scope;
 mod select;
 mod stage;
@@ -32,9 +35,14 @@ use crate::dockerfile::{Diagnostic, Dockerfile, Span};
 use crate::image::ImageConfig;
 use crate::remote::{Fetched, Remote};
 
+pub(crate) use copy::through_link;
+pub use look::{Checked, check};
 pub use mode::Mode;
-pub use op::{Copy, CopySource, Elsewhere, Inline, Mkdir, Op, Origin, Owner, Run};
-pub use select::{Selected, Selection, is_pattern, select};
+pub use op::{
+    Access, Copy, CopySource, Elsewhere, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run,
+    SecretVariable,
+};
+pub use select::{Filter, Selected, Selection, is_pattern, literal, select, select_with_parents};
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -123,8 +131,12 @@ pub enum Planned {
 pub struct Plan {
     /// The stages that the target needs, each after those it needs itself. The target is the last.
     pub stages: Vec<Stage>,
-    /// What is legal and probably not meant.
+    /// What is legal and probably not meant, in the order of the file: the findings of the checks that count, and others.
     pub warnings: Vec<Diagnostic>,
+    /// The Dockerfile, or a build argument, says that a finding fails the build.
+    pub findings_are_errors: bool,
+    /// SOURCE_DATE_EPOCH: the option, or the default that an ARG before the first FROM gives.
+    pub epoch: Option<i64>,
 }
 
 impl Plan {
@@ -135,7 +147,12 @@ impl Plan {
 
     /// Whether any step executes a command.
     pub fn has_run(&self) -> bool {
-        self.steps().any(|step| matches!(step.op, Op::Run(_)))
+        self.commands().next().is_some()
+    }
+
+    /// All commands with the steps that execute them.
+    pub fn commands(&self) -> impl Iterator<Item = (&Step, &Run)> {
+        self.steps().filter_map(|step| if let Op::Run(run) = &step.op { Some((step, run)) } else { None })
     }
 
     /// All steps of all stages.
@@ -186,6 +203,9 @@ pub struct Step {
     pub op: Op,
     /// The identity of its result.
     pub key: Key,
+    /// The identity of its layer alone, where that does not depend on what is below: a linked copy. The same layer can
+    /// be put on another base.
+    pub layer_key: Option<Key>,
     /// The instruction as written, for progress.
     pub text: String,
     /// The instruction's place in the Dockerfile; `None` for an ONBUILD trigger, which stands in its base's config.

@@ -64,10 +64,11 @@ impl Mode {
         changes.iter().fold(mode, |mode, change| change.apply(mode, executable))
     }
 
-    /// The mode of a directory that has to be made on the way, where this says one: changes have nothing to change.
+    /// The mode of a directory that has to be made on the way, where this says one: changes have nothing to change, and
+    /// the special bits are for what is copied.
     pub fn of_new_directory(&self) -> u32 {
         match self {
-            Self::Exact(mode) => *mode,
+            Self::Exact(mode) => *mode & 0o777,
             Self::Symbolic(_) => 0o755,
         }
     }
@@ -188,6 +189,7 @@ mod tests {
     fn octal_modes_replace() {
         assert_eq!(Mode::parse("0755"), Some(Mode::Exact(0o755)));
         assert_eq!(changed("0", 0o777, false), 0);
+        assert_eq!(Mode::Exact(0o4711).of_new_directory(), 0o711);
         assert_eq!(Mode::parse("7777"), Some(Mode::Exact(0o7777)));
     }
 

@@ -1,7 +1,10 @@
 //! The three operations.
 
+use yadokari_layers::Key;
+
 use super::Mode;
-use crate::dockerfile::Span;
+use crate::context::ignore::Ignore;
+use crate::dockerfile::{MountSharing, Span};
 use crate::remote::{Fetched, Remote};
 
 /// What a step does.
@@ -28,10 +31,117 @@ pub struct Run {
     pub user: String,
     /// The working directory, absolute.
     pub workdir: String,
+    /// What it finds beside the image. One that lies in another comes after it, and no two have one target.
+    pub mounts: Vec<Mount>,
+    /// The secrets in its environment.
+    pub secrets: Vec<SecretVariable>,
+    /// The place of `--network=none`, where the command has no network.
+    pub no_network: Option<Span>,
+    /// The host name, where it is not the builder's.
+    pub hostname: Option<String>,
 }
 
-/// Where copied files come from.
+/// Something that a command finds at a path and that no layer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where, absolute.
+    pub target: String,
+    /// What.
+    pub kind: MountKind,
+    /// The place of the flag.
+    pub span: Span,
+}
+
+/// What a command finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// Files of the context, a stage or an image. What is written to them is lost.
+    Bind {
+        /// Which.
+        source: MountSource,
+        /// Whether they can be written to at all.
+        read_only: bool,
+    },
+    /// A directory that outlives the build.
+    Cache {
+        /// Which: the same for all that share it.
+        name: Key,
+        /// Who may use it at the same time.
+        sharing: MountSharing,
+        /// What it holds at first.
+        seed: Option<MountSource>,
+        /// Its mode at first, and whose it is.
+        access: Access,
+        /// Whether it can be written to.
+        read_only: bool,
+    },
+    /// An empty directory.
+    Tmpfs {
+        /// The most bytes that it holds.
+        size: Option<u64>,
+    },
+    /// The value of a secret as a file.
+    Secret {
+        /// The secret's id.
+        id: String,
+        /// Whether it is an error that there is none.
+        required: bool,
+        /// The file's mode, and whose it is.
+        access: Access,
+    },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// The agent's id.
+        id: String,
+        /// Whether it is an error that there is none.
+        required: bool,
+        /// The socket's mode, and whose it is.
+        access: Access,
+    },
+    /// A script of the Dockerfile.
+    Script {
+        /// What it says.
+        content: String,
+    },
+}
+
+/// A mode and two owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The mode.
+    pub mode: u32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// A path in something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSource {
+    /// In what; `None` for an empty directory.
+    pub from: Option<Origin>,
+    /// The path, expanded; `/` for all of it.
+    pub path: String,
+    /// Its place in the Dockerfile.
+    pub span: Span,
+}
+
+/// A secret as an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretVariable {
+    /// The variable's name.
+    pub name: String,
+    /// The secret's id.
+    pub id: String,
+    /// Whether it is an error that there is none.
+    pub required: bool,
+    /// The place of the flag.
+    pub span: Span,
+}
+
+/// Where copied and mounted files come from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// The build context.
     Context,
@@ -87,10 +197,16 @@ pub struct Copy {
     pub chown: Option<Owner>,
     /// `--chmod`: their mode instead.
     pub chmod: Option<Mode>,
-    /// ADD: archives are unpacked.
+    /// Whether archives are unpacked: those of ADD, unless it says `--unpack=false`.
     pub unpack: bool,
     /// ADD --unpack: downloaded archives are unpacked, too.
     pub unpack_downloads: bool,
+    /// `--parents`: what is copied keeps the directories above it.
+    pub parents: bool,
+    /// `--exclude`: what is left out of copied directories.
+    pub exclude: Ignore,
+    /// `--link`: the layer is made as if nothing were below it, and is the same on every base.
+    pub link: bool,
 }
 
 /// A directory.

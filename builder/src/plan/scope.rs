@@ -49,6 +49,10 @@ impl Variables for Env {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.value(name).map(Cow::Borrowed)
     }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
 }
 
 /// Arguments that RUN steps see without an ARG, and that neither history nor keys mention.
@@ -132,7 +136,8 @@ impl<'a> Globals<'a> {
         PROXIES.iter().filter_map(given).collect()
     }
 
-    fn build_arg(&self, name: &str) -> Option<&'a str> {
+    /// What `--build-arg` says.
+    pub(super) fn build_arg(&self, name: &str) -> Option<&'a str> {
         self.build_args.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }

@@ -4,15 +4,67 @@ use std::collections::BTreeMap;
 
 use yadokari_layers::Key;
 
+use super::checks::{Findings, Seen};
+use super::look::{EPOCH, file_epoch, policy};
 use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
 use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
-use crate::dockerfile::{self, Diagnostic, Dockerfile, Instruction, InstructionKind, Span, Word, expand};
+use crate::dockerfile::{
+    self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Policy, Span, Word, closest, expand,
+};
 use crate::image::{ContainerConfig, ImageConfig};
 
 /// What BuildKit gives an image whose base has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The image that is none: what is mounted from it is empty.
+pub(super) const NOTHING: &str = "scratch";
+
+/// What names a stage or an image to take files from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum From<'i> {
+    /// `COPY --from`
+    Copy(&'i Word),
+    /// `RUN --mount=from=`
+    Mount(&'i Word),
+}
+
+impl<'i> From<'i> {
+    fn word(self) -> &'i Word {
+        match self {
+            Self::Copy(word) | Self::Mount(word) => word,
+        }
+    }
+
+    pub(super) fn name(self) -> &'i str {
+        &self.word().raw
+    }
+
+    pub(super) fn span(self) -> Span {
+        self.word().span
+    }
+
+    fn verb(self) -> &'static str {
+        if matches!(self, Self::Copy(_)) { "copied" } else { "mounted" }
+    }
+}
+
+impl std::fmt::Display for From<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flag = if matches!(self, Self::Copy(_)) { "--from" } else { "from" };
+        write!(f, "{flag}={}", self.name())
+    }
+}
+
+/// The stages and images that an instruction names.
+fn origins(kind: &InstructionKind) -> Vec<From<'_>> {
+    match kind {
+        InstructionKind::Copy(copy) => copy.from.iter().map(From::Copy).collect(),
+        InstructionKind::Run(run) => run.mounts.iter().filter_map(MountFlag::from).map(From::Mount).collect(),
+        _ => Vec::new(),
+    }
+}
 
 /// Plans the stages that a target needs.
 #[derive(Debug)]
@@ -28,7 +80,13 @@ pub(super) struct Planner<'a> {
     /// How each of `stages` ended.
     ends: Vec<End>,
     pub(super) needs: Needs,
-    warnings: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+    pub(super) findings: Findings,
+    pub(super) policy: Policy<'a>,
+    /// SOURCE_DATE_EPOCH, as it holds for this file.
+    epoch: Option<i64>,
+    /// Where nothing will be built, errors do not end planning and are kept here.
+    pub(super) look: Option<Vec<crate::Error>>,
 }
 
 /// What a stage leaves to those that start from it.
@@ -38,6 +96,7 @@ pub(super) struct End {
     pub(super) env: Env,
     /// The arguments declared so far.
     pub(super) args: Vec<(String, Option<String>)>,
+    pub(super) seen: Seen,
 }
 
 impl<'a> Planner<'a> {
@@ -50,12 +109,21 @@ impl<'a> Planner<'a> {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = options.target.as_deref().or(last);
         let mut globals = Globals::new(&options.build_args, &options.platform, target, options.epoch);
+        let mut epoch = options.epoch;
         for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
             let name = expand(&declaration.name, file.escape, globals.values())?;
-            let default = declaration.default.as_ref().filter(|_| !globals.is_given(&name));
-            let default = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
-            globals.define(&name, default);
+            let is_epoch = name == EPOCH;
+            let given = globals.is_given(&name) || is_epoch && options.epoch.is_some();
+            let default = declaration.default.as_ref().filter(|_| !given);
+            let value = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
+            if let (true, Some(word), Some(value)) = (is_epoch, default, &value) {
+                epoch = file_epoch(value, word.span)?;
+            }
+            globals.define(&name, value);
         }
+        let policy = policy(file, options)?;
+        let mut warnings = file.warnings.clone();
+        warnings.extend(policy.warnings.iter().cloned());
         Ok(Self {
             file,
             options,
@@ -66,12 +134,17 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             ends: Vec::new(),
             needs: Needs::default(),
-            warnings: file.warnings.clone(),
+            warnings,
+            findings: Findings::default(),
+            policy,
+            epoch,
+            look: None,
         })
     }
 
     /// Plans the target, and with it all that it needs.
     pub(super) fn plan(mut self) -> Result<Planned, crate::Error> {
+        self.check_from_lines()?;
         let target = self.target()?;
         match self.stage(target)? {
             Some(_) if self.needs.is_empty() => {
@@ -79,13 +152,15 @@ impl<'a> Planner<'a> {
                 let labels = self.options.labels.iter().cloned();
                 let last = self.stages.last_mut().expect("the target was just planned");
                 last.config.config.labels.extend(labels);
-                Ok(Planned::Ready(Plan { stages: self.stages, warnings: self.warnings }))
+                let findings_are_errors = self.policy.findings_are_errors();
+                let (warnings, epoch) = (self.admitted(), self.epoch);
+                Ok(Planned::Ready(Plan { stages: self.stages, warnings, findings_are_errors, epoch }))
             }
             _ => Ok(Planned::Needs(self.needs)),
         }
     }
 
-    fn target(&self) -> Result<usize, crate::Error> {
+    pub(super) fn target(&self) -> Result<usize, crate::Error> {
         let Some(target) = &self.options.target else { return Ok(self.file.stages.len() - 1) };
         self.find(target, self.file.stages.len()).ok_or_else(|| {
             let names: Vec<&str> = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref()).collect();
@@ -131,33 +206,32 @@ impl<'a> Planner<'a> {
     /// Plans the stage that an instruction of stage `number` copies from, or asks for the image, even where the base is
     /// not known yet: all needs go out at once.
     fn need_what_it_copies(&mut self, instruction: &Instruction, number: usize) -> Result<(), crate::Error> {
-        if let InstructionKind::Copy(copy) = &instruction.kind
-            && let Some(from) = &copy.from
-        {
+        for from in origins(&instruction.kind) {
             match self.earlier(from, number)? {
                 Some(stage) => _ = self.stage(stage)?,
-                None => _ = self.image(&from.raw, from.span)?,
+                None if from.name() == NOTHING => {}
+                None => _ = self.image(from.name(), from.span())?,
             }
         }
         Ok(())
     }
 
-    /// The stage before stage `number` that `--from` names; `None` where it names an image. A number is never an image.
-    pub(super) fn earlier(&self, from: &Word, number: usize) -> Result<Option<usize>, Diagnostic> {
-        let name = &from.raw;
+    /// The stage before stage `number` that `from` names; `None` where it names an image. A number is never an image.
+    pub(super) fn earlier(&self, from: From<'_>, number: usize) -> Result<Option<usize>, Diagnostic> {
+        let name = from.name();
         if let Some(stage) = self.find(name, number) {
             return Ok(Some(stage));
         }
         let all = self.file.stages.len();
         let message = match self.find(name, all) {
-            Some(later) if later == number => format!("--from={name} is the stage itself"),
-            Some(_) => format!("--from={name} is a later stage"),
+            Some(later) if later == number => format!("{from} is the stage itself"),
+            Some(_) => format!("{from} is a later stage"),
             None if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => {
-                format!("--from={name}: the Dockerfile has {all} stages, counted from 0")
+                format!("{from}: the Dockerfile has {all} stages, counted from 0")
             }
             None => return Ok(None),
         };
-        Err(Diagnostic::new(message).at(from.span).label("only earlier stages can be copied from"))
+        Err(Diagnostic::new(message).at(from.span()).label(format!("only earlier stages can be {} from", from.verb())))
     }
 
     /// Keeps a warning. A trigger's has no place in this file.
@@ -191,10 +265,11 @@ impl<'a> Planner<'a> {
             let Some(position) = self.stage(stage)? else { return Ok(None) };
             return Ok(Some((Base::Stage(position), Lowering::on(&self.stages[position], &self.ends[position]))));
         }
-        let (base, config, key) = if name == "scratch" {
+        let (base, config, key) = if name == NOTHING {
             (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
         } else {
             let Some(image) = self.image(&name, from.image.span)? else { return Ok(None) };
+            self.check_base(from, &name, &image.config);
             (Base::Image(name), image.config.clone(), key::image(&image.manifest))
         };
         let mut env = Env::of_image(&config.config.env);
@@ -239,7 +314,7 @@ impl<'a> Planner<'a> {
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
             // What is copied from is planned first: the errors of another stage are its own, with their place.
             let in_trigger = |error| Self::in_trigger(error, &trigger);
-            if let InstructionKind::Copy(dockerfile::Copy { from: Some(from), .. }) = &instruction.kind {
+            for from in origins(&instruction.kind) {
                 self.earlier(from, number).map_err(|error| in_trigger(error.into()))?;
             }
             self.need_what_it_copies(&instruction, number)?;
@@ -248,7 +323,8 @@ impl<'a> Planner<'a> {
             }
         }
         for instruction in &file.stages[number].instructions {
-            if !lowering.instruction(self, number, instruction, false)? {
+            let lowered = lowering.instruction(self, number, instruction, false);
+            if !self.or_go_on(lowered)? {
                 return Ok(None);
             }
         }
@@ -270,20 +346,25 @@ impl<'a> Planner<'a> {
         self.ends[position].key
     }
 
-    fn warn_of_unused_arguments(&mut self) {
-        let declared = |name: &str| {
+    pub(super) fn warn_of_unused_arguments(&mut self) {
+        let declared: Vec<&str> = {
             let in_stages = self.file.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|instruction| {
                 let InstructionKind::Arg(declarations) = &instruction.kind else { return None };
                 Some(declarations)
             });
             let global = self.file.global_args.iter().map(|arg| &arg.declarations);
-            in_stages.chain(global).flatten().any(|declaration| declaration.name.raw == name)
+            in_stages.chain(global).flatten().map(|declaration| declaration.name.raw.as_str()).collect()
         };
         let unused: Vec<&str> = self.options.build_args.iter().map(|(name, _)| name.as_str()).collect();
-        let unused: Vec<&str> = unused.into_iter().filter(|name| !declared(name) && !is_predefined(name)).collect();
+        let unused: Vec<&str> =
+            unused.into_iter().filter(|name| !declared.contains(name) && !is_predefined(name)).collect();
         if !unused.is_empty() {
-            let message = format!("no ARG takes --build-arg {}", unused.join(", "));
-            self.warnings.push(Diagnostic::warning(message));
+            let warning = Diagnostic::warning(format!("no ARG takes --build-arg {}", unused.join(", ")));
+            let meant = unused.iter().find_map(|name| closest(name, declared.iter().copied()));
+            self.warnings.push(match meant {
+                Some(meant) => warning.help(format!("did you mean {meant}?")),
+                None => warning,
+            });
         }
     }
 }

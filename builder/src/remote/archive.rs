@@ -1,67 +1,28 @@
 //! Unpacking a context: a tar, however it is compressed, becomes a directory that nothing in it can leave.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use rustix::process::{getegid, geteuid};
-use yadokari_layers::{Entry, Kind, RelPath, Root, compress, tar};
+use yadokari_layers::{Entry, Kind, RelPath, Root, tar};
 
-/// The bytes that say whether a file is an archive: one tar header, decompressed.
-const HEADER: usize = 512;
+use crate::archive::{self, decoder, head};
 
-/// What a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// A tar, perhaps compressed.
-    Tar,
-    /// Compressed by a program whose format is not read here.
-    Unsupported(&'static str),
-    /// Something else.
-    Other,
+/// Whether a file is an archive.
+pub(super) fn is_archive(file: &Path) -> Result<bool, crate::Error> {
+    Ok(head(decoder(open(file)?)?).is_some_and(|head| archive::is_archive(&head)))
 }
 
-/// Looks at the first bytes of a file.
-pub(super) fn format(file: &Path) -> io::Result<Format> {
-    let start = head(File::open(file)?);
-    if start.starts_with(b"BZh") {
-        return Ok(Format::Unsupported("bzip2"));
-    }
-    if start.starts_with(b"\xfd7zXZ\0") {
-        return Ok(Format::Unsupported("xz"));
-    }
-    let plain = match compress::decoder(File::open(file)?) {
-        Ok(plain) => head(plain),
-        Err(_) => return Ok(Format::Other),
-    };
-    let is_tar = plain.len() == HEADER && (plain[257..262] == *b"ustar" || has_checksum(&plain));
-    Ok(if is_tar { Format::Tar } else { Format::Other })
-}
-
-/// The first bytes; fewer where the file ends or breaks before.
-fn head(reader: impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    _ = reader.take(HEADER as u64).read_to_end(&mut bytes);
-    bytes
-}
-
-/// Whether a header is one of the oldest form, which has no magic: its checksum says so.
-fn has_checksum(header: &[u8]) -> bool {
-    let field = &header[148..156];
-    let digits = String::from_utf8_lossy(field);
-    let digits = digits.trim_matches([' ', '\0']);
-    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
-    let expected = sum(&header[..148]) + 8 * u32::from(b' ') + sum(&header[156..]);
-    header[0] != 0 && u32::from_str_radix(digits, 8) == Ok(expected)
+fn open(file: &Path) -> Result<File, crate::Error> {
+    File::open(file).map_err(|source| crate::Error::Context { path: file.to_owned(), source })
 }
 
 /// Unpacks a tar into `directory`. Files belong to this process, and their attributes are left out: a context has neither.
-pub(super) fn unpack(file: &Path, directory: &Path) -> yadokari_layers::Result<()> {
-    let open = File::open(file);
-    let open = open.map_err(|source| yadokari_layers::Error::Host { operation: "open", path: file.into(), source })?;
+pub(super) fn unpack(file: &Path, directory: &Path) -> Result<(), crate::Error> {
     let root = Root::open(directory)?;
     let mut directories: Vec<(RelPath, Entry)> = Vec::new();
-    tar::read(compress::decoder(open)?, |path, item, content| {
+    tar::read(decoder(open(file)?)?, |path, item, content| {
         let tar::Item::Put(mut entry) = item else {
             // What layers use to delete files is, in a context, a file like any other; none has a use for it.
             let reason = "a name that starts with .wh. is kept for layers";
@@ -167,27 +128,5 @@ mod tests {
         let whole = archive(&[("a", FILE, 0o644, &"1".repeat(2000))]);
         assert!(unpacked(&whole[..1000]).is_err());
         assert!(unpacked(&archive(&[(".wh.a", FILE, 0o644, "")])).unwrap_err().contains(".wh."));
-    }
-
-    #[test]
-    fn archives_are_known_by_their_content() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("x");
-        let of = |bytes: &[u8]| {
-            fs::write(&file, bytes).unwrap();
-            format(&file).unwrap()
-        };
-        let tar = archive(&[("a", FILE, 0o644, "")]);
-        assert_eq!(of(&tar), Format::Tar);
-        let mut old = ::tar::Header::new_old();
-        old.set_path("a").unwrap();
-        old.set_size(0);
-        old.set_cksum();
-        assert_eq!(of(old.as_bytes()), Format::Tar);
-        assert_eq!(of(b"FROM scratch\n"), Format::Other);
-        assert_eq!(of(b""), Format::Other);
-        assert_eq!(of(&[0; 1024]), Format::Other);
-        assert_eq!(of(b"BZh91AY"), Format::Unsupported("bzip2"));
-        assert_eq!(of(b"\xfd7zXZ\0"), Format::Unsupported("xz"));
     }
 }

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::archive::{self, Format};
-use super::{Fetcher, GitName, GitRef, git, is_url};
+use super::{Fetcher, GitName, GitRef, archive, git, is_url};
 use crate::progress::Progress;
 use crate::{Error, ExitCode};
 
@@ -81,25 +80,16 @@ impl Fetcher {
     fn unpacked(&self, name: &str, file: PathBuf, may_be_dockerfile: bool) -> Result<ContextTree, Error> {
         let failed = |source| Error::Context { path: file.clone(), source };
         let path = self.new_directory("context-")?;
-        match archive::format(&file).map_err(failed)? {
-            Format::Tar => {
-                let unpacked = tokio::task::block_in_place(|| archive::unpack(&file, &path));
-                unpacked.map_err(|error| wrong(&format!("build context {name}"), error.to_string()))?;
-                Ok(ContextTree { path, dockerfile: None })
-            }
-            Format::Unsupported(by) => {
-                let reason = format!("archives compressed with {by} are not carried out yet; use gzip or zstd");
-                Err(wrong(&format!("build context {name}"), reason))
-            }
-            Format::Other if may_be_dockerfile && is_text(&file).map_err(failed)? => {
-                Ok(ContextTree { path, dockerfile: Some(file) })
-            }
-            Format::Other => {
-                let what =
-                    if may_be_dockerfile { "neither a tar archive nor a Dockerfile" } else { "not a tar archive" };
-                Err(wrong(&format!("build context {name}"), format!("it is {what}")))
-            }
+        if archive::is_archive(&file)? {
+            let unpacked = tokio::task::block_in_place(|| archive::unpack(&file, &path));
+            unpacked.map_err(|error| wrong(&format!("build context {name}"), error.to_string()))?;
+            return Ok(ContextTree { path, dockerfile: None });
         }
+        if may_be_dockerfile && is_text(&file).map_err(failed)? {
+            return Ok(ContextTree { path, dockerfile: Some(file) });
+        }
+        let what = if may_be_dockerfile { "neither a tar archive nor a Dockerfile" } else { "not a tar archive" };
+        Err(wrong(&format!("build context {name}"), format!("it is {what}")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The builder's end of a worker.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -15,11 +16,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::channel::Channel;
 use super::error::{During, Error, Result, Syscall};
 use super::hide::Hidden;
+use super::leases::{Caches, Leases};
 use super::probe::Footing;
+use super::proxy::{Agent, Proxy};
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Kind, Reply, Request};
-use super::{Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
+use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
 
 /// How long a worker may take to put everything back and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +41,8 @@ pub struct Worker {
     pub(super) footing: Footing,
     pub(super) interrupter: Interrupter,
     pub(super) deadline: Option<Deadline>,
+    /// Kept from being removed until the process is gone.
+    pub(super) caches: Option<Caches>,
     /// Removed last: the process must be gone by then.
     pub(super) _directory: Stage,
 }
@@ -95,11 +100,16 @@ impl Worker {
 
     /// Waits for an answer.
     pub(super) fn answer(&mut self) -> Result<Reply> {
+        self.receive().map(|(reply, _)| reply)
+    }
+
+    /// Waits for an answer and what comes with it.
+    fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>)> {
         let reply = self.channel.receive::<Reply>();
         self.interrupter.check()?;
         match reply? {
             Some((Reply::Failed(failure), _)) => Err(failure.into()),
-            Some((reply, _)) => Ok(reply),
+            Some(received) => Ok(received),
             None => Err(self.gone()),
         }
     }
@@ -125,11 +135,16 @@ impl Worker {
         }
     }
 
-    /// Passes the output on until the command has ended and all of it was read.
-    fn stream(&mut self, pipes: [OwnedFd; 2], output: &mut dyn FnMut(Stream, &[u8])) -> Result<Reply> {
+    /// Passes the output on until the command has ended and all of it was read. Serves its sockets meanwhile.
+    fn stream(
+        &mut self,
+        pipes: [OwnedFd; 2],
+        agents: &mut BTreeMap<u32, Agent>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<(Reply, Vec<Proxy>)> {
         let [stdout, stderr] = pipes.map(File::from);
         let mut open = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
-        let mut reply = None;
+        let (mut reply, mut proxies) = (None, Vec::new());
         let mut buffer = vec![0; 1 << 16];
         while reply.is_none() || !open.is_empty() {
             let mut fds: Vec<PollFd<'_>> = open.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
@@ -160,13 +175,25 @@ impl Worker {
                 }
             });
             if is_answered {
-                reply = Some(self.answer()?);
+                match self.receive()? {
+                    (Reply::Socket(number), mut descriptors) => {
+                        let agent = agents.remove(&number).ok_or(Error::Protocol("worker"))?;
+                        let listener = descriptors.pop().ok_or(Error::Protocol("worker"))?;
+                        proxies.push(Proxy::serve(listener, agent)?);
+                    }
+                    (answer, _) => reply = Some(answer),
+                }
             }
         }
-        reply.ok_or(Error::Protocol("worker"))
+        Ok((reply.ok_or(Error::Protocol("worker"))?, proxies))
     }
 
-    fn execute(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
+    fn execute(
+        &mut self,
+        run: &Run,
+        agents: &mut BTreeMap<u32, Agent>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Exit> {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).on("pipe", "the output of a RUN");
         let (stdout, to_stdout) = pipe()?;
         let (stderr, to_stderr) = pipe()?;
@@ -175,16 +202,33 @@ impl Worker {
         for pipe in [&to_stdout, &to_stderr] {
             std::os::unix::fs::fchown(pipe, Some(uid), Some(gid)).on("chown", "the output of a RUN")?;
         }
-        self.tell(&Request::Run(run.clone()), &[to_stdout.as_fd(), to_stderr.as_fd()])?;
+        let leases = match &self.caches {
+            Some(caches) => caches.lease(&run.mounts, &self.interrupter.0.interrupted)?,
+            None => Leases::default(),
+        };
+        let request = Request::Run(Box::new(run.clone()), leases.slots.clone());
+        self.tell(&request, &[to_stdout.as_fd(), to_stderr.as_fd()])?;
         drop((to_stdout, to_stderr));
-        match self.stream([stdout, stderr], output)? {
-            Reply::Exited(exit, warnings) => {
-                warnings.iter().for_each(|warning| warn(output, warning));
-                Ok(exit)
-            }
-            _ => Err(Error::Protocol("worker")),
-        }
+        let (Reply::Exited(exit, mut warnings), proxies) = self.stream([stdout, stderr], agents, output)? else {
+            return Err(Error::Protocol("worker"));
+        };
+        let refused = proxies.into_iter().filter_map(|proxy| proxy.end().err());
+        warnings.extend(refused.map(|error| error.to_string()));
+        warnings.iter().for_each(|warning| warn(output, warning));
+        Ok(exit)
     }
+}
+
+/// The real sockets that a RUN wants to talk to, by the numbers of their mounts.
+fn agents(run: &Run) -> Result<BTreeMap<u32, Agent>> {
+    let sockets = run.mounts.iter().zip(0..).filter_map(|(mount, number)| match &mount.kind {
+        MountKind::Socket { agent, .. } => Some((number, mount, agent)),
+        _ => None,
+    });
+    let open = |(number, mount, agent): (u32, &Mount, &std::path::PathBuf)| {
+        Ok((number, Agent::open(agent).during(format!("the mount at '{}'", mount.target))?))
+    };
+    sockets.map(open).collect()
 }
 
 /// Warnings of a RUN stand in its output, where they happened.
@@ -206,23 +250,25 @@ impl Sandbox for Worker {
         self.done()
     }
 
-    fn provide(&mut self, _layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
-        Err(Error::Refused("the sandbox cannot provide trees yet".to_owned()))
+    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
+        let count = u32::try_from(layers.len()).map_err(|_| Error::Protocol("builder"))?;
+        self.tell(&Request::Provide(count), &[])?;
+        layers.iter().try_for_each(|layer| self.send_layer(layer))?;
+        match self.answer()? {
+            Reply::Provided(number, warnings) => Ok((number, warnings)),
+            _ => Err(Error::Protocol("worker")),
+        }
     }
 
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
-        if let Some(mount) = run.mounts.first() {
-            return Err(Error::Refused(format!("the sandbox cannot mount anything at '{}' yet", mount.target)));
-        }
-        if run.network == Network::None {
-            return Err(Error::Refused("the sandbox cannot isolate the network yet".to_owned()));
-        }
         self.interrupter.check()?;
-        let Some(turns) = self.footing.turns.clone() else { return self.execute(run, output) };
+        // While a RUN runs in place, the paths of the sockets lead to something else.
+        let mut agents = agents(run)?;
+        let Some(turns) = self.footing.turns.clone() else { return self.execute(run, &mut agents, output) };
         let turn: Turn<'_> = turns.take(&self.interrupter.0.interrupted)?;
         let (hidden, warnings) = Hidden::hide(&self.footing.hide);
         warnings.iter().for_each(|warning| warn(output, warning));
-        let ran = self.execute(run, output);
+        let ran = self.execute(run, &mut agents, output);
         // A worker that was killed could not put `/` back; one that was interrupted did, and then this does nothing.
         let recovered = match &ran {
             Err(Error::Died(_)) => turn.recover(),

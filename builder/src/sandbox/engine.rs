@@ -4,7 +4,18 @@ use std::io::Write;
 
 use super::error::Result;
 use super::launch::Place;
+use super::scratch::Sockets;
+use super::supplies::Supply;
 use super::{LayerFile, Run};
+
+/// A root that a command can run in.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Where it runs.
+    pub(super) place: Place,
+    /// The listening ends of the sockets that are mounted.
+    pub(super) sockets: Sockets,
+}
 
 /// A driver, as the worker sees it: [`Sandbox`](super::Sandbox) with the processes taken out, which are the worker's
 /// business whatever the driver.
@@ -15,9 +26,9 @@ pub(super) trait Engine {
     /// See [`Sandbox::push`](super::Sandbox::push).
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
 
-    /// Makes the root ready for a command, and says where that runs. Whether or not it succeeds, [`Engine::finish`] is
-    /// called afterwards.
-    fn prepare(&mut self, run: &Run) -> Result<Place>;
+    /// Makes the root ready for a command with these mounts, and says where that runs. Whether or not it succeeds,
+    /// [`Engine::finish`] is called afterwards.
+    fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared>;
 
     /// Undoes what [`Engine::prepare`] did, wherever that stopped. No process of the command is left. Returns warnings.
     fn finish(&mut self) -> Result<Vec<String>>;

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use yadokari_layers::{RelPath, Timestamp};
+use yadokari_layers::{Entry, Kind, RelPath, Root, Timestamp, follow_links};
 
 use super::error::{Result, Syscall};
 
@@ -84,6 +84,54 @@ pub(super) fn set_times(from: &Stat, to: BorrowedFd<'_>) -> Result<()> {
 /// Moves an entry to another directory of the same file system under the same name. Nothing is ever replaced.
 pub(super) fn rename(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE).on("rename", quoted(name))
+}
+
+/// Like [`rename`], to another name.
+pub(super) fn rename_as(from: BorrowedFd<'_>, name: &[u8], to: BorrowedFd<'_>, as_name: &[u8]) -> Result<()> {
+    rustix::fs::renameat_with(from, name, to, as_name, RenameFlags::NOREPLACE)
+        .on("rename", format!("{} to {}", quoted(name), quoted(as_name)))
+}
+
+/// Removes a name that is no directory, or whatever a directory holds and itself. What is absent is fine.
+pub(super) fn discard(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    if let Some(inside) = open_if_directory(dir, name)? {
+        for child in names(inside.as_fd())? {
+            discard(inside.as_fd(), &child)?;
+        }
+        return remove_directory(dir, name);
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        done => done.on("unlink", quoted(name)),
+    }
+}
+
+/// Gives what a name is, without following it, an owner and, unless it is a link, a mode.
+pub(super) fn give(dir: BorrowedFd<'_>, name: &[u8], mode: u32, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).on("chown", quoted(name))?;
+    rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty()).on("chmod", quoted(name))
+}
+
+/// Where `path` leads in a root when every symbolic link in it is followed, the last one too. What does not exist is kept
+/// as it is written.
+pub(super) fn real(root: &Root, path: &RelPath) -> Result<RelPath> {
+    let link = |here: &RelPath| match root.entry(here) {
+        Ok(Some(Entry { kind: Kind::Symlink { target }, .. })) => Some(target),
+        _ => None,
+    };
+    Ok(follow_links(path, true, link)?)
+}
+
+/// Whether an open file is a directory.
+pub(super) fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
+    let stat = rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH).on("stat", "an open file")?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// The path of a descriptor, for the system calls that take only paths.
+pub(super) fn by_fd(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()))
 }
 
 /// Removes an empty directory.

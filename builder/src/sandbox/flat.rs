@@ -5,16 +5,19 @@ use std::os::fd::AsFd;
 
 use yadokari_layers::Root;
 
-use super::engine::Engine;
+use super::engine::{Engine, Prepared};
 use super::error::{During, Result};
 use super::files::{self, Watched};
 use super::launch::Place;
 use super::rootfs::{MERGED, Rootfs};
+use super::scratch::Scratch;
 use super::stubs::Stubs;
+use super::supplies::Supply;
 use super::walk::Walked;
 use super::{LayerFile, Run, network};
 
 const BASE: &str = "base";
+const SCRATCH: &str = "scratch";
 
 /// The root of a stage, as a directory in the working directory.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(super) struct Flat {
     user: bool,
     /// What is in the root for the RUN under way.
     busy: Option<(Stubs, Watched)>,
+    scratch: Scratch,
 }
 
 impl Flat {
@@ -30,7 +34,7 @@ impl Flat {
     pub(super) fn new(user: bool) -> Result<Self> {
         files::make(files::HERE, MERGED)?;
         let base = files::make(files::HERE, BASE)?;
-        Ok(Self { walked: Walked::new(Root::from_dir(base)), user, busy: None })
+        Ok(Self { walked: Walked::new(Root::from_dir(base)), user, busy: None, scratch: Scratch::new(SCRATCH, false) })
     }
 }
 
@@ -43,18 +47,21 @@ impl Engine for Flat {
         self.walked.push(layer)
     }
 
-    fn prepare(&mut self, run: &Run) -> Result<Place> {
+    fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
         network::write(run)?;
         self.walked.look().during("walking the root")?;
         let Walked { root, tree, .. } = &self.walked;
         let (stubs, _) = self.busy.insert(Default::default());
         stubs.mount_points(root, tree).during("making mount points")?;
+        stubs.targets(root, &supplies)?;
         let watched = Watched::look(root.dir().as_fd(), stubs.parents())?;
         self.walked.settle(&watched);
         if let Some(busy) = &mut self.busy {
             busy.1 = watched;
         }
-        Ok(Place::Isolated { rootfs: Rootfs::Directory(BASE.to_owned()), user: self.user })
+        let (attachments, sockets) = self.scratch.fill(supplies)?;
+        let rootfs = Rootfs::Directory(BASE.to_owned());
+        Ok(Prepared { place: Place::Isolated { rootfs, attachments, user: self.user }, sockets })
     }
 
     fn finish(&mut self) -> Result<Vec<String>> {
@@ -62,6 +69,7 @@ impl Engine for Flat {
         let seen = watched.again(self.walked.root.dir())?;
         stubs.undo(&self.walked.root, None).during("removing mount points")?;
         self.walked.note(seen);
+        self.scratch.clear().during("removing what was mounted")?;
         Ok(Vec::new())
     }
 

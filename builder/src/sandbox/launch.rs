@@ -11,9 +11,10 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::attach::Attachment;
 use super::error::{During, Error, Failure, Result, Syscall};
 use super::rootfs::{self, Rootfs};
-use super::{Run, channel, namespace, privileges, sys};
+use super::{Network, Run, attach, channel, namespace, privileges, sys};
 
 /// What to launch, and where.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub(super) enum Place {
     Isolated {
         /// Its root.
         rootfs: Rootfs,
+        /// What is mounted into it.
+        attachments: Vec<Attachment>,
         /// Whether the worker is in a user namespace of its own.
         user: bool,
     },
@@ -56,8 +59,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The launcher's whole life; it ends by exec.
 pub(super) fn main() -> ExitCode {
     let Ok(mut channel) = channel::inherited() else { return ExitCode::FAILURE };
-    let Ok(Some((spec, _))) = channel.receive::<Spec>() else { return ExitCode::FAILURE };
-    let answer = match set_up(&spec) {
+    let Ok(Some((mut spec, _))) = channel.receive::<Spec>() else { return ExitCode::FAILURE };
+    let answer = match set_up(&mut spec) {
         Ok(()) => Launched::Ready,
         Err(error) => Launched::Failed(error.failure()),
     };
@@ -77,20 +80,25 @@ pub(super) fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn set_up(spec: &Spec) -> Result<()> {
+fn set_up(spec: &mut Spec) -> Result<()> {
     sys::restore_ending_signals();
     rustix::process::setsid().on("setsid", "the RUN")?;
     // If the worker is killed, so is at least the main process of a RUN of root.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     privileges::limit();
-    match &spec.place {
-        Place::Isolated { rootfs, user } => {
+    match &mut spec.place {
+        Place::Isolated { rootfs, attachments, user } => {
             namespace::unshare_mounts()?;
             namespace::unshare_rest(&spec.run.hostname);
+            if spec.run.network == Network::None {
+                namespace::unshare_network().during("isolating the network")?;
+            }
             let files = rootfs::open_network_files()?;
+            let opened = attach::open(std::mem::take(attachments))?;
             rootfs.mount().during("mounting the root")?;
             rustix::process::chdir(rootfs::MERGED).on("chdir", rootfs::MERGED)?;
             rootfs::furnish(&files, *user).during("mounting into the root")?;
+            attach::attach(opened)?;
             rootfs::enter().during("entering the root")?;
             privileges::scope_signals(&spec.run, true);
         }

@@ -5,6 +5,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Uid};
 
 use super::error::{Result, Syscall};
+use super::sys;
 
 /// Leaves the user namespace. The kernel refuses this to a process with threads. Until the parent has written the maps,
 /// no id means anything.
@@ -34,4 +35,10 @@ pub(super) fn unshare_rest(hostname: &str) {
     if nix::sched::unshare(CloneFlags::CLONE_NEWUTS).is_ok() {
         let _ = nix::unistd::sethostname(hostname);
     }
+}
+
+/// Leaves the network for one that has the loopback interface and nothing else.
+pub(super) fn unshare_network() -> Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).on("unshare", "CLONE_NEWNET")?;
+    sys::bring_up_loopback()
 }

@@ -7,19 +7,25 @@
 //!  base            │
 //!  stubs           ┘ mount points; being the lowest, they never get into an upper directory unless a RUN changes them
 //! ```
+//!
+//! The mount points of one RUN's own mounts are in `points`, which lies right below its upper directory.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::mount::UnmountFlags;
-use yadokari_layers::{RelPath, Root, Tree, upper};
+use yadokari_layers::{Entry, RelPath, Root, Timestamp, Tree, upper};
 
-use super::engine::Engine;
-use super::error::{During, Result, Syscall};
+use super::engine::{Engine, Prepared};
+use super::error::{During, Error, Result, Syscall};
 use super::launch::Place;
 use super::rootfs::{MERGED, MOUNT_POINTS, NETWORK_FILES, Rootfs};
+use super::scratch::Scratch;
+use super::stubs::uncovered;
+use super::supplies::Supply;
 use super::{LayerFile, Run, files, network, walk};
 
 /// A name that no directory has costs a lookup in each lower directory: 2.2 us each. So they are folded into the base
@@ -30,6 +36,9 @@ const MOST_STEPS: usize = 16;
 pub(super) const STEPS: &str = "steps";
 const BASE: &str = "base";
 const STUBS: &str = "stubs";
+const POINTS: &str = "points";
+/// In there, because overlays can have their upper directories there.
+const SCRATCH: &str = "steps/scratch";
 
 /// The root of a stage, as a stack of directories in the working directory.
 #[derive(Debug)]
@@ -45,6 +54,7 @@ pub(super) struct Overlay {
     next: u32,
     /// How often an overlay was mounted: one that was mounted as volatile cannot use its scratch directory again.
     mounted: u32,
+    scratch: Scratch,
 }
 
 impl Overlay {
@@ -53,7 +63,8 @@ impl Overlay {
         for name in [BASE, STUBS, STEPS, MERGED] {
             files::make(files::HERE, name)?;
         }
-        Ok(Self { tree: Tree::new(), user, steps: Vec::new(), open: None, next: 0, mounted: 0 })
+        let scratch = Scratch::new(SCRATCH, true);
+        Ok(Self { tree: Tree::new(), user, steps: Vec::new(), open: None, next: 0, mounted: 0, scratch })
     }
 
     fn root(name: &str) -> Result<Root> {
@@ -72,13 +83,13 @@ impl Overlay {
         Ok(step)
     }
 
-    /// The overlay whose upper directory is that of `step`.
-    fn rootfs(&mut self, step: u32) -> Result<Rootfs> {
+    /// The overlay whose upper directory is that of `step`. `points` is the highest lower directory, if there is one.
+    fn rootfs(&mut self, step: u32, points: Option<String>) -> Result<Rootfs> {
         self.mounted += 1;
         let work = format!("{STEPS}/{step}/work-{}", self.mounted);
         files::make(files::HERE, &work)?;
         let uppers = self.steps.iter().rev().map(|&step| upper_of(step));
-        let lowers = uppers.chain([BASE.to_owned(), STUBS.to_owned()]).collect();
+        let lowers = points.into_iter().chain(uppers).chain([BASE.to_owned(), STUBS.to_owned()]).collect();
         Ok(Rootfs::Overlay { lowers, upper: upper_of(step), work })
     }
 
@@ -105,11 +116,54 @@ impl Overlay {
         }
         Ok(())
     }
+
+    /// Makes the mount points of a RUN's mounts that the image does not have, in a directory that lies over the image: no
+    /// whiteout hides them there. The directories above them look as they do in the image, and what a RUN makes of those
+    /// gets into the upper directory like any other change.
+    fn make_points(&self, supplies: &[Supply]) -> Result<Option<String>> {
+        let resolve = |path: &RelPath| Ok(self.tree.resolve(path)?);
+        let mut points = uncovered(supplies, resolve)?;
+        points.retain(|(path, _)| self.tree.get(path).is_none() && !self.tree.is_directory(path));
+        if points.is_empty() {
+            return Ok(None);
+        }
+        let mut above = BTreeMap::new();
+        for (path, supply) in &points {
+            for path in path.ancestors() {
+                let entry = match self.tree.get(&path) {
+                    Some(found) if found.entry.is_directory() => found.entry.clone(),
+                    None => Entry::directory(0o755, Timestamp::default()),
+                    Some(_) => {
+                        return Err(Error::Refused(format!("'/{path}' is no directory"))).during(supply.phrase());
+                    }
+                };
+                above.insert(path, entry);
+            }
+        }
+        files::make(files::HERE, POINTS)?;
+        let root = Self::root(POINTS)?;
+        for (path, entry) in &above {
+            root.put(path, entry, &mut std::io::empty())?;
+        }
+        for (path, supply) in &points {
+            let at = Timestamp::default();
+            let entry = if supply.is_directory() { Entry::directory(0o755, at) } else { Entry::file(0, 0o644, at) };
+            // One that an earlier mount's point lies in has what it needs already.
+            if root.entry(path)?.is_none() {
+                root.put(path, &entry, &mut std::io::empty())?;
+            }
+        }
+        // What was put into them changed their times.
+        for (path, entry) in above.iter().rev() {
+            root.set_metadata(path, entry)?;
+        }
+        Ok(Some(POINTS.to_owned()))
+    }
 }
 
 impl Engine for Overlay {
     fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
-        walk::fill(&Self::root(BASE)?, &mut self.tree, layers)
+        walk::fill(&Self::root(BASE)?, &mut self.tree, layers).during("unpacking the base image")
     }
 
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
@@ -118,7 +172,7 @@ impl Engine for Overlay {
             return walk::put(&Self::root(BASE)?, &mut self.tree, layer);
         }
         let step = self.begin()?;
-        self.rootfs(step)?.mount().during("mounting the root")?;
+        self.rootfs(step, None)?.mount().during("mounting the root")?;
         let root = Self::root(MERGED)?;
         let done = walk::put(&root, &mut self.tree, layer);
         drop(root);
@@ -129,7 +183,7 @@ impl Engine for Overlay {
         Ok(warnings)
     }
 
-    fn prepare(&mut self, run: &Run) -> Result<Place> {
+    fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
         let step = match self.open {
             Some(step) => step,
             None => self.begin()?,
@@ -137,11 +191,16 @@ impl Engine for Overlay {
         self.open = Some(step);
         self.make_stubs().during("making mount points")?;
         network::write(run)?;
-        Ok(Place::Isolated { rootfs: self.rootfs(step)?, user: self.user })
+        let points = self.make_points(&supplies)?;
+        let (attachments, sockets) = self.scratch.fill(supplies)?;
+        let rootfs = self.rootfs(step, points)?;
+        Ok(Prepared { place: Place::Isolated { rootfs, attachments, user: self.user }, sockets })
     }
 
     fn finish(&mut self) -> Result<Vec<String>> {
-        // The mount went away with the last process in its namespace.
+        // The mounts went away with the last process in their namespace.
+        self.scratch.clear().during("removing what was mounted")?;
+        files::discard(files::HERE, POINTS.as_bytes()).during("removing mount points")?;
         Ok(Vec::new())
     }
 

@@ -17,6 +17,9 @@ use super::turn::Turns;
 use super::wire::Kind;
 use super::{Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
 
+/// The directory of caches in the work directory.
+const CACHES: &str = "caches";
+
 /// The time that a trial has. It needs some twenty milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -69,6 +72,8 @@ pub(super) struct Footing {
     pub(super) place: PathBuf,
     /// The maps of the user namespace, where there is one.
     pub(super) ids: Option<IdMap>,
+    /// Where the caches are whose files have the ids of this footing.
+    pub(super) caches: PathBuf,
     /// The driver.
     pub(super) kind: Kind,
     /// Whose turn it is, where stages have to take turns.
@@ -130,6 +135,7 @@ fn flat(settings: &Settings, executable: &Arc<OwnedFd>) -> Result<(Footing, Stri
         executable: Arc::clone(executable),
         place: settings.work_dir.clone(),
         ids,
+        caches: caches(settings, ids),
         kind: Kind::Flat { user: ids.is_some() },
         turns: None,
         hide: Vec::new(),
@@ -170,6 +176,7 @@ fn overlay(
             executable: Arc::clone(executable),
             place: directory,
             ids,
+            caches: caches(settings, ids),
             kind: Kind::Overlay { user: ids.is_some(), tmpfs },
             turns: None,
             hide: Vec::new(),
@@ -181,6 +188,15 @@ fn overlay(
     }
     let none = "no file system here can hold an upper directory, and memory is short".to_owned();
     Err(refused.unwrap_or(Error::Foreign(none)))
+}
+
+/// Where the caches are of whoever has these ids on disk. In place they are moved about, and are nobody else's.
+fn caches(settings: &Settings, ids: Option<IdMap>) -> PathBuf {
+    settings.work_dir.join(CACHES).join(match ids {
+        Some(IdMap::Shifted) => "shifted",
+        Some(IdMap::Range) => "range",
+        Some(IdMap::Identity) | None => "own",
+    })
 }
 
 fn describe(ids: Option<IdMap>) -> &'static str {
@@ -198,7 +214,9 @@ fn in_place(settings: &Settings, executable: &Arc<OwnedFd>, is_needed: bool) -> 
     let pinned = places::pinned(settings);
     let turns = if is_needed { Some(Arc::new(Turns::new(&place, pinned.clone())?)) } else { None };
     let kind = Kind::InPlace { place: place.clone(), pinned, force: settings.force };
-    let footing = Footing { executable: Arc::clone(executable), place, ids: None, kind, turns, hide: Vec::new() };
+    let caches = settings.work_dir.join(CACHES).join("in-place");
+    let executable = Arc::clone(executable);
+    let footing = Footing { executable, place, ids: None, caches, kind, turns, hide: Vec::new() };
     let worker = start::start(footing.clone(), "trial", Some(LIMIT))?;
     drop(worker);
     Ok((footing, "the image's files are renamed into '/' for each RUN".to_owned()))

@@ -1,7 +1,7 @@
 //! Mounting a RUN's root: the file system itself, what containers expect in it, and turning it into `/`.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{During, Error, Result, Syscall};
-use super::files::is_one_of;
+use super::files::{by_fd, is_one_of};
 
 /// Where the root is mounted, in the stage's directory.
 pub(super) const MERGED: &str = "merged";
@@ -46,14 +46,7 @@ impl Rootfs {
             }
             Self::Overlay { lowers, upper, work } => {
                 let options = format!("lowerdir={},upperdir={upper},workdir={work}", lowers.join(":"));
-                let mut refused = None;
-                for more in OVERLAY_OPTIONS {
-                    match overlay(&format!("{options}{more}")) {
-                        Err(error) if is_one_of(&error, &[Errno::INVAL]) => _ = refused.get_or_insert(error),
-                        done => return done,
-                    }
-                }
-                refused.map_or(Ok(()), Err)
+                overlay(MERGED, &options)
             }
         }
     }
@@ -66,13 +59,25 @@ impl Rootfs {
 /// interrupts is thrown away anyway.
 const OVERLAY_OPTIONS: [&str; 4] = [",userxattr,volatile", ",userxattr", ",volatile", ""];
 
-fn overlay(options: &str) -> Result<()> {
+/// Mounts an overlay with the best options that the kernel knows.
+pub(super) fn overlay(target: &str, options: &str) -> Result<()> {
+    let mut refused = None;
+    for more in OVERLAY_OPTIONS {
+        match overlay_with(target, &format!("{options}{more}")) {
+            Err(error) if is_one_of(&error, &[Errno::INVAL]) => _ = refused.get_or_insert(error),
+            done => return done,
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+fn overlay_with(target: &str, options: &str) -> Result<()> {
     let data = CString::new(options).map_err(|_| Error::Protocol("worker"))?;
     // The mount of the step before is gone when its last process is, but the kernel lets go of its upper directory, now
     // one of our lower ones, only a little later; where `index=on` is the default that is EBUSY.
     let mut patience = 50;
     loop {
-        match rustix::mount::mount("overlay", MERGED, "overlay", MountFlags::empty(), &*data) {
+        match rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), &*data) {
             Err(Errno::BUSY) if patience > 0 => {
                 patience -= 1;
                 std::thread::sleep(std::time::Duration::from_millis(20));
@@ -223,9 +228,4 @@ fn resolve(path: &str) -> Result<OwnedFd> {
 fn open(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty()).on("open", format!("'{name}'"))
-}
-
-/// The path of a descriptor, for the system calls that take only paths.
-fn by_fd(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use super::client::{Interrupter, Worker};
 use super::error::{Error, Result, Syscall};
+use super::leases::Caches;
 use super::probe::Footing;
 use super::wire::{Reply, Request, Start};
 use super::{WORKER, channel};
@@ -25,6 +26,8 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     let (path, root) = (&directory.path, footing.outside(0));
     std::os::unix::fs::chown(path, Some(root), Some(root)).on("chown", path.display())?;
     let opened = File::open(path).on("open", path.display())?;
+    // A trial asks for none.
+    let caches = limit.is_none().then(|| Caches::open(&footing.caches, root)).transpose()?;
 
     let (mut channel, stdin) = channel::pair()?;
     let program = format!("/proc/self/fd/{}", footing.executable.as_raw_fd());
@@ -33,11 +36,12 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     let child = command.spawn().on("exec", "our own executable")?;
     drop(command);
     let pid = Pid::from_child(&child);
-    channel.send(&Start { kind: footing.kind.clone(), trial: limit.is_some() }, &[opened.as_fd()])?;
+    let at = caches.as_ref().map(|caches| caches.path().to_owned());
+    channel.send(&Start { kind: footing.kind.clone(), trial: limit.is_some(), caches: at }, &[opened.as_fd()])?;
     let interrupter = Interrupter::of(&channel)?;
     let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
     let ids = footing.ids;
-    let mut worker = Worker { channel, child, footing, interrupter, deadline, _directory: directory };
+    let mut worker = Worker { channel, child, footing, interrupter, deadline, caches, _directory: directory };
     if let Some(ids) = ids {
         match worker.answer()? {
             Reply::Unshared => ids.write(pid)?,

@@ -1,17 +1,19 @@
-//! What a root must hold while a RUN runs in it, and must not hold in a layer: mount points, and the resolver's files.
+//! What a plain directory must hold while a RUN runs in it, and must not hold in a layer: mount points, and the resolver's
+//! files.
 //!
 //! Everything is undone to the nanosecond of the directories' times, so that a later walk finds nothing. Only the
 //! status change time cannot be set back; the paths that differ in nothing else are told to the walk to forgive.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::RenameFlags;
 use yadokari_layers::{Entry, RelPath, Root, Timestamp, Tree};
 
 use super::Run;
-use super::error::{Result, Syscall};
+use super::error::{During, Result, Syscall};
 use super::files;
 use super::rootfs::{MOUNT_POINTS, NETWORK_FILES};
+use super::supplies::{Supply, find, over_root};
 
 /// What was put into a root and has to be taken out again.
 #[derive(Debug, Default)]
@@ -43,6 +45,19 @@ impl Stubs {
         Ok(())
     }
 
+    /// Makes the mount points of a RUN's mounts.
+    pub(super) fn targets(&mut self, root: &Root, supplies: &[Supply]) -> Result<()> {
+        for (path, supply) in uncovered(supplies, |path| files::real(root, path))? {
+            let made = match find(root, &path)? {
+                Some(_) => Ok(()),
+                None if supply.is_directory() => self.directories(root, &path),
+                None => self.file(root, &path, b""),
+            };
+            made.during(supply.phrase())?;
+        }
+        Ok(())
+    }
+
     /// Puts the resolver's files in as plain files. What the image has in their place waits in `aside`, a directory of
     /// the same file system.
     pub(super) fn network_files(&mut self, root: &Root, tree: &Tree, run: &Run, aside: &OwnedFd) -> Result<()> {
@@ -63,17 +78,20 @@ impl Stubs {
     }
 
     fn file(&mut self, root: &Root, path: &RelPath, content: &[u8]) -> Result<()> {
-        let above = path.parent().unwrap_or_default();
-        if let Some(first) = self.first_missing(root, &above)? {
-            let directory = self.changing(root, &first)?;
-            self.made.extend(root.create_dir_all(&above, 0o755)?);
-            directory.settle()?;
-        }
+        self.directories(root, &path.parent().unwrap_or_default())?;
         let directory = self.changing(root, path)?;
         let entry = Entry::file(content.len() as u64, 0o644, Timestamp::default());
         // Nothing can be refused to root of the namespace that this file asks for.
         root.put(path, &entry, &mut &*content)?;
         self.made.push(path.clone());
+        directory.settle()
+    }
+
+    /// Makes a directory and those above it, as far as they are missing.
+    fn directories(&mut self, root: &Root, path: &RelPath) -> Result<()> {
+        let Some(first) = self.first_missing(root, path)? else { return Ok(()) };
+        let directory = self.changing(root, &first)?;
+        self.made.extend(root.create_dir_all(path, 0o755)?);
         directory.settle()
     }
 
@@ -132,18 +150,51 @@ impl Stubs {
     }
 }
 
+/// Where each mount goes that does not lie in an earlier one. `real` follows links as they are before any mount.
+pub(super) fn uncovered(
+    supplies: &[Supply],
+    real: impl Fn(&RelPath) -> Result<RelPath>,
+) -> Result<Vec<(RelPath, &Supply)>> {
+    let mut mounted = Vec::new();
+    for name in MOUNT_POINTS {
+        mounted.push(RelPath::new(name).map_err(yadokari_layers::Error::from)?);
+    }
+    let mut found = Vec::new();
+    for supply in supplies {
+        let path = real(&supply.target).during(supply.phrase())?;
+        if path.is_root() {
+            return Err(over_root()).during(supply.phrase());
+        }
+        if !mounted.iter().any(|mount| path.starts_with(mount)) {
+            found.push((path.clone(), supply));
+        }
+        mounted.push(path);
+    }
+    Ok(found)
+}
+
 /// A directory whose time is put back after it was changed.
-struct Settling(OwnedFd, rustix::fs::Stat);
+pub(super) struct Settling(OwnedFd, rustix::fs::Stat);
 
 impl Settling {
     /// The directory that holds `path`.
     fn of(root: &Root, path: &RelPath) -> Result<Self> {
-        let directory = root.parent(path)?;
+        Self::open(root.parent(path)?)
+    }
+
+    /// This directory.
+    pub(super) fn open(directory: OwnedFd) -> Result<Self> {
         let stat = files::stat_of(directory.as_fd())?;
         Ok(Self(directory, stat))
     }
 
-    fn settle(self) -> Result<()> {
+    /// The directory itself.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Puts its time back.
+    pub(super) fn settle(self) -> Result<()> {
         // The descriptor may be one that only names the directory, on which futimens is EBADF: open it anew.
         let directory = files::open(self.0.as_fd(), ".")?;
         files::set_times(&self.1, directory.as_fd())

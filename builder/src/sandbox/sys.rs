@@ -47,6 +47,20 @@ pub(super) fn close_on_exec_from(first: u32) {
     }
 }
 
+/// Brings up the loopback interface of the network namespace, with its usual addresses.
+pub(super) fn bring_up_loopback() -> Result<()> {
+    let family = rustix::net::AddressFamily::INET;
+    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None).on("socket", "AF_INET")?;
+    // SAFETY: the structure holds numbers and an array of bytes, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: this request reads a structure of this type, which lives until the call returns.
+    let answer = unsafe { libc::ioctl(descriptor, libc::SIOCSIFFLAGS as _, &raw const request) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()).on("ioctl", "SIOCSIFFLAGS of 'lo'") }
+}
+
 /// The signals that end a process by default and that somebody may send to a whole session or container.
 const ENDING: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 

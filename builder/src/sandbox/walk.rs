@@ -39,7 +39,7 @@ impl Walked {
 
     /// Fills the directory.
     pub(super) fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
-        fill(&self.root, &mut self.tree, layers)
+        fill(&self.root, &mut self.tree, layers).during("unpacking the base image")
     }
 
     /// Puts a layer on top.
@@ -100,7 +100,7 @@ pub(super) fn fill(root: &Root, tree: &mut Tree, layers: Vec<LayerFile>) -> Resu
     let (indexes, blobs): (Vec<_>, Vec<_>) = layers.into_iter().map(|layer| (layer.index, layer.blob)).unzip();
     *tree = Tree::of(indexes);
     let blobs = blobs.into_iter().map(|blob| Ok(compress::decoder(blob)?)).collect::<Result<Vec<_>>>()?;
-    let skipped = materialise::materialise(root, tree, blobs).during("unpacking the base image")?;
+    let skipped = materialise::materialise(root, tree, blobs)?;
     Ok(skipped.iter().map(ToString::to_string).collect())
 }
 

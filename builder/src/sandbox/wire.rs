@@ -13,6 +13,8 @@ pub(super) struct Start {
     pub(super) kind: Kind,
     /// This is a trial: the base gets what the trial takes apart.
     pub(super) trial: bool,
+    /// Where caches are, if any may be asked for.
+    pub(super) caches: Option<PathBuf>,
 }
 
 /// A driver and what it needs.
@@ -42,6 +44,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Whether the worker has a mount namespace of its own.
+    pub(super) fn is_isolated(&self) -> bool {
+        match self {
+            Self::Overlay { .. } | Self::Flat { .. } => true,
+            Self::InPlace { .. } => false,
+        }
+    }
+
     /// Whether the worker enters a user namespace.
     pub(super) fn user(&self) -> bool {
         match self {
@@ -58,23 +68,29 @@ pub(super) enum Request {
     Mapped,
     /// Fill the root with this many layers; each follows as [`Request::Layer`].
     Materialise(u32),
+    /// Make a tree beside the root of this many layers, which follow.
+    Provide(u32),
     /// The index of a layer, as it is stored; the blob comes as a descriptor.
     Layer(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Put the layer that follows on the root.
     Push,
-    /// Execute; the standard output and error come as descriptors.
-    Run(Run),
+    /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
+    Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.
     Commit(Option<i64>),
 }
 
-/// What the worker answers, once for each request.
+/// What the worker answers, once for each request, save for [`Reply::Socket`], which may come before the answer to a RUN.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// It is in its user namespace and waits for the maps.
     Unshared,
     /// It is done, with warnings.
     Done(Vec<String>),
+    /// The tree of this number is there, with warnings.
+    Provided(u32, Vec<String>),
+    /// The socket of the mount of this number. Its listening end comes along.
+    Socket(u32),
     /// The command has ended, and so have all processes it started.
     Exited(Exit, Vec<String>),
     /// Whether anything changed.

@@ -5,22 +5,25 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use yadokari_layers::Index;
 
 use super::channel::{self, Channel};
-use super::engine::Engine;
+use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
 use super::flat::Flat;
 use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
 use super::overlay::{Overlay, STEPS};
+use super::supplies::{CACHES, Supplies};
 use super::wire::{Kind, Reply, Request, Start};
 use super::{Exit, LayerFile, Run, files, launch, namespace, reap, sys};
 
@@ -40,7 +43,7 @@ const INDEX_LIMIT: u64 = 1 << 30;
 pub(super) fn main() -> ExitCode {
     let Ok(mut channel) = channel::inherited() else { return ExitCode::FAILURE };
     let ended = match begin(&mut channel) {
-        Ok(engine) => serve(&mut channel, engine),
+        Ok((engine, supplies)) => serve(&mut channel, engine, supplies),
         Err(error) => channel.send(&Reply::Failed(error.failure()), &[]),
     };
     // Where nobody listens any more, there is nobody to tell.
@@ -48,37 +51,48 @@ pub(super) fn main() -> ExitCode {
 }
 
 /// Enters the namespaces and makes the stage's directories.
-fn begin(channel: &mut Channel) -> Result<Box<dyn Engine>> {
+fn begin(channel: &mut Channel) -> Result<(Box<dyn Engine>, Supplies)> {
     sys::ignore_ending_signals();
     rustix::process::setsid().on("setsid", "the worker")?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
-    let Some((Start { kind, trial }, mut descriptors)) = channel.receive()? else { return Err(Error::Interrupted) };
+    let Some((Start { kind, trial, caches }, mut descriptors)) = channel.receive()? else {
+        return Err(Error::Interrupted);
+    };
     let stage = descriptors.pop().ok_or(Error::Protocol("builder"))?;
+    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
+    drop(stage);
     if kind.user() {
         namespace::unshare_user()?;
         channel.send(&Reply::Unshared, &[])?;
         match channel.receive()? {
-            Some((Request::Mapped, _)) => namespace::become_root()?,
+            Some((Request::Mapped, _)) => {}
             _ => return Err(Error::Interrupted),
         }
     }
+    let is_isolated = kind.is_isolated();
+    if is_isolated {
+        namespace::unshare_mounts()?;
+    }
+    // The directories above the caches may be searched by the user that we still are and not by the one that we become.
+    let opened = caches.as_ref().filter(|_| is_isolated).map(|path| open_caches(path));
+    if kind.user() {
+        namespace::become_root()?;
+    }
+    let caches = match opened {
+        Some(opened) => opened.and_then(|caches| mount_caches(&caches)).map_err(|error| error.failure()),
+        None => caches.ok_or_else(|| Error::Protocol("builder").failure()),
+    };
     // The RUN is to be kept out of this process, and it shares the user with it.
     sys::harden();
-    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
-    drop(stage);
     let engine: Box<dyn Engine> = match kind {
         Kind::Overlay { user, tmpfs } => {
-            namespace::unshare_mounts()?;
             if let Some(size) = tmpfs {
                 mount_tmpfs(size)?;
             }
             Box::new(Overlay::new(user)?)
         }
-        Kind::Flat { user } => {
-            namespace::unshare_mounts()?;
-            Box::new(Flat::new(user)?)
-        }
+        Kind::Flat { user } => Box::new(Flat::new(user)?),
         Kind::InPlace { place, pinned, force } => {
             if trial {
                 in_place::check(&pinned, force)?;
@@ -90,7 +104,19 @@ fn begin(channel: &mut Channel) -> Result<Box<dyn Engine>> {
         prepare_trial()?;
     }
     channel.send(&Reply::Done(Vec::new()), &[])?;
-    Ok(engine)
+    Ok((engine, Supplies::new(caches)))
+}
+
+fn open_caches(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).on("open", path.display())
+}
+
+/// Mounts the caches into the stage's directory, from where a launcher reaches them as well.
+fn mount_caches(caches: &OwnedFd) -> Result<PathBuf> {
+    files::make(files::HERE, CACHES)?;
+    rustix::mount::mount_bind(&*files::by_fd(caches), CACHES).on("mount", "MS_BIND of the caches")?;
+    Ok(CACHES.into())
 }
 
 fn mount_tmpfs(size: u64) -> Result<()> {
@@ -109,39 +135,49 @@ fn prepare_trial() -> Result<()> {
 }
 
 /// Answers requests until the builder hangs up.
-fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>) -> Result<()> {
+fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supplies) -> Result<()> {
     let running = watch(channel)?;
-    let mut layers = VecDeque::new();
-    let mut awaited = None;
+    let mut layers = Vec::new();
+    let mut awaited = Awaited::Push;
     while let Some((request, descriptors)) = channel.receive()? {
         let descriptors = VecDeque::from(descriptors);
         let answer = match request {
             Request::Materialise(0) => engine.materialise(Vec::new()).map(Reply::Done),
+            Request::Provide(0) => provide(&mut supplies, Vec::new()),
             Request::Materialise(count) => {
-                awaited = Some(count as usize);
+                awaited = Awaited::Base(count);
+                continue;
+            }
+            Request::Provide(count) => {
+                awaited = Awaited::Source(count);
                 continue;
             }
             Request::Push => {
-                awaited = None;
+                awaited = Awaited::Push;
                 continue;
             }
-            Request::Layer(index) => {
-                let layer = layer(&index, descriptors);
-                match (awaited, layer) {
-                    (_, Err(error)) => Err(error),
-                    (None, Ok(layer)) => engine.push(layer).map(Reply::Done),
-                    (Some(count), Ok(layer)) => {
-                        layers.push_back(layer);
-                        if layers.len() < count {
-                            continue;
-                        }
-                        engine.materialise(layers.drain(..).collect()).map(Reply::Done)
+            Request::Layer(index) => match layer(&index, descriptors) {
+                Err(error) => Err(error),
+                Ok(layer) => {
+                    layers.push(layer);
+                    if layers.len() < awaited.count() {
+                        continue;
+                    }
+                    let layers = std::mem::take(&mut layers);
+                    match awaited {
+                        Awaited::Base(_) => engine.materialise(layers).map(Reply::Done),
+                        Awaited::Source(_) => provide(&mut supplies, layers),
+                        Awaited::Push => layers
+                            .into_iter()
+                            .map(|layer| engine.push(layer))
+                            .collect::<Result<Vec<_>>>()
+                            .map(|warnings| Reply::Done(warnings.concat())),
                     }
                 }
-            }
-            Request::Run(run) => {
+            },
+            Request::Run(run, slots) => {
                 let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
-                let ran = execute(&mut *engine, run, descriptors, channel);
+                let ran = execute(&mut *engine, &supplies, (*run, slots), descriptors, channel);
                 drop(guard);
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }
@@ -151,6 +187,27 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>) -> Result<()> {
         channel.send(&answer.unwrap_or_else(|error| Reply::Failed(error.failure())), &[])?;
     }
     Ok(())
+}
+
+/// What the layers that come are for.
+#[derive(Debug, Clone, Copy)]
+enum Awaited {
+    Push,
+    Base(u32),
+    Source(u32),
+}
+
+impl Awaited {
+    fn count(self) -> usize {
+        match self {
+            Self::Push => 1,
+            Self::Base(count) | Self::Source(count) => count as usize,
+        }
+    }
+}
+
+fn provide(supplies: &mut Supplies, layers: Vec<LayerFile>) -> Result<Reply> {
+    supplies.provide(layers).map(|(number, warnings)| Reply::Provided(number, warnings))
 }
 
 /// Ends this process when the builder hangs up, unless a RUN is under way, which ends in order. Unpacking and committing
@@ -191,14 +248,19 @@ fn commit(engine: &mut dyn Engine, clamp: Option<i64>, mut descriptors: VecDeque
 /// Executes a command from beginning to end, and undoes in any case what was done to the root for it.
 fn execute(
     engine: &mut dyn Engine,
-    run: Run,
+    supplies: &Supplies,
+    (mut run, slots): (Run, Vec<Option<u32>>),
     mut descriptors: VecDeque<OwnedFd>,
-    channel: &Channel,
+    channel: &mut Channel,
 ) -> Result<(Exit, Vec<String>)> {
     let (Some(stdout), Some(stderr)) = (descriptors.pop_front(), descriptors.pop_front()) else {
         return Err(Error::Protocol("builder"));
     };
-    let ran = engine.prepare(&run).and_then(|place| {
+    let gathered = supplies.gather(std::mem::take(&mut run.mounts), &slots);
+    let ran = gathered.and_then(|supplies| engine.prepare(&run, supplies)).and_then(|Prepared { place, sockets }| {
+        for (number, socket) in sockets {
+            channel.send(&Reply::Socket(number), &[socket.as_fd()])?;
+        }
         let warnings = match &place {
             Place::InPlace { warnings } => warnings.clone(),
             Place::Isolated { .. } => Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::build::{context, dockerfile};
+use crate::build::{compressed, context, dockerfile};
 use crate::server::{Daemon, Page, Repositories, Server};
 use crate::{DATA, NO_INPUT};
 
@@ -29,12 +29,6 @@ fn sample() -> Vec<u8> {
         ("sub/Dockerfile", DOCKERFILE),
         ("sub/own", "1"),
     ])
-}
-
-fn compressed(bytes: &[u8], by: yadokari_layers::Compression) -> Vec<u8> {
-    let mut encoder = yadokari_layers::compress::Encoder::new(by, None, Vec::new()).unwrap();
-    std::io::Write::write_all(&mut encoder, bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[test]

@@ -144,6 +144,8 @@ fn times_are_the_checkouts_or_the_commits() {
 #[test]
 fn flags_hold_for_repositories() {
     let (_repositories, server) = served();
+    let built = add(&server, "--exclude=d* --link", "#light").ok();
+    assert_eq!((built.at("x/file"), built.at("x/dir/below")), ("644 0:0 content".into(), String::new()));
     let built = add(&server, "--chown=1:2 --chmod=go=", "#light").ok();
     assert_eq!((built.at("x/file"), built.at("x/tool")), ("600 1:2 content".into(), "700 1:2 #!/bin/sh".into()));
 }

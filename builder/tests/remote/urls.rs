@@ -20,9 +20,20 @@ fn server() -> Server {
         ("/ftp", moved("ftp://127.0.0.1/x")),
         ("/cut", Page { cut: Some(3), ..Page::of("0123456789") }),
         ("/bearer", Page { login: Some("Bearer s3cret".into()), ..Page::of("for you") }),
+        ("/archive.tgz", Page::of(archive())),
         ("/header", Page { login: Some("Basic s3cret".into()), ..Page::of("for you, too") }),
     ];
     Server::start(&pages, Path::new("/nonexistent"))
+}
+
+/// A gzip tar of one file.
+fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(6);
+    header.set_mode(0o640);
+    builder.append_data(&mut header, "packed", &b"inside"[..]).unwrap();
+    crate::build::compressed(&builder.into_inner().unwrap(), yadokari_layers::Compression::Gzip)
 }
 
 #[test]
@@ -50,6 +61,28 @@ fn flags_hold_for_downloads() {
     let url = server.url("/files/hello.txt");
     let built = dockerfile(format!("FROM scratch\nADD --chown=1:2 --chmod=755 {url} /new/\n")).ok();
     assert_eq!((built.at("new/hello.txt"), built.at("new")), ("755 1:2 hello".into(), "755 1:2".into()));
+}
+
+#[test]
+fn a_linked_download_depends_on_nothing_below_it() {
+    let server = server();
+    let url = server.url("/files/hello.txt");
+    let built = dockerfile(format!("FROM scratch\nWORKDIR /x\nADD --link {url} /x/\n")).ok();
+    assert_eq!((built.at("x/hello.txt"), built.at("x")), ("600 0:0 hello".into(), "755 0:0".into()));
+}
+
+#[test]
+fn downloaded_archives_are_unpacked_only_where_that_is_asked_for() {
+    let server = server();
+    let url = server.url("/archive.tgz");
+    let built = dockerfile(format!(
+        "FROM scratch\nADD {url} /as/\nADD --unpack=false {url} /off/\nADD --unpack --chown=1:2 {url} {} /on/\n",
+        server.url("/files/hello.txt")
+    ));
+    let built = built.ok();
+    assert!(built.at("as/archive.tgz").starts_with("600 0:0") && built.at("off/archive.tgz").starts_with("600 0:0"));
+    assert_eq!((built.at("on/packed"), built.at("on/archive.tgz")), ("640 1:2 inside".into(), String::new()));
+    assert_eq!(built.at("on/hello.txt"), "600 1:2 hello");
 }
 
 #[test]

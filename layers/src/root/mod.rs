@@ -81,6 +81,14 @@ impl Root {
         self.resolve(path, path)
     }
 
+    /// Opens whatever `path` leads to with `O_PATH`, following every symbolic link inside the root, the last one too.
+    pub fn find(&self, path: &RelPath) -> Result<OwnedFd> {
+        self.resolver.anything(self.dir(), path).map_err(|errno| match errno {
+            Errno::LOOP => Error::SymlinkLoop(path.clone()),
+            _ => at("open", path)(errno),
+        })
+    }
+
     /// Opens `directory` on behalf of `path`, which the error names.
     fn resolve(&self, directory: &RelPath, path: &RelPath) -> Result<OwnedFd> {
         self.resolver.directory(self.dir(), directory).map_err(|errno| match errno {

@@ -11,7 +11,8 @@ use crate::links::MAX_LINKS;
 /// The kernel answers EAGAIN when something is renamed anywhere while it looks at a `..`, which passes.
 const MAX_ATTEMPTS: u32 = 128;
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const ANYTHING: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = ANYTHING.union(OFlags::DIRECTORY);
 
 /// Who follows symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(super) enum Resolver {
 impl Resolver {
     /// Tries the system call.
     pub(super) fn probe(root: BorrowedFd<'_>) -> Self {
-        match kernel(root, &RelPath::root()) {
+        match kernel(root, &RelPath::root(), DIRECTORY) {
             Err(Errno::NOSYS | Errno::PERM) => Self::Walk,
             _ => Self::Kernel,
         }
@@ -38,18 +39,27 @@ impl Resolver {
             return rustix::io::fcntl_dupfd_cloexec(root, 0);
         }
         match self {
-            Self::Kernel => kernel(root, path),
-            Self::Walk => walk(root, path),
+            Self::Kernel => kernel(root, path, DIRECTORY),
+            Self::Walk => walk(root, path, DIRECTORY),
+        }
+    }
+
+    /// Opens whatever `path` leads to with `O_PATH`, following every symbolic link inside `root`, the last one too.
+    pub(super) fn anything(self, root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
+        match self {
+            _ if path.is_root() => self.directory(root, path),
+            Self::Kernel => kernel(root, path, ANYTHING),
+            Self::Walk => walk(root, path, ANYTHING),
         }
     }
 }
 
-fn kernel(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
+fn kernel(root: BorrowedFd<'_>, path: &RelPath, wanted: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match rustix::fs::openat2(root, path.as_path(), DIRECTORY, Mode::empty(), resolve) {
+        match rustix::fs::openat2(root, path.as_path(), wanted, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) if attempt < MAX_ATTEMPTS => {}
             answer => return answer,
         }
@@ -58,7 +68,7 @@ fn kernel(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
 
 /// The directories from the root down to the current one stay open, so that `..` is the one before and never a question
 /// to the kernel.
-fn walk(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
+fn walk(root: BorrowedFd<'_>, path: &RelPath, wanted: OFlags) -> Result<OwnedFd, Errno> {
     let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
     let mut chain: Vec<OwnedFd> = Vec::new();
     let mut links = 0;
@@ -88,6 +98,7 @@ fn walk(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
                 }
                 todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
             }
+            _ if todo.is_empty() && !wanted.contains(OFlags::DIRECTORY) => return Ok(next),
             _ => return Err(Errno::NOTDIR),
         }
     }

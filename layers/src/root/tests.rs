@@ -231,3 +231,28 @@ fn sockets_are_absent() {
     assert_eq!(root.entry(&path("absent/x")).unwrap(), None);
     assert_eq!(root.entry(&RelPath::root()).unwrap().unwrap().kind, Kind::Directory);
 }
+
+#[test]
+fn what_is_found_is_inside_whatever_links_say() {
+    both(|dir, root| {
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::write(dir.join("a/b/f"), "inside").unwrap();
+        for (link, target) in [("up", "../../../../a/b/f"), ("abs", "/a/b"), ("out", "/etc/passwd"), ("loop", "loop")] {
+            symlink(target, dir.join(link)).unwrap();
+        }
+        let found = |name: &str| {
+            let fd = root.find(&path(name))?;
+            let stat = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH).unwrap();
+            Ok::<_, Error>(stat.st_ino)
+        };
+        let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&dir.join(name).metadata().unwrap());
+        for name in ["up", "abs/f", "a/b/f"] {
+            assert_eq!(found(name).unwrap(), inode("a/b/f"), "{name}");
+        }
+        assert_eq!(found("abs").unwrap(), inode("a/b"));
+        assert_eq!(found("").unwrap(), inode(""));
+        for name in ["out", "loop", "a/b/f/g", "absent"] {
+            assert!(found(name).is_err(), "{name}");
+        }
+    });
+}

@@ -11,7 +11,7 @@ use crate::site;
 /// A Dockerfile, and what is at some paths of its image, in the words of [`describe`].
 struct Case(&'static str, &'static [(&'static str, &'static str)]);
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 21] = [
     Case(
         "FROM scratch\nCOPY *.txt d?r/o* /g/\nCOPY none* /g/",
         &[
@@ -60,7 +60,8 @@ const CASES: [Case; 16] = [
     ),
     Case(
         "FROM scratch\nADD arch.tar /t/\nADD arch.tgz /g\nADD arch.tzst /z/\nADD plain.tar /n/\nCOPY arch.tgz /c/\n\
-         ADD --chown=3:4 a.txt arch.tar /o/",
+         ADD --chown=3:4 a.txt arch.tar /o/\nADD arch.tbz2 /b/\nADD arch.txz /x/\nADD arch.t* /w/\n\
+         ADD --unpack=false arch.txz /u/\nADD --unpack a.txt empty.tar.gz /p/",
         &[
             ("t/in", "0750 0:0 /"),
             ("t/in/file", "0640 0:0 'packed'"),
@@ -71,6 +72,88 @@ const CASES: [Case; 16] = [
             ("n/plain.tar", "0644 0:0 'text'"),
             ("c/in", ""),
             ("o/a.txt", "0644 3:4 'a'"),
+            ("b/in/file", "0640 0:0 'packed'"),
+            ("x/in/file", "0640 0:0 'packed'"),
+            ("x/tool", "4755 0:0 'tool'"),
+            ("w/in/file", "0640 0:0 'packed'"),
+            ("w/arch.tar", ""),
+            ("u/in", ""),
+            ("p/a.txt", "0644 0:0 'a'"),
+            ("p/empty.tar.gz", "0644 0:0 ''"),
+        ],
+    ),
+    Case(
+        "FROM busybox\nCOPY --link a.txt /tmp/\nCOPY --link --chown=7:8 dir /new/dir\nCOPY --link a.txt /etc/group/x\n\
+         COPY --link <<h b.txt /bin/\nx\nh\nCOPY --link --chmod=600 --chown=daemon a.txt /var/m\nADD --link=false b.txt /b",
+        &[
+            ("tmp", "0755 0:0 /"),
+            ("tmp/a.txt", "0644 0:0 'a'"),
+            ("new", "0755 7:8 /"),
+            ("new/dir/sub/two", "0644 7:8 '2'"),
+            ("etc/group/x", "0644 0:0 'a'"),
+            ("bin/h", "0644 0:0 'x\\n'"),
+            ("bin/sh", "0:0 -> busybox"),
+            ("var/m", "0600 1:1 'a'"),
+            ("b", "0644 0:0 'b'"),
+        ],
+    ),
+    Case(
+        "FROM scratch\nCOPY --parents dir/sub/two a.txt /p/\nCOPY --parents dir/./sub/tw* /q\nCOPY --parents **/two /r\n\
+         COPY --parents links/./lib ./out/./one /s/\nCOPY --parents --chown=3:4 --chmod=go= dir/sub /t/\n\
+         COPY --parents none*/x /u",
+        &[
+            ("p/dir/sub/two", "0644 0:0 '2'"),
+            ("p/a.txt", "0644 0:0 'a'"),
+            ("p/dir/one", ""),
+            ("q/sub/two", "0644 0:0 '2'"),
+            ("r/dir/sub", "0755 0:0 /"),
+            ("r/dir/one", ""),
+            ("s/lib", "0:0 -> real"),
+            ("s/one", "0644 0:0 '1'"),
+            ("t/dir", "0700 3:4 /"),
+            ("t/dir/sub/two", "0600 3:4 '2'"),
+            ("u", "0755 0:0 /"),
+        ],
+    ),
+    Case(
+        "FROM busybox AS a\nCOPY --chown=5:6 dir /dir/\nFROM scratch\nCOPY --exclude=sub --exclude=link dir /e/\n\
+         COPY --exclude=**/t?o --exclude=*.txt . /f/\nCOPY --exclude=* --exclude=!sub/two dir /g\n\
+         COPY --from=a --exclude=one /dir /h\nCOPY --from=a --parents --exclude=dir/sub dir /i\n\
+         ADD --exclude=*.txt a.txt dir /j/",
+        &[
+            ("e/one", "= e/hard"),
+            ("e/sub", ""),
+            ("e/link", ""),
+            ("f/dir/sub", "0755 0:0 /"),
+            ("f/dir/sub/two", ""),
+            ("f/a.txt", ""),
+            ("f/c.md", "0644 0:0 'c'"),
+            ("g/sub/two", "0644 0:0 '2'"),
+            ("g/one", ""),
+            ("h/hard", "0644 5:6 '1'"),
+            ("h/one", ""),
+            ("i/dir/one", "= i/dir/hard"),
+            ("i/dir/sub", ""),
+            ("j/a.txt", "0644 0:0 'a'"),
+        ],
+    ),
+    Case(
+        "FROM scratch AS a\nCOPY special /one/\nFROM scratch\nCOPY --from=a /one /two/\nCOPY --link special /three/",
+        &[
+            ("two/pipe", "Fifo"),
+            ("two/sticky", "1777 0:0 /"),
+            ("two/suid", "4711 0:0 's'"),
+            ("three/pipe", "Fifo"),
+            ("three/suid", "4711 0:0 's'"),
+        ],
+    ),
+    Case(
+        "FROM scratch\nCOPY [\"a b\", \"c\", \"/d e/\"]\nADD [\"a b\", \"f g\"]\nCOPY --link [\"a b\", \"/h\"]",
+        &[
+            ("d e/a b", "0644 0:0 'spaces'"),
+            ("d e/c", "0644 0:0 'c'"),
+            ("f g", "0644 0:0 'spaces'"),
+            ("h", "0644 0:0 'spaces'"),
         ],
     ),
     Case(
@@ -126,7 +209,7 @@ const CASES: [Case; 16] = [
     Case("FROM busybox\nONBUILD COPY a.txt /triggered\nONBUILD WORKDIR /from/base", &[("triggered", ""), ("from", "")]),
     // What the case before pushed.
     Case(
-        "FROM ${REGISTRY}/copies/c11:docker\nCOPY b.txt .",
+        "FROM ${REGISTRY}/copies/c16:docker\nCOPY b.txt .",
         &[("triggered", "0644 0:0 'a'"), ("from/base/b.txt", "0644 0:0 'b'")],
     ),
     Case(
@@ -171,6 +254,16 @@ fn context() -> Result<Context> {
         .archive("arch.tar", Packing::Tar)?
         .archive("arch.tgz", Packing::Gzip)?
         .archive("arch.tzst", Packing::Zstd)?
+        .archive("arch.tbz2", Packing::Bzip2)?
+        .archive("arch.txz", Packing::Xz)?
+        .file("empty.tar.gz", "")?
+        .file("a b", "spaces")?
+        .file("c", "c")?
+        .file("special/suid", "s")?
+        .mode("special/suid", 0o4711)?
+        .file("special/sticky/keep", "")?
+        .mode("special/sticky", 0o1777)?
+        .fifo("special/pipe")?
         .file("plain.tar", "text")?;
     for (n, Case(text, _)) in CASES.iter().enumerate() {
         context = context.file(&format!("Dockerfile.{n}"), format!("ARG REGISTRY\nARG DIGEST\n{text}\n"))?;

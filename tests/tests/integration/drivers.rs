@@ -14,7 +14,7 @@ const NOT_ON_AN_OVERLAY: &str = "# not on an overlay";
 /// A Dockerfile, and a shell script that finds what it should in a container of the image.
 struct Case(&'static str, &'static str);
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     // Files come, change and go.
     Case(
         "FROM busybox\nRUN echo one > /new && echo more >> /etc/group && rm /etc/passwd && mkdir -p /a/b/c && echo x > /a/b/c/d",
@@ -56,6 +56,12 @@ const CASES: [Case; 13] = [
          COPY --chown=7:8 file /w/\nRUN cat /w/file >> /seen && rm /w/file && stat -c %u:%g /w/out >> /seen",
         "[ \"$(echo $(cat /seen))\" = 'built content 5:6' ] && [ ! -e /w/file ] && [ -e /w/out ]",
     ),
+    // Linked copies on a root that is there: a file for a directory, a directory for a file and for a link.
+    Case(
+        "FROM busybox\nRUN mkdir -p /d/e /real && echo f > /f && ln -s real /l\nCOPY --link file /d\nCOPY --link file /f/g\n\
+         COPY --link file /l/h\nRUN cat /d /f/g /l/h > /seen && ls /real > /listed",
+        "[ $(wc -l < /seen) = 3 ] && [ ! -s /listed ] && [ -f /d ] && [ -d /f ] && [ ! -L /l ] && [ -d /real ]",
+    ),
     // User, groups, home, working directory, environment, arguments, shell.
     Case(
         "FROM busybox\nARG GIVEN=arg\nENV SET=env\nRUN mkdir /w && chmod 777 /w\nUSER nobody:daemon\nWORKDIR /w/d\nWORKDIR /w\n\
@@ -85,15 +91,15 @@ const CASES: [Case; 13] = [
 ];
 
 /// Where they are built, and the driver that must be found best or is asked for.
-struct Place {
-    name: &'static str,
+pub(crate) struct Place {
+    pub(crate) name: &'static str,
     variant: Variant,
     volume: bool,
-    asked: Option<&'static str>,
-    driver: &'static str,
+    pub(crate) asked: Option<&'static str>,
+    pub(crate) driver: &'static str,
 }
 
-const PLACES: [Place; 6] = [
+pub(crate) const PLACES: [Place; 6] = [
     Place { name: "docker", variant: Variant::Docker, volume: false, asked: None, driver: "in-place" },
     Place { name: "unconfined", variant: Variant::Unconfined, volume: true, asked: None, driver: "overlay" },
     Place { name: "bare", variant: Variant::Unconfined, volume: false, asked: None, driver: "overlay" },
@@ -103,19 +109,25 @@ const PLACES: [Place; 6] = [
 ];
 
 impl Place {
-    fn container(&self, context: &Context, volume: &Context) -> Result<Container> {
+    pub(crate) fn container(&self, context: &Context, volume: &Context) -> Result<Container> {
         let container = site::container(self.variant, context.path())?;
         Ok(if self.volume { container.volume(volume.path(), VOLUME) } else { container })
     }
 
     /// What is added to a build's words here.
-    fn words(&self) -> Vec<&'static str> {
+    pub(crate) fn words(&self) -> Vec<&'static str> {
         let volume = if self.volume { &["--work-dir", VOLUME][..] } else { &[] };
         volume.iter().copied().chain(self.asked.into_iter().flat_map(|driver| ["--driver", driver])).collect()
     }
+
+    /// Where builds work here.
+    pub(crate) fn work_dir(&self) -> &'static str {
+        if self.volume { VOLUME } else { "/kaniko/work" }
+    }
 }
 
-fn volume() -> Result<Context> {
+/// A directory for a container's volume.
+pub(crate) fn volume() -> Result<Context> {
     let volume = Context::new()?;
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o777)).unwrap();
     Ok(volume)
@@ -142,8 +154,7 @@ fn every_driver_makes_the_same_layers() -> Result<()> {
                 wrong.push(format!("{} {text}\n{output}", place.name));
             }
         }
-        let work_dir = if place.volume { VOLUME } else { "/kaniko/work" };
-        assert_eq!(site::left_behind(&mut live, work_dir)?, "", "{}", place.name);
+        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{}", place.name);
     }
     for n in 0..CASES.len() {
         wrong.extend(compare(&registry, n)?);
@@ -216,8 +227,7 @@ fn a_failing_commands_exit_code_is_ours() -> Result<()> {
             assert!(says.iter().all(|words| text.contains(words)), "{} {output}", place.name);
             assert!(!text.contains("echo never\n[") && !text.contains("panicked"), "{output}");
         }
-        let work_dir = if place.volume { VOLUME } else { "/kaniko/work" };
-        assert_eq!(site::left_behind(&mut live, work_dir)?, "", "{}", place.name);
+        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{}", place.name);
     }
     assert_eq!(registry.tags("drivers/failed")?, [""; 0]);
     Ok(())

@@ -104,7 +104,7 @@ fn the_containers_own_root_is_as_before_after_every_end() -> Result<()> {
 const PLANTED: &str = "planted-in-the-environment";
 
 /// Looks everywhere for what a RUN must not find. It must not say itself what it looks for.
-const THIEF: &str = r#"for p in /proc/[0-9]* /proc/self; do
+pub(crate) const THIEF: &str = r#"for p in /proc/[0-9]* /proc/self; do
   for f in environ cmdline; do echo "== $p/$f"; tr '\0' '\n' < $p/$f; done
   while read -r range rights rest; do
     case $rights in rw*) ;; *) continue ;; esac
@@ -126,7 +126,8 @@ fn secrets() -> [&'static str; 3] {
     [PLANTED, CREDENTIALS.1, "YnVpbGRlcjph"]
 }
 
-fn holds(bytes: &[u8], secret: &str) -> bool {
+/// Whether `secret` is in `bytes`.
+pub(crate) fn holds(bytes: &[u8], secret: &str) -> bool {
     bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
 }
 

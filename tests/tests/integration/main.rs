@@ -3,14 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper may fail it as the test itself may")]
 
+mod checks;
 mod copies;
 mod drivers;
 mod executor_image;
 mod flask;
 mod harness;
 mod in_place;
+mod mounts;
 mod outputs;
 mod rules;
+mod secrets;
 mod site;
 mod snapshot;
 mod wrong_input;

@@ -1,5 +1,6 @@
 //! Rules of the sources that no compiler checks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,12 @@ const LINES: usize = 500;
 
 /// The one file with unsafe code.
 const UNSAFE: &str = "builder/src/sandbox/sys.rs";
+
+/// The pages that say what each part of the Dockerfile language does.
+const BEHAVIOURS: &str = "docs/dockerfile/";
+
+/// The directory of the cases that are built by others too. A behaviour may name a case like a test.
+const CASES: &str = "fixtures/language/";
 
 /// A tracked file, its path from the workspace on.
 struct File {
@@ -85,6 +92,50 @@ fn dependencies(member: &str, section: &str) -> Vec<String> {
     names
 }
 
+/// The functions with `#[test]` or a runtime's own form of it.
+fn tests(sources: &[File]) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for file in sources {
+        let mut is_test = false;
+        for line in file.text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if line.starts_with("#[") {
+                is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            } else {
+                let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+                names.extend(function.filter(|_| is_test).and_then(|rest| rest.split('(').next()));
+                is_test = false;
+            }
+        }
+    }
+    names
+}
+
+/// The bullets of a page, each on one line, with the number of its first.
+fn bullets(page: &str) -> Vec<(usize, String)> {
+    let mut bullets: Vec<(usize, String)> = Vec::new();
+    let mut open = false;
+    for (number, line) in page.lines().enumerate() {
+        if let Some(text) = line.strip_prefix("- ") {
+            bullets.push((number + 1, text.trim_end().to_owned()));
+            open = true;
+        } else if line.starts_with("  ") && open {
+            let (_, bullet) = bullets.last_mut().unwrap();
+            bullet.push(' ');
+            bullet.push_str(line.trim());
+        } else {
+            open = false;
+        }
+    }
+    bullets
+}
+
+/// The names at the end of a bullet, or `None` where it names none or says something after them.
+fn named<'b>(bullet: &'b str) -> Option<Vec<&'b str>> {
+    let (_, list) = bullet.rsplit_once(" Tests: ")?;
+    let quoted = |name: &'b str| name.strip_prefix('`')?.strip_suffix('`').filter(|name| !name.is_empty());
+    list.strip_suffix('.')?.split(", ").map(quoted).collect()
+}
+
 #[test]
 fn no_source_file_is_long() {
     let counts = files().into_iter().filter(|file| file.path.ends_with(".rs"));
@@ -157,4 +208,41 @@ fn all_tracked_files_are_text_without_control_characters() {
         let control = file.text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
         assert!(control.is_none(), "{}: {control:?}", file.path);
     }
+}
+
+#[test]
+fn every_behaviour_names_its_tests() {
+    let (files, sources) = (files(), sources());
+    let mut known = tests(&sources);
+    known.extend(files.iter().filter_map(|file| Some(file.path.strip_prefix(CASES)?.split_once('/')?.0)));
+    let mut wrong = Vec::new();
+    let is_page = |path: &str| path.starts_with(BEHAVIOURS) && path.ends_with(".md") && !path.ends_with("/README.md");
+    for page in files.iter().filter(|file| is_page(&file.path)) {
+        let bullets = bullets(&page.text);
+        assert!(!bullets.is_empty(), "{} has no bullet", page.path);
+        for (line, bullet) in &bullets {
+            match named(bullet) {
+                None => wrong.push(format!("{}:{line}: no list of tests at the end of: {bullet}", page.path)),
+                Some(names) => {
+                    let missing = names.into_iter().filter(|name| !known.contains(name));
+                    wrong.extend(missing.map(|name| format!("{}:{line}: there is no test '{name}'", page.path)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn bullets_and_the_tests_they_name_are_read_as_written() {
+    let page =
+        "# Head\n\n- One\n  goes on. Tests: `a`,\n  `b_2`.\n\nText: `c`.\n  more\n- Two. Tests: none.\n- Three.\n";
+    let bullets = bullets(page);
+    let lines: Vec<usize> = bullets.iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [3, 9, 10]);
+    let names: Vec<_> = bullets.iter().map(|(_, bullet)| named(bullet)).collect();
+    assert_eq!(names, [Some(vec!["a", "b_2"]), None, None]);
+    let text = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test]\n#[expect(x)]\nasync fn two() {}\n";
+    let file = File { path: String::new(), text: text.to_owned() };
+    assert_eq!(tests(&[file]).into_iter().collect::<Vec<_>>(), ["one", "two"]);
 }

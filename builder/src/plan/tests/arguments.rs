@@ -121,5 +121,7 @@ fn a_build_arg_that_nothing_takes_is_warned_of() {
     };
     let bench = || Bench::new().build_arg("A", "1").build_arg("B", "2").build_arg("BUILDKIT_INLINE_CACHE", "1");
     assert_eq!(warnings(bench(), "FROM scratch\nARG A\n"), ["no ARG takes --build-arg B"]);
+    let plan = Bench::new().build_arg("VERSOIN", "1").plan("FROM scratch\nARG VERSION\n");
+    assert_eq!(plan.warnings[0].help.as_deref(), Some("did you mean VERSION?"));
     assert!(warnings(bench(), "ARG A\nFROM scratch AS unused\nARG B\nFROM scratch\n").is_empty());
 }

@@ -35,6 +35,9 @@ fn each_instruction_leaves_its_line() {
         ("COPY f /x/", "COPY f /x/ # buildkit"),
         ("COPY --chown=1:2 --chmod=0644 f $NONE.", "COPY --chown=1:2 --chmod=0644 f . # buildkit"),
         ("COPY none* /x", "COPY none* /x # buildkit"),
+        ("COPY --exclude=f --link --parents --chown=1 f /x/", "COPY --parents --chown=1 f /x/ # buildkit"),
+        ("COPY --chmod=600 --parents=false --link=false f /x/", "COPY --chmod=600 f /x/ # buildkit"),
+        ("ADD --link --unpack=false --exclude=x f /x/", "ADD f /x/ # buildkit"),
         ("ADD [\"f\", \"/a b\"]", "ADD f /a b # buildkit"),
     ];
     for (line, expected) in cases {

@@ -147,3 +147,70 @@ fn labels_of_the_command_line_change_no_key() {
     labelled.options.labels = vec![("a".into(), "b".into())];
     assert_eq!(Bench::new().keys("FROM scratch\nRUN a\n"), labelled.keys("FROM scratch\nRUN a\n"));
 }
+
+#[test]
+fn flags_of_copies() {
+    let cases = [
+        ("COPY d /x/", "COPY --parents d /x/", "x"),
+        ("COPY . /x/", "COPY --parents . /x/", "x"),
+        ("COPY d /x/", "COPY --parents=false --link=false d /x/", "="),
+        ("COPY --parents d /x/", "COPY --parents d/g /x/", "x"),
+        ("COPY --parents d/g /x/", "COPY --parents d/./g /x/", "x"),
+        ("COPY --parents d/g /x/", "COPY --parents ./d//g /x/", "="),
+        ("COPY --parents d/g /x/", "COPY --parents **/g /x/", "="),
+        ("COPY d /x/", "COPY --exclude=g d /x/", "x"),
+        ("COPY d /x/", "COPY --exclude=none d /x/", "="),
+        ("COPY --exclude=g d /x/", "COPY --exclude=* d /x/", "="),
+        ("COPY --from=base /d /x/", "COPY --from=base --exclude=none /d /x/", "x"),
+        ("COPY --from=base --exclude=a --exclude=b /d /x/", "COPY --from=base --exclude=ab /d /x/", "x"),
+        ("COPY --from=base --exclude=a --exclude=!b /d /x/", "COPY --from=base --exclude=!b --exclude=a /d /x/", "x"),
+        ("COPY --from=base --exclude=a /d /x/", "COPY --from=base --exclude=./a/ /d /x/", "="),
+        ("COPY --from=base /d /x/", "COPY --from=base --parents /d /x/", "x"),
+        ("COPY f /x", "COPY --link f /x", "x"),
+        ("COPY --link f /x", "COPY --link --chown=1 f /x", "x"),
+        ("COPY --chmod=600 f /x", "COPY --link --chmod=600 f /x", "="),
+        ("ADD f /x", "ADD --unpack f /x", "="),
+        ("ADD f /x", "ADD --unpack=false f /x", "x"),
+        ("COPY f /x", "ADD --unpack=false f /x", "="),
+    ];
+    for (before, after, expected) in cases {
+        let marks = changed(&format!("FROM base\n{before}\n"), &format!("FROM base\n{after}\n"));
+        assert_eq!(marks, expected, "{before:?} to {after:?}");
+    }
+}
+
+#[test]
+fn edits_of_what_is_left_out() {
+    let write = |name: &'static str| move |context: &std::path::Path| fs::write(context.join(name), "new").unwrap();
+    let without = "FROM scratch\nCOPY --exclude=g d /x/\n";
+    assert_eq!(changed_by(without, write("d/g")), "=");
+    assert_eq!(changed_by(without, write("d/h")), "x");
+    assert_eq!(changed_by("FROM scratch\nCOPY --exclude=* --exclude=!g d /x/\n", write("d/g")), "x");
+    let parents = "FROM scratch\nCOPY --parents d/./g* /x/\n";
+    assert_eq!(changed_by(parents, write("d/h")), "=");
+    assert_eq!(changed_by(parents, write("d/g2")), "x");
+    let linked = |context: &std::path::Path| {
+        fs::remove_file(context.join("d/h")).unwrap();
+        fs::hard_link(context.join("d/g"), context.join("d/h")).unwrap();
+        fs::write(context.join("d/g"), "3").unwrap();
+    };
+    assert_eq!(changed_by(without, linked), "=", "what is left out matters not even as the first name of a file");
+}
+
+#[test]
+fn the_layer_of_a_linked_copy_does_not_depend_on_what_is_below() {
+    let bench = Bench::new().file("f", "1").image("base", "{}").image("base2", "{}");
+    let layer_keys = |text: &str| -> Vec<Option<Key>> {
+        bench.plan(text).target().steps.iter().map(|step| step.layer_key).collect()
+    };
+    let text = |base, run| format!("FROM {base}\nRUN {run}\nCOPY --link f /x\nCOPY f /y\n");
+    let (one, other) = (text("base", "a"), text("base2", "b"));
+    assert_eq!(marks(&bench.keys(&one), &bench.keys(&other)), "xxx");
+    assert_eq!(layer_keys(&one), layer_keys(&other));
+    assert!(matches!(layer_keys(&one)[..], [None, Some(_), None]));
+    let key = |line: &str| layer_keys(&format!("FROM base\n{line}\n"))[0];
+    assert_eq!(key("COPY --link f /x"), layer_keys(&one)[1]);
+    assert_ne!(key("COPY --link f /z"), key("COPY --link f /x"));
+    assert_ne!(key("COPY --link --chown=5 f /x"), key("COPY --link f /x"));
+    assert_eq!(key("ADD --link --unpack=false f /x"), key("COPY --link f /x"));
+}

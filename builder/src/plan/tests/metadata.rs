@@ -114,7 +114,7 @@ fn values_that_make_no_sense_are_errors_at_their_place() {
 
 #[test]
 fn an_empty_workdir_is_warned_of() {
-    let plan = planned("FROM scratch\nWORKDIR /a\nWORKDIR $NONE\n");
+    let plan = planned("FROM scratch\nWORKDIR /a\nARG NONE\nWORKDIR $NONE\n");
     let warnings: Vec<&str> = plan.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(warnings, ["WORKDIR is empty once its variables are replaced and stays '/a'"]);
 }

@@ -1,9 +1,11 @@
 //! Dockerfiles, and the plans that they become.
 
 mod arguments;
+mod checks;
 mod history;
 mod keys;
 mod metadata;
+mod mounts;
 mod remotes;
 mod sources;
 mod stages;
@@ -73,6 +75,13 @@ impl Bench {
             Ok(Planned::Needs(needs)) => panic!("needs {needs:?}"),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// A look instead of a build.
+    fn check(&self, text: &str) -> Checked {
+        let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
+        let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile")).unwrap();
+        check(&file, &self.options, &context, &self.known)
     }
 
     /// What one round of planning asks for.

@@ -75,15 +75,67 @@ fn what_cannot_be_copied_is_an_error_with_its_place() {
     let cases = [
         ("COPY none /x", "'none' is not in the build context"),
         ("COPY f none /x/", "'none' is not in the build context"),
+        ("COPY none/* /x/", "'none' is not in the build context"),
+        ("COPY --parents d/none /x", "'d/none' is not in the build context"),
+        ("COPY --parents d/./none /x", "'d/./none' is not in the build context"),
+        ("COPY --parents none/./f /x", "'none' is not in the build context"),
+        ("COPY --parents link/g /x", "'link' is a symbolic link, which --parents does not follow"),
+        ("COPY --link --chown=me f /x", "--link cannot look up 'me' for --chown"),
+        ("ADD --link --chown=1:me f /x", "--link cannot look up '1:me' for --chown"),
+        ("COPY --exclude=[ d /x", "the pattern '[' is malformed"),
+        ("COPY --exclude=a --exclude=! d /x", "the pattern '!' is malformed"),
+        ("COPY [ /x/", "'[' is not a valid pattern"),
+        ("COPY --from=scratch [a /x/", "'[a' is not a valid pattern"),
+        ("COPY --parents d/[ /x/", "'d/[' is not a valid pattern"),
         ("COPY --chmod=u+l f /x", "'u+l' is not a mode"),
         ("COPY --chmod=10000 f /x", "'10000' is not a mode"),
         ("ADD https://example.org/x /x", "ADD of a URL or a git repository is not carried out yet"),
         ("ADD git@example.org:x/y.git /x", "ADD of a URL or a git repository is not carried out yet"),
     ];
     for (line, message) in cases {
-        let error = Bench::new().file("f", "").error(&format!("FROM scratch\n{line}\n"));
+        let bench = Bench::new().file("f", "").file("d/g", "").image("scratch", "{}");
+        std::os::unix::fs::symlink("d", bench.directory.path().join("link")).unwrap();
+        let error = bench.error(&format!("FROM scratch\n{line}\n"));
         assert!(error.contains(message) && error.contains("Dockerfile:2:"), "{error}");
     }
+}
+
+#[test]
+fn links_are_legal_where_they_need_no_names() {
+    let bench = Bench::new().file("f", "");
+    let linked = |line: &str| bench.plan(&format!("FROM scratch\nARG N=5\n{line}\n")).copies()[0].link;
+    for line in ["COPY --link f /x", "COPY --link --chown=$N:6 f /x", "ADD --link --chown=root f /x"] {
+        assert!(linked(line), "{line}");
+    }
+    for line in ["COPY f /x", "COPY --link=false --chown=me f /x", "COPY --link --chmod=600 --chown=me f /x"] {
+        assert!(!linked(line), "{line}");
+    }
+    let copied = bench.plan("FROM scratch\nCOPY --link --chmod=$NONE --chown=$NONE f /x\n");
+    assert!(copied.copies()[0].link && copied.copies()[0].chmod.is_none(), "an empty value is none");
+}
+
+#[test]
+fn a_trigger_may_link_and_leave_out() {
+    let trigger = r#"{"OnBuild":["COPY --link --parents --exclude=g --chown=5 d /x/","ADD --unpack=false d /y/"]}"#;
+    let plan = Bench::new().file("d/g", "").file("d/h", "").image("base", trigger).plan("FROM base\n");
+    let [copy, add] = plan.copies()[..] else { panic!("two triggers") };
+    assert!(copy.link && copy.parents && copy.exclude.excludes("g") && !add.link && !add.unpack);
+    let named = r#"{"OnBuild":["COPY --link --chown=me d /x/"]}"#;
+    let error = Bench::new().file("d/g", "").image("base", named).error("FROM base\n");
+    assert!(error.contains("--link cannot look up 'me' for --chown"), "{error}");
+}
+
+#[test]
+fn flags_that_mean_nothing_are_warned_of() {
+    let bench = Bench::new().file("f", "").file("d/g", "");
+    let warnings = |line: &str| -> Vec<String> {
+        let plan = bench.plan(&format!("FROM scratch\nARG P=g\n{line}\n"));
+        plan.warnings.iter().map(|warning| warning.message.clone()).collect()
+    };
+    assert_eq!(warnings("COPY --link --chmod=600 f /x"), ["--link means nothing beside --chmod"]);
+    assert_eq!(warnings("COPY --exclude=$P d /x"), ["variables are not expanded in --exclude"]);
+    assert_eq!(warnings("COPY --exclude=/g d /x"), ["--exclude with a leading slash matches nothing"]);
+    assert_eq!(warnings("COPY --link --exclude=g --parents d /x"), [""; 0]);
 }
 
 #[test]

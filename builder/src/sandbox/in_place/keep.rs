@@ -48,6 +48,15 @@ impl Keep {
         Self { pinned, mounts: mounts.filter_map(below_root).collect() }
     }
 
+    /// What stays that `path` is or lies in, the deepest, and whether it is the container's and not ours.
+    pub(super) fn around(&self, path: &RelPath) -> Option<(&RelPath, bool)> {
+        let is_reserved = |kept: &RelPath| RESERVED.iter().any(|name| name.as_bytes() == kept.as_bytes());
+        let ours = self.pinned.iter().map(|kept| (kept, is_reserved(kept)));
+        // Of a directory that is both, the last is taken.
+        let kept = self.mounts.iter().map(|kept| (kept, true)).chain(ours);
+        kept.filter(|(kept, _)| path.starts_with(kept)).max_by_key(|(kept, _)| kept.components().count())
+    }
+
     /// What `path` means.
     pub(super) fn class(&self, path: &RelPath) -> Class {
         let holds = |kept: &[RelPath]| kept.iter().any(|kept| kept.starts_with(path));
@@ -81,5 +90,22 @@ mod tests {
         assert_eq!(class("home/other"), Class::Free);
         assert_eq!(class("etc"), Class::HoldsMounts);
         assert_eq!(class("et"), Class::Free);
+    }
+
+    #[test]
+    fn the_deepest_of_what_stays_has_a_path() {
+        let pinned = [PathBuf::from("/kaniko"), PathBuf::from("/builds/project")];
+        let keep =
+            Keep::of(&pinned, ["/", "/dev", "/dev/shm", "/builds", "/builds/project"].map(Path::new).into_iter());
+        let around = |path: &str| {
+            let found = keep.around(&RelPath::new(path).unwrap());
+            found.map(|(kept, container)| (kept.to_string(), container))
+        };
+        assert_eq!(around("builds/other"), Some(("builds".into(), true)));
+        assert_eq!(around("builds/project/x"), Some(("builds/project".into(), false)));
+        assert_eq!(around("kaniko"), Some(("kaniko".into(), false)));
+        assert_eq!(around("dev/shm/x"), Some(("dev/shm".into(), true)));
+        assert_eq!(around("dev/x"), Some(("dev".into(), true)));
+        assert_eq!(around("usr/bin"), None);
     }
 }

@@ -13,8 +13,10 @@
 //! is on disk.
 
 mod activate;
+mod journal;
 mod keep;
 mod park;
+mod placed;
 mod relocate;
 #[cfg(test)]
 mod tests;
@@ -29,13 +31,15 @@ use yadokari_layers::{RelPath, Root};
 
 use self::activate::Filled;
 use self::keep::{Class, Keep};
-use super::engine::Engine;
+use self::placed::Placed;
+use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
 use super::files::{self, Watched};
 use super::launch::Place;
 use super::stubs::Stubs;
+use super::supplies::Supply;
 use super::walk::Walked;
-use super::{LayerFile, Run};
+use super::{LayerFile, Network, Run};
 
 const BASE: &str = "base";
 const ASIDE: &str = "aside";
@@ -58,10 +62,13 @@ pub(super) struct InPlace {
     walked: Walked,
     /// The directory that `hold` is in.
     place: OwnedFd,
+    place_path: PathBuf,
     pinned: Vec<PathBuf>,
     aside: OwnedFd,
     /// What is in the root for the RUN under way.
     stubs: Option<Stubs>,
+    /// What is in `/` for its mounts.
+    placed: Option<Placed>,
     /// What we touched by renaming it, as it was when the command started.
     watched: Option<Watched>,
     /// What the container's own resolver files say, where they could not be moved.
@@ -77,9 +84,11 @@ impl InPlace {
         Ok(Self {
             walked: Walked::new(Root::from_dir(base)),
             place: open(place)?,
+            place_path: place.to_owned(),
             pinned,
             aside: files::make(files::HERE, ASIDE)?,
             stubs: None,
+            placed: None,
             watched: None,
             own_files: Vec::new(),
             told: BTreeSet::new(),
@@ -139,36 +148,49 @@ impl Engine for InPlace {
         self.walked.push(layer)
     }
 
-    fn prepare(&mut self, run: &Run) -> Result<Place> {
+    fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
+        if run.network == Network::None {
+            return Err(no_network());
+        }
         self.walked.look().during("walking the root")?;
         let mut warnings = Vec::new();
         let stubs = self.stubs.insert(Stubs::default());
         stubs
             .network_files(&self.walked.root, &self.walked.tree, run, &self.aside)
             .during("putting the resolver's files into the root")?;
-        let parents: Vec<RelPath> = stubs.parents().collect();
+        let mut parents: Vec<RelPath> = stubs.parents().collect();
         let filled = self.activate()?;
         warnings.extend(self.warn(&filled));
         self.keep_own_files(&filled);
+        let placed = self.placed.insert(Placed::new(&self.place_path)?);
+        let sockets = placed.put(supplies, &Keep::now(&self.pinned)?, &self.aside)?;
+        warnings.append(&mut placed.warnings);
+        parents.extend(placed.parents());
         let live = open(Path::new("/"))?;
         let watched = Watched::look(live.as_fd(), filled.moved.into_iter().chain(parents))?;
         self.walked.settle(&watched);
         self.watched = Some(watched);
-        Ok(Place::InPlace { warnings })
+        Ok(Prepared { place: Place::InPlace { warnings }, sockets })
     }
 
     fn finish(&mut self) -> Result<Vec<String>> {
         let live = open(Path::new("/"))?;
         let seen = self.watched.take().map(|watched| watched.again(live.as_fd())).transpose();
+        let mut unseen = Vec::new();
+        let taken_away = self.placed.take().map_or(Ok(()), |placed| {
+            unseen.extend(placed.unseen());
+            placed.undo(&self.aside)
+        });
         let own_files = self.restore_own_files();
         // `/` comes first: nothing that fails here may keep it from being put back.
         let lost = give_back(self.place.as_fd(), self.walked.root.dir(), &self.pinned);
         if let Some(stubs) = self.stubs.take() {
-            let unseen = stubs.unseen();
+            unseen.extend(stubs.unseen());
             stubs.undo(&self.walked.root, Some(&self.aside)).during("taking the resolver's files out of the root")?;
-            self.walked.note(unseen.into_iter().map(|path| (path, true)).collect());
         }
+        self.walked.note(unseen.into_iter().map(|path| (path, true)).collect());
         self.walked.note(seen?.unwrap_or_default());
+        taken_away?;
         own_files?;
         let lost: Vec<String> = lost?.iter().map(|path| format!("/{path}")).collect();
         Ok(match lost.len() {
@@ -202,6 +224,10 @@ fn give_back(place: BorrowedFd<'_>, stage: BorrowedFd<'_>, pinned: &[PathBuf]) -
 /// Puts `/` back after a build that was killed during a RUN. Nothing else may use `place` meanwhile.
 pub(super) fn recover(place: &Path, pinned: &[PathBuf]) -> Result<()> {
     let directory = open(place)?;
+    // Only while the image is in `/` is there anything of a RUN's mounts.
+    if files::open_if_directory(directory.as_fd(), HOLD)?.is_some() {
+        journal::recover(place, open(Path::new("/"))?.as_fd()).during("taking away what a killed RUN had mounted")?;
+    }
     let left =
         [HOLD, PARTIAL].iter().any(|name| matches!(files::open_if_directory(directory.as_fd(), name), Ok(Some(_))));
     if left {
@@ -209,7 +235,7 @@ pub(super) fn recover(place: &Path, pinned: &[PathBuf]) -> Result<()> {
         give_back(directory.as_fd(), stage.as_fd(), pinned).during("putting '/' back after a build that was killed")?;
     }
     if files::open_if_directory(directory.as_fd(), ABANDONED)?.is_some() {
-        relocate::discard(directory.as_fd(), ABANDONED.as_bytes())?;
+        files::discard(directory.as_fd(), ABANDONED.as_bytes())?;
     }
     Ok(())
 }
@@ -238,6 +264,13 @@ pub(super) fn check(pinned: &[PathBuf], force: bool) -> Result<()> {
         return Err(Error::Foreign(text));
     }
     Ok(())
+}
+
+/// Why there is no RUN without a network.
+pub(super) fn no_network() -> Error {
+    let text = "a RUN without a network needs a network namespace, which the driver in-place has not: \
+                use the driver overlay or flat, where one of them works";
+    Error::Refused(text.to_owned())
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

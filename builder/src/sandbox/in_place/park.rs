@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use yadokari_layers::RelPath;
 
 use super::keep::{Class, Keep};
-use super::relocate::{discard, relocate};
+use super::relocate::relocate;
 use crate::sandbox::error::Result;
 use crate::sandbox::files;
 
@@ -27,7 +27,7 @@ pub(super) fn drain(
             (Class::Stays, _) => {}
             (Class::Free, Some(stage)) => relocate(live, stage, &name)?,
             (Class::Free, None) => {
-                discard(live, &name)?;
+                files::discard(live, &name)?;
                 lost.push(at);
             }
             // Nothing of the image's can hold a mount: a RUN has no capability to make one.

@@ -2,10 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use crate::sandbox::error::{Result, Syscall};
+use crate::sandbox::error::Result;
 use crate::sandbox::files;
 
 /// Moves an entry under its name into another directory.
@@ -68,15 +67,4 @@ pub(super) fn count(
         }
     }
     Ok(found)
-}
-
-/// Removes a name that is no directory, or whatever a directory holds and itself.
-pub(super) fn discard(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    if let Some(inside) = files::open_if_directory(dir, name)? {
-        for child in files::names(inside.as_fd())? {
-            discard(inside.as_fd(), &child)?;
-        }
-        return files::remove_directory(dir, name);
-    }
-    rustix::fs::unlinkat(dir, name, AtFlags::empty()).on("unlink", format!("'{}'", String::from_utf8_lossy(name)))
 }

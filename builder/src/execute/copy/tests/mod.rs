@@ -1,10 +1,14 @@
 //! What COPY, ADD and WORKDIR make of trees.
 
+mod archives;
+mod filters;
+
 use std::sync::Arc;
 
 use yadokari_layers::{Change, IndexBuilder};
 
 use super::*;
+use crate::context::ignore::Ignore;
 use crate::plan::{Selection, select};
 
 fn path(text: &str) -> RelPath {
@@ -42,7 +46,8 @@ fn copied(
     for word in words {
         let Selection::Found(found) = select(&source, word).unwrap() else { panic!("{word} is missing") };
         for selected in found {
-            placing.copy(&source, &selected, destination, &|_, _| Content::Empty)?;
+            let filter = Filter { include: None, exclude: &Ignore::default() };
+            placing.copy(&source, &selected, filter, destination, &|_, _| Content::Empty)?;
         }
     }
     let line = |(path, change): (&RelPath, &Change)| match change {
@@ -96,74 +101,58 @@ fn owner_and_mode_hold_for_what_is_made_on_the_way_too() {
 }
 
 #[test]
+fn a_new_destination_has_the_time_of_the_directory_and_an_existing_one_its_own() {
+    let source = tree(&["s/", "s/f"]);
+    let mut base = IndexBuilder::new();
+    base.put(path("old"), Entry::directory(0o711, Timestamp::from_secs(5)), None);
+    let into = Tree::of([Arc::new(base.finish())]);
+    let mut placing = Placing::new(&into, Restyle::default(), Timestamp::from_secs(9));
+    let Selection::Found(found) = select(&source, "s").unwrap() else { panic!("it is there") };
+    let filter = Filter { include: None, exclude: &Ignore::default() };
+    for destination in ["/new/place", "/old"] {
+        placing.copy(&source, &found[0], filter, destination, &|_, _| Content::Empty).unwrap();
+    }
+    let changes = placing.finish();
+    let time = |name: &str| match changes.get(&path(name)) {
+        Some(Change::Put(entry, _)) => (entry.mtime.secs, entry.mode),
+        other => panic!("{other:?}"),
+    };
+    let expected = [("new", (9, 0o755)), ("new/place", (7, 0o755)), ("old", (5, 0o711)), ("new/place/f", (7, 0o640))];
+    expected.iter().for_each(|(name, expected)| assert_eq!(time(name), *expected, "{name}"));
+}
+
+#[test]
+fn special_files_and_attributes_are_copied_as_they_are() {
+    let at = Timestamp { secs: 7, nanos: 5 };
+    let entry = |kind| Entry { kind, uid: 3, gid: 4, mode: 0o4751, ..Entry::file(0, 0, at) };
+    let mut capable = entry(Kind::File { size: 3, content: None });
+    capable.xattrs.insert(b"security.capability".to_vec().into(), b"cap".to_vec().into());
+    let kinds = [
+        ("cap", capable.clone()),
+        ("fifo", entry(Kind::Fifo)),
+        ("null", entry(Kind::CharDevice { major: 1, minor: 3 })),
+        ("loop", entry(Kind::BlockDevice { major: 7, minor: 0 })),
+        ("link", entry(Kind::Symlink { target: b"../../gone".to_vec() })),
+        ("sticky", Entry { mode: 0o1777, ..entry(Kind::Directory) }),
+    ];
+    let mut builder = IndexBuilder::new();
+    kinds.iter().for_each(|(name, entry)| builder.put(path(&format!("s/{name}")), entry.clone(), None));
+    let (source, into) = (Tree::of([Arc::new(builder.finish())]), Tree::new());
+    let mut placing = Placing::new(&into, Restyle::default(), Timestamp::from_secs(9));
+    let Selection::Found(found) = select(&source, "s").unwrap() else { panic!("it is there") };
+    let filter = Filter { include: None, exclude: &Ignore::default() };
+    placing.copy(&source, &found[0], filter, "/d", &|_, _| Content::Empty).unwrap();
+    let changes = placing.finish();
+    for (name, entry) in kinds {
+        let Some(Change::Put(copied, _)) = changes.get(&path(&format!("d/{name}"))) else { panic!("{name}") };
+        assert_eq!(*copied, Entry { mtime: Timestamp::from_secs(7), ..entry }, "{name}");
+    }
+}
+
+#[test]
 fn files_and_directories_do_not_replace_each_other() {
     let conflict = |source: &[&str], word, into: &[&str], to| copied(source, &[word], into, to, Restyle::default());
     assert!(matches!(conflict(&["s/", "s/x"], "s", &["d/", "d/x/"], "/d"), Err(Conflict::IsDirectory(_))));
     assert!(matches!(conflict(&["s/", "s/x/"], "s", &["d/", "d/x"], "/d"), Err(Conflict::NotDirectory(_))));
     assert!(matches!(conflict(&["f"], "f", &["d"], "/d/f"), Err(Conflict::NotDirectory(_))));
-}
-
-/// What an archive of these entries, in their order, makes of a tree.
-fn unpacked(entries: &[&str], into: &[&str]) -> Result<Vec<String>, Conflict> {
-    let into = tree(into);
-    let restyle = Restyle { owner: None, mode: Some(Mode::Exact(0o711)) };
-    let mut placing = Placing::new(&into, restyle, Timestamp::from_secs(9));
-    for (number, line) in entries.iter().enumerate() {
-        if let Some((name, first)) = line.split_once(" = ") {
-            placing.link(&path(name), &path(first))?;
-            continue;
-        }
-        let one = tree(&[line]);
-        let (name, found) = one.iter().next().unwrap();
-        placing.unpack(name, found.entry.clone(), Content::Bytes(number.to_string().as_bytes().into()))?;
-    }
-    let line = |(path, change): (&RelPath, &Change)| match change {
-        Change::Put(Entry { kind: Kind::Hardlink { target }, .. }, _) => format!("{path} = {target}"),
-        Change::Put(Entry { kind: Kind::Symlink { .. }, .. }, _) => format!("{path} ->"),
-        Change::Put(Entry { mode, .. }, Content::Bytes(bytes)) => {
-            format!("{path} {mode:o} {}", String::from_utf8_lossy(bytes))
-        }
-        Change::Put(Entry { mode, uid, .. }, _) => format!("{path} {mode:o} by {uid}"),
-        Change::Delete => format!("-{path}"),
-    };
-    Ok(placing.finish().iter().map(line).collect())
-}
-
-#[test]
-fn the_first_name_of_an_unpacked_file_holds_it_whatever_the_archives_order() {
-    assert_eq!(unpacked(&["b", "a = b", "c = a"], &[]).unwrap(), ["a 640 0", "b = a", "c = a"]);
-    assert_eq!(unpacked(&["s -> x", "h = s"], &[]).unwrap(), ["h ->", "s ->"]);
-}
-
-#[test]
-fn a_link_keeps_its_content_when_its_first_name_is_unpacked_again() {
-    assert_eq!(unpacked(&["a", "h = a", "a"], &[]).unwrap(), ["a 640 2", "h 640 0"]);
-}
-
-#[test]
-fn a_hard_link_to_a_file_of_the_base_or_to_nothing() {
-    assert_eq!(unpacked(&["h = etc/f"], &["etc/", "etc/f"]).unwrap(), ["h = etc/f"]);
-    assert!(matches!(unpacked(&["h = etc"], &["etc/"]), Err(Conflict::NoFirstName { .. })));
-    assert!(matches!(unpacked(&["h = none"], &[]), Err(Conflict::NoFirstName { .. })));
-}
-
-#[test]
-fn unpacking_follows_the_links_of_the_tree_and_of_the_archive() {
-    assert_eq!(unpacked(&["bin/x"], &["usr/", "bin -> usr"]).unwrap(), ["usr 700 by 5", "usr/x 640 0"]);
-    let own = unpacked(&["s -> r", "r/", "s/x", "up -> ../../..", "up/y"], &[]).unwrap();
-    assert_eq!(own, ["r 700 1", "r/x 640 2", "s ->", "up ->", "y 640 4"]);
-}
-
-#[test]
-fn unpacking_replaces_what_is_in_the_way_and_restyles_directories() {
-    assert_eq!(unpacked(&["bin/", "bin/x"], &["bin -> usr"]).unwrap(), ["bin 700 0", "bin/x 640 1"]);
-    assert_eq!(unpacked(&["d"], &["d/", "d/x"]).unwrap(), ["d 640 0"]);
-    assert_eq!(unpacked(&["d/", "d/x", "d"], &[]).unwrap(), ["d 640 2"]);
-    assert!(matches!(unpacked(&["d", "d/e/f"], &["d/", "d/e/"]), Err(Conflict::NotDirectory(_))));
-    assert!(matches!(unpacked(&["d", "d/"], &["d/", "d/e"]), Err(Conflict::NotDirectory(_))));
-}
-
-#[test]
-fn directories_that_an_archive_does_not_state_are_roots() {
-    assert_eq!(unpacked(&["i/j/f"], &[]).unwrap(), ["i 755 by 0", "i/j 755 by 0", "i/j/f 640 0"]);
 }
