@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::dockerfile::Diagnostic;
+use crate::dockerfile::{Diagnostic, Span};
 
 /// A failed build.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What a URL or a git repository names cannot be had, or is not what it should be.
+    #[error("{name}: {reason}")]
+    Remote {
+        /// The source, without a password.
+        name: String,
+        /// Why.
+        reason: String,
+        /// What it means for whoever called.
+        code: ExitCode,
+        /// The place in the Dockerfile that asks for it, where one does.
+        at: Option<Span>,
+    },
     /// The result cannot be written where it should go.
     #[error("push to {destination}: {source}")]
     Push {
@@ -153,12 +165,21 @@ pub enum ExitCode {
 }
 
 impl Error {
+    /// The same, with the place in the Dockerfile that asks for what cannot be had.
+    pub(crate) fn asked_for_at(self, place: Option<Span>) -> Self {
+        match self {
+            Self::Remote { name, reason, code, .. } => Self::Remote { name, reason, code, at: place },
+            other => other,
+        }
+    }
+
     /// The exit code of a build that failed so.
     pub fn exit_code(&self) -> u8 {
         let code = match self {
             Self::Run { code, .. } => return *code,
             Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
             Self::Usage { .. } => ExitCode::Usage,
+            Self::Remote { code, .. } => *code,
             Self::Dockerfile(_)
             | Self::Checks { .. }
             | Self::Trigger { .. }
@@ -179,7 +200,7 @@ impl Error {
 }
 
 /// What a failure of a registry, or of another store, means for the exit code.
-fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
+pub(crate) fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
     use yadokari_registry::Error;
     match error {
         Error::Unauthorized { .. } => ExitCode::NoPermission,

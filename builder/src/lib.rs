@@ -8,7 +8,7 @@
 //!
 //! - [`dockerfile`] parses, [`plan`] lowers to three operations: pure, save that planning hashes the [`context`].
 //! - [`check`] does these two alone and says what they find.
-//! - [`sources`] fetches what the plan needs from elsewhere.
+//! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
 //! - [`secrets`] are what a RUN may see and an image never holds.
@@ -16,6 +16,7 @@
 //!
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
 
+mod archive;
 pub mod check;
 pub mod cli;
 pub mod context;
@@ -27,6 +28,7 @@ pub mod image;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod remote;
 pub mod sandbox;
 pub mod secrets;
 pub mod sources;
@@ -90,8 +92,12 @@ pub struct Built {
 pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
     let file = dockerfile::parse(&request.dockerfile)?;
     let context = Context::open(&request.context, &request.dockerfile_path)?;
+    let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
+    let secrets = request.secrets.clone();
+    let remotes =
+        remote::Fetcher::new(request.client.clone(), work.downloads(), Arc::new(move |name: &str| secrets.text(name)));
     let sources = Sources::new(request.client.clone(), request.options.platform.clone());
-    let plan = sources.plan(&file, &request.options, &context, &progress).await;
+    let plan = sources.plan(&file, &request.options, &context, &remotes, &progress).await;
     let warn = |warning: &dockerfile::Diagnostic| progress.warning(&warning.render(&request.dockerfile, false));
     // What is found often explains why there is no plan.
     let plan = plan.inspect_err(|_| sources.found(&file, &request.options, &context).iter().for_each(warn))?;
@@ -99,7 +105,6 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
     // The file may say itself what time it is.
     let pack = pack::Options { clamp: plan.epoch, ..request.pack };
-    let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
     let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
     let driver = probe.as_ref().and_then(|probe| probe.chosen);
     execute::check(&plan, driver, &request.secrets, &request.agents)?;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use yadokari_registry::Secret;
 use zeroize::Zeroizing;
 
 use crate::csv;
@@ -21,6 +22,11 @@ impl Secrets {
     /// The value of the secret `id`, if there is one.
     pub fn get(&self, id: &str) -> Option<&[u8]> {
         self.0.get(id).map(|value| &value[..])
+    }
+
+    /// The value of the secret `id` as a text, if there is one and it is.
+    pub fn text(&self, id: &str) -> Option<Secret> {
+        std::str::from_utf8(self.get(id)?).ok().map(Secret::new)
     }
 
     /// Keeps a value under `id`, in place of an earlier one.

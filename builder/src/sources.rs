@@ -1,4 +1,4 @@
-//! What a build takes from elsewhere: base images, and images copied from.
+//! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
 use yadokari_registry::{
@@ -17,8 +17,9 @@ use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Checked, Images, LayerRef, Options, Plan, Planned, check, plan};
+use crate::plan::{BaseImage, Checked, Known, LayerRef, Needs, Options, Plan, Planned, check, plan};
 use crate::progress::Progress;
+use crate::remote;
 
 /// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
 const LAYOUT: &str = "oci:";
@@ -32,7 +33,7 @@ pub struct Sources {
 
 #[derive(Default)]
 struct Found {
-    images: Images,
+    known: Known,
     layers: BTreeMap<Digest, Arc<Origin>>,
 }
 
@@ -51,41 +52,47 @@ impl Sources {
         Self { client, platform, found: Mutex::default() }
     }
 
-    /// Plans, fetching what the plan says it needs, until it needs nothing more.
+    /// Plans, fetching what the plan says it needs, until it needs nothing more. What is no image comes by `fetcher`.
     pub async fn plan(
         &self,
         file: &Dockerfile,
         options: &Options,
         context: &Context,
+        fetcher: &remote::Fetcher,
         progress: &Progress,
     ) -> Result<Plan, crate::Error> {
         loop {
-            let images = self.lock().images.clone();
-            match plan(file, options, context, &images)? {
+            let known = self.lock().known.clone();
+            let Needs { images, remotes } = match plan(file, options, context, &known)? {
                 Planned::Ready(plan) => return Ok(plan),
-                Planned::Needs(names) => {
-                    let fetched = names.iter().map(|name| self.resolve(name, progress));
-                    let fetched = try_join_all(fetched).await?;
-                    self.lock().images.extend(names.into_iter().zip(fetched));
-                }
-            }
+                Planned::Needs(needs) => needs,
+            };
+            let found = try_join_all(images.iter().map(|name| self.resolve(name, progress)));
+            let fetched = remotes.iter().map(|(remote, place)| async {
+                let fetched = fetcher.fetch(remote, progress).await;
+                fetched.map_err(|error| error.asked_for_at(*place))
+            });
+            let (found, fetched) = try_join(found, try_join_all(fetched)).await?;
+            let known = &mut self.lock().known;
+            known.images.extend(images.into_iter().zip(found));
+            known.remotes.extend(remotes.into_keys().zip(fetched));
         }
     }
 
     /// The warnings about what the target needs, as far as they can be had without fetching anything more.
     pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
-        let images = self.lock().images.clone();
+        let known = self.lock().known.clone();
         let last = file.stages.len().saturating_sub(1).to_string();
         let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
-        check(file, &options, context, &images).warnings
+        check(file, &options, context, &known).warnings
     }
 
     /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.
     pub async fn check(&self, file: &Dockerfile, options: &Options, context: &Context, progress: &Progress) -> Checked {
         let mut missing = BTreeMap::new();
         loop {
-            let images = self.lock().images.clone();
-            let mut checked = check(file, options, context, &images);
+            let known = self.lock().known.clone();
+            let mut checked = check(file, options, context, &known);
             checked.needs.retain(|name| !missing.contains_key(name));
             if checked.needs.is_empty() {
                 checked.errors.extend(missing.into_values());
@@ -94,7 +101,7 @@ impl Sources {
             let fetched = join_all(checked.needs.iter().map(|name| self.resolve(name, progress))).await;
             for (name, image) in checked.needs.into_iter().zip(fetched) {
                 match image {
-                    Ok(image) => _ = self.lock().images.insert(name, image),
+                    Ok(image) => _ = self.lock().known.images.insert(name, image),
                     Err(error) => _ = missing.insert(name, error),
                 }
             }
@@ -185,7 +192,7 @@ pub struct Fetcher<'a> {
 
 impl Fetch for Fetcher<'_> {
     fn layers(&self, image: &str) -> Vec<LayerRef> {
-        self.sources.lock().images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+        self.sources.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
     }
 
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {

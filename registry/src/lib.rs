@@ -12,6 +12,9 @@
 //! proxies that the caller looked up. Nothing here reads the environment or searches for files, but for the system's
 //! certificate bundle.
 //!
+//! The same client fetches from servers that are no registries, for ADD and for contexts: a [`Request`] takes its proxies
+//! and certificate authorities, and none of its logins.
+//!
 //! [`Memory::serve`] puts the in-memory store on a loopback port as a registry stricter than the real ones, with
 //! logins and faults to order: what tests talk to.
 //!
@@ -40,7 +43,9 @@ pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 pub use yadokari_layers::{Digest, Mismatch};
 
 pub use self::blob::{BlobSource, BytesBlob, FileBlob};
-pub use self::client::{Client, ClientOptions, Proxies, RegistryStore, RetryPolicy, Timeouts};
+pub use self::client::{
+    Client, ClientOptions, Download, Proxies, RegistryStore, Reply, Request, RetryPolicy, Timeouts,
+};
 pub use self::credentials::{Credentials, Login, Warning};
 pub use self::error::{Error, Failure, Result};
 pub use self::layout::Layout;

@@ -50,10 +50,17 @@ pub(super) struct Doctor {
 /// `yadokari build`, with Kaniko's flags.
 #[derive(Debug, Args)]
 pub(super) struct Build {
-    /// The build context: a directory, or dir://DIRECTORY.
+    /// The build context: a directory, an archive (tar://FILE, tar://stdin, https://HOST/FILE), or a git repository
+    /// (https://HOST/NAME.git#REFERENCE:DIRECTORY, git://HOST/NAME).
     #[arg(long, short = 'c', default_value = "/workspace/")]
     pub(super) context: String,
-    /// The Dockerfile: a path as it is, or below the context.
+    /// Take this directory of the context for the context.
+    #[arg(long, value_name = "DIR", default_value = "", value_parser = path())]
+    pub(super) context_sub_path: PathBuf,
+    /// How a context from git://… is fetched: branch=NAME or recurse-submodules=true. Repeatable.
+    #[arg(long, value_name = "OPTION=VALUE")]
+    pub(super) git: Vec<String>,
+    /// The Dockerfile: a path as it is, or below the context; a URL; - for the standard input.
     #[arg(long, short = 'f', default_value = "Dockerfile", value_parser = path())]
     pub(super) dockerfile: PathBuf,
     /// Push the image under this name. Repeatable.
@@ -141,7 +148,7 @@ pub(super) enum Format {
 }
 
 /// Go's truth values.
-fn truth(text: &str) -> Result<bool, String> {
+pub(super) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
@@ -186,25 +193,10 @@ impl Build {
         if self.cache {
             return refuse("--cache", "the cache is not carried out yet");
         }
-        if is_url(&self.dockerfile) {
-            return refuse("--dockerfile", "a Dockerfile from a URL is not carried out yet");
-        }
         if self.digest_file.as_deref().is_some_and(is_url) {
             return refuse("--digest-file", "sending the digest to a URL is not carried out yet");
         }
         Ok(())
-    }
-
-    /// The context's directory.
-    pub(super) fn context(&self) -> Result<PathBuf, Error> {
-        match self.context.split_once("://") {
-            None => Ok(PathBuf::from(&self.context)),
-            Some(("dir", directory)) => Ok(PathBuf::from(directory)),
-            Some((scheme, _)) => {
-                let message = format!("contexts from {scheme}:// are not carried out yet");
-                Err(Error::Usage { flag: "--context", message })
-            }
-        }
     }
 
     /// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with

@@ -7,21 +7,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Format;
 use super::{BuildInvocation, CheckInvocation, say};
-use crate::dockerfile::Source;
+use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
 use crate::{Error, ExitCode};
 
 /// Builds, says what went wrong if something did, and gives the exit code.
-pub(super) fn build(build: BuildInvocation) -> u8 {
+pub(super) fn build(mut build: BuildInvocation) -> u8 {
     let progress = Arc::clone(&build.progress);
-    let source = build.request.dockerfile.clone();
+    let mut source = None;
     let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
     let interrupt = Interrupt::default();
     let result = runtime.block_on(async {
         forward_signals(&interrupt, &progress);
+        let line = async {
+            build.prepare().await?;
+            source = Some(build.request.dockerfile.clone());
+            build.execute(interrupt.clone()).await
+        };
         tokio::select! {
-            result = build.execute(interrupt.clone()) => result,
+            result = line => result,
             signal = interrupt.triggered() => Err(Error::Interrupted(signal)),
         }
     });
@@ -30,7 +35,7 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
     match result {
         Ok(_) => 0,
         Err(error) => {
-            report(&error, Some(&source), &progress);
+            report(&error, source.as_ref(), &progress);
             error.exit_code()
         }
     }
@@ -38,15 +43,27 @@ pub(super) fn build(build: BuildInvocation) -> u8 {
 
 /// Looks at the Dockerfile, says what is found, and gives the exit code.
 pub(super) fn check(check: CheckInvocation) -> u8 {
-    let CheckInvocation { request, progress, format } = check;
+    let CheckInvocation { mut build, format } = check;
+    let progress = Arc::clone(&build.progress);
     let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
-    let report = runtime.block_on(crate::check::check(&request, &progress));
+    let checked = runtime.block_on(async {
+        build.prepare().await?;
+        Ok(crate::check::check(&build.request, &progress).await)
+    });
     runtime.shutdown_background();
-    let said = match format {
-        Format::Text => say(&report.text(&request.dockerfile)),
-        Format::Json => say(&report.json(&request.dockerfile)),
+    let found = match checked {
+        Ok(found) => found,
+        Err(error) => {
+            report(&error, None, &progress);
+            return Error::exit_code(&error);
+        }
     };
-    if said == 0 { report.exit_code() } else { said }
+    let request = &build.request;
+    let said = match format {
+        Format::Text => say(&found.text(&request.dockerfile)),
+        Format::Json => say(&found.json(&request.dockerfile)),
+    };
+    if said == 0 { found.exit_code() } else { said }
 }
 
 fn runtime(progress: &Progress) -> Option<Runtime> {
@@ -63,6 +80,9 @@ fn runtime(progress: &Progress) -> Option<Runtime> {
 fn report(error: &Error, source: Option<&Source>, progress: &Progress) {
     match (error, source) {
         (Error::Dockerfile(diagnostic), Some(source)) => progress.error(&diagnostic.render(source, false)),
+        (Error::Remote { at: Some(span), .. }, Some(source)) => {
+            progress.error(&Diagnostic::new(error.to_string()).at(*span).render(source, false));
+        }
         _ => progress.error(&error.to_string()),
     }
 }

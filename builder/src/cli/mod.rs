@@ -2,6 +2,7 @@
 //! and nowhere else.
 
 mod args;
+mod contexts;
 mod credentials;
 mod exit;
 mod paths;
@@ -25,6 +26,7 @@ use crate::progress::Progress;
 use crate::{Built, Error, Request, sandbox};
 
 use args::{Build, Check, Cli, Command, Doctor, Format, epoch};
+use contexts::Pending;
 
 /// What the command line asks for.
 pub enum Invocation {
@@ -46,13 +48,14 @@ pub struct BuildInvocation {
     pub progress: Arc<Progress>,
     /// `--digest-file`
     digest_file: Option<PathBuf>,
+    /// A context or a Dockerfile that is elsewhere.
+    pending: Option<Pending>,
 }
 
 /// A look at a Dockerfile.
 pub struct CheckInvocation {
     /// The build that it would be.
-    request: Request,
-    progress: Arc<Progress>,
+    build: BuildInvocation,
     format: Format,
 }
 
@@ -82,8 +85,7 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
             let Check { mut build, format } = *check;
             // A look has no result that could go anywhere.
             build.no_push = true;
-            let BuildInvocation { request, progress, .. } = build_invocation(build)?;
-            Ok(Invocation::Check(Box::new(CheckInvocation { request, progress, format })))
+            Ok(Invocation::Check(Box::new(CheckInvocation { build: build_invocation(build)?, format })))
         }
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build)?))),
     }
@@ -112,8 +114,18 @@ fn say(text: &str) -> u8 {
 }
 
 impl BuildInvocation {
+    /// Brings what the request takes from elsewhere.
+    async fn prepare(&mut self) -> Result<(), Error> {
+        match &mut self.pending {
+            Some(pending) => pending.fetch(&mut self.request, &self.progress).await,
+            None => Ok(()),
+        }
+    }
+
     /// Builds, then writes the files that were asked for.
     async fn execute(self, interrupt: Interrupt) -> Result<Built, Error> {
+        // A context that was fetched is there until the build has ended.
+        let _pending = self.pending;
         let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
         if let Some(path) = &self.digest_file {
             let failed = |source| Error::Host { operation: "write", path: path.clone(), source };
@@ -139,13 +151,16 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
 fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let progress = Arc::new(Progress::new(args.verbosity.level()));
-    let context = args.context()?;
-    let dockerfile_path = paths::dockerfile(&args.dockerfile, &context);
-    let no_dockerfile = |source| Error::NoDockerfile { path: dockerfile_path.clone(), source };
-    let bytes = fs::read(&dockerfile_path).map_err(no_dockerfile)?;
-    let dockerfile = Source::from_bytes(dockerfile_path.display().to_string(), bytes)?;
     let env = |name: &str| std::env::var(name).ok();
     let (build_args, unset) = args.build_args(&env)?;
+    // What is elsewhere is fetched once the build runs; until then its place in the request is empty.
+    let (pending, context, dockerfile_path, dockerfile) = match args.places(&build_args, &env)? {
+        Ok((context, path)) => {
+            let dockerfile = contexts::read(&path, path.display().to_string())?;
+            (None, context, path, dockerfile)
+        }
+        Err(pending) => (Some(pending), PathBuf::new(), PathBuf::new(), Source::new("Dockerfile", "")),
+    };
     for name in unset {
         progress.warning(&format!("--build-arg {name} has no value: the environment has no {name}"));
     }
@@ -194,7 +209,7 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file) })
+    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), pending })
 }
 
 /// A path that was given, and is not empty.

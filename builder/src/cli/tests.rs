@@ -149,15 +149,12 @@ fn what_is_not_carried_out_is_refused_by_name() {
     for (line, flag) in [
         ("executor --cache", "--cache"),
         ("executor --cache true", "--cache"),
-        ("executor -f https://example.org/Dockerfile", "--dockerfile"),
         ("executor --digest-file https://example.org/d", "--digest-file"),
     ] {
         let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
         assert!(error.starts_with(flag) && error.contains("not carried out"), "{error}");
     }
     assert!(build("executor --cache=false").refuse_what_is_not_carried_out().is_ok());
-    assert!(build("executor -c s3://b/k").context().unwrap_err().to_string().contains("s3://"));
-    assert_eq!(build("executor -c dir:///c").context().unwrap(), Path::new("/c"));
 }
 
 #[test]

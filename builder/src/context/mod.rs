@@ -65,6 +65,14 @@ impl Context {
         Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests, unreadable })
     }
 
+    /// Opens a directory of which nothing is left out: the tree of a repository, whose ignore file is a file like any
+    /// other.
+    pub fn whole(path: &Path) -> Result<Self, crate::Error> {
+        let root = Arc::new(Root::open(path)?);
+        let (ignore, tree, digests, unreadable) = Default::default();
+        Ok(Self { path: path.to_owned(), root, ignore, ignore_file: PathBuf::new(), tree, digests, unreadable })
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,7 +1,7 @@
 //! COPY and ADD.
 
 use super::arguments::{Statement, words_or_json};
-use super::flags::{Flags, Known, boolean, flags, later, repeatable, value};
+use super::flags::{Flags, Known, boolean, flags, repeatable, value};
 use super::heredoc::Document;
 use super::text::Text;
 use super::{Add, Copy, Diagnostic, Transfer, Word};
@@ -14,8 +14,8 @@ const ADD_FLAGS: [Known; 7] = [
     value("chmod"),
     boolean("link"),
     repeatable("exclude"),
-    later("checksum"),
-    later("keep-git-dir"),
+    value("checksum"),
+    boolean("keep-git-dir"),
     boolean("unpack"),
 ];
 
@@ -33,7 +33,8 @@ pub(super) fn copy(statement: &Statement<'_>, documents: &[Document]) -> Result<
 /// `ADD [FLAG…] SOURCE… DESTINATION`, or the same as a JSON array
 pub(super) fn add(statement: &Statement<'_>, documents: &[Document]) -> Result<Add, Diagnostic> {
     let (mut flags, transfer) = transfer("ADD", statement, &ADD_FLAGS, documents)?;
-    Ok(Add { unpack: flags.take_boolean("unpack"), transfer })
+    let (checksum, keep_git_dir) = (flags.take("checksum"), flags.take_boolean("keep-git-dir"));
+    Ok(Add { checksum, keep_git_dir, unpack: flags.take_boolean("unpack"), transfer })
 }
 
 fn check_from(from: &Word) -> Result<(), Diagnostic> {
@@ -182,8 +183,10 @@ mod tests {
             ("COPY --chwon=x a b", "COPY has no flag --chwon"),
             ("ADD --from=x a b", "ADD has no flag --from"),
             ("ADD --parents a b", "ADD has no flag --parents"),
-            ("ADD --checksum=sha256:a a b", "ADD --checksum is not carried out yet"),
-            ("ADD --keep-git-dir a b", "ADD --keep-git-dir is not carried out yet"),
+            ("ADD --checksum a b", "ADD --checksum needs a value"),
+            ("ADD --keep-git-dir=1 a b", "ADD --keep-git-dir is true or false, not '1'"),
+            ("COPY --checksum=sha256:a a b", "COPY has no flag --checksum"),
+            ("COPY --keep-git-dir a b", "COPY has no flag --keep-git-dir"),
             ("ADD --unpack= a b", "ADD --unpack is true or false, not ''"),
             ("COPY a <<EOF\nEOF", "a here-document cannot be the destination"),
             ("COPY <<'a b' c\na b", "the name of a here-document of COPY must not hold spaces"),

@@ -18,8 +18,6 @@ pub(super) enum Kind {
     Repeatable,
     /// `--name`, `--name=true` or `--name=false`, once.
     Boolean,
-    /// The language has it and the builder does not carry it out yet.
-    Later,
 }
 
 /// A flag with a value.
@@ -35,11 +33,6 @@ pub(super) const fn repeatable(name: &'static str) -> Known {
 /// A flag that is on or off.
 pub(super) const fn boolean(name: &'static str) -> Known {
     Known { name, kind: Kind::Boolean }
-}
-
-/// A flag that is refused because it is not carried out yet.
-pub(super) const fn later(name: &'static str) -> Known {
-    Known { name, kind: Kind::Later }
 }
 
 /// The flags that an instruction was given.
@@ -85,9 +78,6 @@ pub(super) fn flags<'l>(
             return Err(unknown(instruction, name, known, flag.span));
         };
         let Known { name, kind } = entry;
-        if matches!(kind, Kind::Later) {
-            return Err(Diagnostic::not_carried_out(format_args!("{instruction} --{name}"), flag.span));
-        }
         if !matches!(kind, Kind::Repeatable) && given.iter().any(|(other, _)| other == name) {
             let error = Diagnostic::new(format!("{instruction} has --{name} twice")).at(flag.span);
             return Err(error.label("this is the second one"));
@@ -161,7 +151,7 @@ mod tests {
     use crate::dockerfile::Source;
     use crate::dockerfile::lines::Lines;
 
-    const KNOWN: [Known; 5] = [value("from"), value("chown"), later("device"), boolean("link"), repeatable("exclude")];
+    const KNOWN: [Known; 4] = [value("from"), value("chown"), boolean("link"), repeatable("exclude")];
 
     /// The flags and, last, the rest.
     fn read(line: &str) -> Result<Vec<String>, Diagnostic> {
@@ -195,10 +185,9 @@ mod tests {
     fn wrong_flags_are_refused_by_name() {
         let cases = [
             ("--form=x a", "COPY has no flag --form", Some("did you mean --from?")),
-            ("--zzz a", "COPY has no flag --zzz", Some("its flags are --from, --chown, --device, --link, --exclude")),
+            ("--zzz a", "COPY has no flag --zzz", Some("its flags are --from, --chown, --link, --exclude")),
             ("--from a", "COPY --from needs a value", Some("write --from=VALUE")),
             ("--from=a --from=b c", "COPY has --from twice", None),
-            ("--device=a a", "COPY --device is not carried out yet", None),
             ("--link=1 a", "COPY --link is true or false, not '1'", Some("write --link or --link=false")),
             ("--link --link=false a", "COPY has --link twice", None),
         ];

@@ -196,7 +196,11 @@ pub struct Copy {
 /// ADD
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
-    /// `--unpack`: whether a local archive is unpacked, where it is given.
+    /// `--checksum`: what a file's digest must be, or a repository's commit.
+    pub checksum: Option<Word>,
+    /// `--keep-git-dir`: whether a repository's `.git` directory is copied, where it is given.
+    pub keep_git_dir: Option<bool>,
+    /// `--unpack`: whether archives are unpacked, where it is given.
     pub unpack: Option<bool>,
     /// What is copied, and where to. A source may also be a URL or a git repository.
     pub transfer: Transfer,

@@ -14,6 +14,7 @@ mod blobs;
 mod copy;
 mod interrupt;
 mod mounts;
+mod remote;
 mod stage;
 mod unpack;
 mod users;

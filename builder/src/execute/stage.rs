@@ -10,10 +10,13 @@ use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
 use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
 use super::mounts::{Mounts, with_secrets};
-use super::{Executor, StageResult, unpack, users};
+use super::{Executor, StageResult, remote, unpack, users};
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link};
+use crate::plan::{
+    Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link,
+};
 use crate::progress::StepDone;
+use crate::remote::Fetched;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
@@ -259,13 +262,20 @@ fn copy_from_context(
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
     let context = executor.context;
-    if copy.sources.is_empty() {
-        return Ok(());
-    }
-    let tree = context.tree()?;
+    // A build that takes nothing from the context does not read it.
+    let nothing = Tree::new();
+    let tree = if copy.sources.iter().any(|source| source.elsewhere.is_none()) { context.tree()? } else { &nothing };
     let selected = select_all(tree, copy, span)?;
     let several = selected.len() + copy.inline.len() > 1;
-    for selected in &selected {
+    for (source, selected) in &selected {
+        if let Some(elsewhere) = &source.elsewhere {
+            if several && matches!(elsewhere.fetched, Fetched::File(_)) && !copy.unpack_downloads {
+                needs_directory(placing, copy, span)?;
+            }
+            let copied = remote::copy(placing, copy, elsewhere, spool, span);
+            copied.map_err(|refusal| refusal.at(source, span))?;
+            continue;
+        }
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
             for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
@@ -303,7 +313,7 @@ fn copy_from_layers(
     let selected = select_all(&tree, copy, span)?;
     let several = selected.len() + copy.inline.len() > 1;
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
-    for selected in &selected {
+    for (_, selected) in &selected {
         let itself = tree.get(&selected.path).map(|_| &selected.path);
         let filter = selected.filter(&copy.exclude);
         for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
@@ -327,7 +337,7 @@ fn copy_from_layers(
             .and_then(|files| files.get(name))
             .map_or(Content::Empty, |file| Content::Host(file.clone()))
     };
-    for selected in &selected {
+    for (_, selected) in &selected {
         if !tree.is_directory(&selected.path) {
             warn_of_exclude(executor, copy, selected);
             if several {
@@ -350,9 +360,18 @@ fn warn_of_exclude(executor: &Executor<'_>, copy: &Copy, selected: &Selected) {
     }
 }
 
-fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<Selected>, crate::Error> {
+/// What each source selects, in their order. A source elsewhere is one by itself.
+fn select_all<'c>(
+    tree: &Tree,
+    copy: &'c Copy,
+    span: Option<Span>,
+) -> Result<Vec<(&'c CopySource, Selected)>, crate::Error> {
     let mut all = Vec::new();
     for source in &copy.sources {
+        if source.elsewhere.is_some() {
+            all.push((source, Selected { name: None, path: RelPath::root(), include: None }));
+            continue;
+        }
         let refuse = |error: Diagnostic| Err(if span.is_some() { error.at(source.span) } else { error }.into());
         let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
@@ -362,7 +381,7 @@ fn select_all(tree: &Tree, copy: &Copy, span: Option<Span>) -> Result<Vec<Select
             }
             Selection::ThroughLink(link) => return refuse(through_link(&link)),
         };
-        all.extend(selected);
+        all.extend(selected.into_iter().map(|selected| (source, selected)));
     }
     Ok(all)
 }

@@ -12,6 +12,7 @@ use crate::sandbox::Worker;
 pub struct WorkDir {
     directory: tempfile::TempDir,
     blobs: PathBuf,
+    downloads: PathBuf,
     retired: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -23,8 +24,9 @@ impl WorkDir {
         fs::create_dir_all(parent).map_err(failed)?;
         let directory = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(failed)?;
         let blobs = directory.path().join("blobs");
-        fs::create_dir(&blobs).map_err(failed)?;
-        Ok(Self { directory, blobs, retired: Mutex::default() })
+        let downloads = directory.path().join("downloads");
+        [&blobs, &downloads].into_iter().try_for_each(fs::create_dir).map_err(failed)?;
+        Ok(Self { directory, blobs, downloads, retired: Mutex::default() })
     }
 
     /// The directory itself.
@@ -35,6 +37,11 @@ impl WorkDir {
     /// Where blobs are kept, under their digests.
     pub fn blobs(&self) -> &Path {
         &self.blobs
+    }
+
+    /// Where files and repositories are put that come from elsewhere.
+    pub fn downloads(&self) -> &Path {
+        &self.downloads
     }
 
     /// Lets a worker go whose stage is finished. Its root file system is removed meanwhile, and is gone when this is

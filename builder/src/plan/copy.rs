@@ -3,9 +3,9 @@
 use yadokari_layers::{Key, RelPath, Tree};
 
 use super::lower::{At, Lowering};
-use super::op::{Copy, CopySource, Inline, Op, Origin, Owner};
+use super::op::{Copy, CopySource, Elsewhere, Inline, Op, Origin, Owner};
 use super::stage::{From, Planner};
-use super::{Mode, Selection, history, key, select, select_with_parents};
+use super::{Mode, Selection, history, key, remote, select, select_with_parents};
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, Span, Transfer, Word};
 
@@ -16,6 +16,8 @@ pub(super) struct How {
     pub(super) parents: bool,
     /// ADD without `--unpack=false`
     pub(super) unpack: bool,
+    /// ADD with `--unpack`
+    pub(super) unpack_downloads: bool,
 }
 
 impl Lowering {
@@ -56,17 +58,22 @@ impl Lowering {
         at: &At<'_>,
     ) -> Result<(), crate::Error> {
         let name = at.instruction.kind.name();
-        let mut sources = Vec::new();
+        let (mut sources, mut remotes, mut complete) = (Vec::new(), Vec::new(), true);
         for word in &transfer.sources {
             let pattern = self.expand(word, at)?;
-            if name == "ADD" && is_remote(&pattern) {
-                return Err(Diagnostic::not_carried_out("ADD of a URL or a git repository", word.span).into());
+            let remote = self.remote(&pattern, word, at)?;
+            let mut elsewhere = None;
+            if let Some(remote) = remote {
+                remotes.push((remote.clone(), word.span));
+                elsewhere = planner.fetched(&remote, word, at).map(|fetched| Elsewhere { remote, fetched });
+                complete &= elsewhere.is_some();
+            } else {
+                check_pattern(&pattern, how.parents, word)?;
+                if matches!(from, Origin::Context) {
+                    planner.check_ignored(&pattern, word.span, at);
+                }
             }
-            check_pattern(&pattern, how.parents, word)?;
-            if matches!(from, Origin::Context) {
-                planner.check_ignored(&pattern, word.span, at);
-            }
-            sources.push(CopySource { pattern, span: word.span });
+            sources.push(CopySource { pattern, span: word.span, elsewhere });
         }
         let mut inline = Vec::new();
         for heredoc in &transfer.heredocs {
@@ -87,14 +94,32 @@ impl Lowering {
         let chmod = chmod.transpose()?;
         let link = links(planner, transfer, chown.as_ref(), chmod.is_some(), at)?;
         let exclude = excluded(planner, &transfer.exclude, at)?;
+        remote::check_names(&remotes, &destination)?;
+        if !complete {
+            // What follows is read all the same, so that everything that is needed is asked for at once.
+            return Ok(());
+        }
+        self.check_remotes(planner, &sources, at)?;
         let names: Vec<String> = sources.iter().map(|source| source.pattern.clone()).collect();
         let names = [names, inline.iter().map(|inline| format!("<<{}", inline.name)).collect()].concat();
         let owner_text = chown.as_ref().map(|owner| owner.text.as_str());
         let created_by = history::copy(name, how.parents, owner_text, chmod_text.as_deref(), &names, &written);
-        let How { parents, unpack } = how;
+        let How { parents, unpack, unpack_downloads } = how;
         let destination_span = transfer.destination.span;
-        let copy =
-            Copy { from, sources, inline, destination, destination_span, chown, chmod, unpack, parents, exclude, link };
+        let copy = Copy {
+            from,
+            sources,
+            inline,
+            destination,
+            destination_span,
+            chown,
+            chmod,
+            unpack,
+            unpack_downloads,
+            parents,
+            exclude,
+            link,
+        };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),
             None => key::Inputs::Context(context_inputs(planner, &copy)?),
@@ -187,7 +212,7 @@ fn check_pattern(pattern: &str, parents: bool, word: &Word) -> Result<(), crate:
 /// anything runs.
 fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
     let mut inputs = Vec::new();
-    for source in &copy.sources {
+    for source in copy.sources.iter().filter(|source| source.elsewhere.is_none()) {
         let tree = planner.context.tree()?;
         let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
@@ -239,9 +264,4 @@ impl Copy {
             false => select(tree, &source.pattern),
         }
     }
-}
-
-/// Whether a source of ADD is fetched and not copied.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }

@@ -8,8 +8,9 @@ use yadokari_layers::{Digest, Entry, Key, KeyHasher, Kind, RelPath};
 use yadokari_registry::Platform;
 
 use super::Mode;
-use super::op::{Access, Copy, Mkdir, MountKind, Run};
+use super::op::{Access, Copy, Elsewhere, Mkdir, MountKind, Run};
 use super::select::Selected;
+use crate::remote::{Fetched, Remote};
 
 /// The key of nothing, for a platform.
 pub(super) fn scratch(platform: &Platform) -> Key {
@@ -175,6 +176,9 @@ fn copied(mut key: KeyHasher, copy: &Copy, inputs: &Inputs) -> Key {
         }
     }
     // What is rare comes last, and leaves no trace in the keys of all others.
+    for source in copy.sources.iter().filter_map(|source| source.elsewhere.as_ref()) {
+        elsewhere(&mut key, source, copy);
+    }
     if copy.parents {
         key.bytes("parents");
     }
@@ -182,6 +186,25 @@ fn copied(mut key: KeyHasher, copy: &Copy, inputs: &Inputs) -> Key {
         key.bytes("exclude").list(copy.exclude.texts());
     }
     key.finish()
+}
+
+/// A source elsewhere: its content, whatever it was fetched from. Neither a URL, which may hold a password, nor the time
+/// of the file is in it.
+fn elsewhere(key: &mut KeyHasher, source: &Elsewhere, copy: &Copy) {
+    match (&source.remote, &source.fetched) {
+        (_, Fetched::File(file)) => {
+            key.bytes("file").option(source.remote.file_name()).digest(&file.digest);
+            key.number(u64::from(copy.unpack_downloads));
+        }
+        (Remote::Git(reference, _), Fetched::Tree(tree)) => {
+            key.bytes("git").bytes(&tree.commit).option(reference.subdirectory.as_deref());
+            key.number(u64::from(reference.submodules)).number(u64::from(reference.commit_time));
+            // The directory says which branch or tag it came from.
+            key.option(tree.has_git_dir.then(|| reference.reference.as_deref().unwrap_or_default()));
+            key.list(copy.exclude.texts());
+        }
+        (Remote::Url(_), Fetched::Tree(_)) => unreachable!("a URL is a file"),
+    }
 }
 
 /// A file of the context: its name, its kind, git's two modes (executable or not), its link or its content. A clone
@@ -267,6 +290,7 @@ mod tests {
             chown: None,
             chmod: None,
             unpack: false,
+            unpack_downloads: false,
             parents: false,
             exclude: Ignore::default(),
             link: false,

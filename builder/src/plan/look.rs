@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::stage::Planner;
-use super::{Images, Options};
+use super::{Known, Options};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Dockerfile, Policy, Span};
 
@@ -19,8 +19,8 @@ pub struct Checked {
 }
 
 /// Looks at a Dockerfile as [`plan`](super::plan) does, at every stage where no target is asked for. Errors do not end it.
-pub fn check(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Checked {
-    match Planner::new(file, options, context, images) {
+pub fn check(file: &Dockerfile, options: &Options, context: &Context, known: &Known) -> Checked {
+    match Planner::new(file, options, context, known) {
         Ok(planner) => planner.check(),
         Err(error) => Checked::stopped(file, options, error),
     }
@@ -40,7 +40,7 @@ impl Checked {
 }
 
 impl Planner<'_> {
-    /// Plans what the target needs, or without a target every stage, as far as `images` and errors let it.
+    /// Plans what the target needs, or without a target every stage, as far as what is known and errors let it.
     fn check(mut self) -> Checked {
         let mut errors = Vec::new();
         self.look = Some(Vec::new());
@@ -65,7 +65,7 @@ impl Planner<'_> {
             let place = if let crate::Error::Dockerfile(error) = error { error.span } else { None };
             seen.insert((error.to_string(), place.map(|span| span.start)))
         });
-        let needs = std::mem::take(&mut self.needs);
+        let needs = std::mem::take(&mut self.needs.images);
         Checked { warnings: self.admitted(), errors, needs }
     }
 

@@ -96,11 +96,12 @@ impl Lowering {
                 let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
                     return Ok(false);
                 };
-                let how = How { parents: copy.parents, unpack: false };
+                let how = How { parents: copy.parents, unpack: false, unpack_downloads: false };
                 self.copy(planner, &copy.transfer, how, (from, from_key), &at)?;
             }
             InstructionKind::Add(add) => {
-                let how = How { parents: false, unpack: add.unpack.unwrap_or(true) };
+                let (unpack, unpack_downloads) = (add.unpack.unwrap_or(true), add.unpack.unwrap_or(false));
+                let how = How { parents: false, unpack, unpack_downloads };
                 self.copy(planner, &add.transfer, how, (Origin::Context, None), &at)?;
             }
             InstructionKind::Workdir(path) => self.workdir(planner, path, &at)?,

@@ -19,6 +19,7 @@ mod lower;
 mod metadata;
 mod mode;
 mod op;
+mod remote;
 mod run;
 mod scope;
 mod select;
@@ -30,14 +31,16 @@ use yadokari_layers::{Compression, Digest, Key, Layer};
 use yadokari_registry::Platform;
 
 use crate::context::Context;
-use crate::dockerfile::{Diagnostic, Dockerfile};
+use crate::dockerfile::{Diagnostic, Dockerfile, Span};
 use crate::image::ImageConfig;
+use crate::remote::{Fetched, Remote};
 
 pub(crate) use copy::through_link;
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use op::{
-    Access, Copy, CopySource, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run, SecretVariable,
+    Access, Copy, CopySource, Elsewhere, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run,
+    SecretVariable,
 };
 pub use select::{Filter, Selected, Selection, is_pattern, literal, select, select_with_parents};
 
@@ -90,13 +93,37 @@ impl From<&Layer> for LayerRef {
 /// The images fetched so far, by the name that the Dockerfile gives them once variables are expanded.
 pub type Images = BTreeMap<String, BaseImage>;
 
+/// What earlier rounds of planning needed, and is known by now.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Images.
+    pub images: Images,
+    /// What ADD names elsewhere.
+    pub remotes: BTreeMap<Remote, Fetched>,
+}
+
+/// What a round of planning lacks. Nothing of it was [`Known`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Images to be looked up.
+    pub images: BTreeSet<String>,
+    /// Files and repositories to be fetched, and the places that name them; a trigger has none.
+    pub remotes: BTreeMap<Remote, Option<Span>>,
+}
+
+impl Needs {
+    fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.remotes.is_empty()
+    }
+}
+
 /// The outcome of a round of planning.
 #[derive(Debug)]
 pub enum Planned {
     /// Everything is known.
     Ready(Plan),
-    /// These images must be fetched first. None of them was in [`Images`].
-    Needs(BTreeSet<String>),
+    /// Something must be fetched first.
+    Needs(Needs),
 }
 
 /// All that will happen.
@@ -182,12 +209,12 @@ pub struct Step {
     /// The instruction as written, for progress.
     pub text: String,
     /// The instruction's place in the Dockerfile; `None` for an ONBUILD trigger, which stands in its base's config.
-    pub span: Option<crate::dockerfile::Span>,
+    pub span: Option<Span>,
 }
 
-/// Turns a Dockerfile into a plan, as far as `images` are known.
-pub fn plan(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Result<Planned, crate::Error> {
-    stage::Planner::new(file, options, context, images)?.plan()
+/// Turns a Dockerfile into a plan, as far as what it needs is known.
+pub fn plan(file: &Dockerfile, options: &Options, context: &Context, known: &Known) -> Result<Planned, crate::Error> {
+    stage::Planner::new(file, options, context, known)?.plan()
 }
 
 #[cfg(test)]

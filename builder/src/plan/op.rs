@@ -5,6 +5,7 @@ use yadokari_layers::Key;
 use super::Mode;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{MountSharing, Span};
+use crate::remote::{Fetched, Remote};
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +167,17 @@ pub struct CopySource {
     pub pattern: String,
     /// Its place in the Dockerfile.
     pub span: Span,
+    /// What was fetched for it, where it names a URL or a repository and no path.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// A source of ADD that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// What the Dockerfile names.
+    pub remote: Remote,
+    /// What it turned out to be.
+    pub fetched: Fetched,
 }
 
 /// Files put into the tree.
@@ -187,6 +199,8 @@ pub struct Copy {
     pub chmod: Option<Mode>,
     /// Whether archives are unpacked: those of ADD, unless it says `--unpack=false`.
     pub unpack: bool,
+    /// ADD --unpack: downloaded archives are unpacked, too.
+    pub unpack_downloads: bool,
     /// `--parents`: what is copied keeps the directories above it.
     pub parents: bool,
     /// `--exclude`: what is left out of copied directories.

@@ -1,6 +1,6 @@
 //! Which stages are planned, in which order, and what each starts from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use yadokari_layers::Key;
 
@@ -8,7 +8,7 @@ use super::checks::{Findings, Seen};
 use super::look::{EPOCH, file_epoch, policy};
 use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
-use super::{Base, HistoryLine, Images, Options, Plan, Planned, Stage, key};
+use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage, key};
 use crate::context::Context;
 use crate::dockerfile::{
     self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Policy, Span, Word, closest, expand,
@@ -72,14 +72,14 @@ pub(super) struct Planner<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) options: &'a Options,
     pub(super) context: &'a Context,
-    pub(super) images: &'a Images,
+    pub(super) known: &'a Known,
     pub(super) globals: Globals<'a>,
     /// By the stage's number in the file: its position in `stages`, once it is planned.
     planned: BTreeMap<usize, usize>,
     stages: Vec<Stage>,
     /// How each of `stages` ended.
     ends: Vec<End>,
-    pub(super) needs: BTreeSet<String>,
+    pub(super) needs: Needs,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) findings: Findings,
     pub(super) policy: Policy<'a>,
@@ -104,7 +104,7 @@ impl<'a> Planner<'a> {
         file: &'a Dockerfile,
         options: &'a Options,
         context: &'a Context,
-        images: &'a Images,
+        known: &'a Known,
     ) -> Result<Self, crate::Error> {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = options.target.as_deref().or(last);
@@ -128,12 +128,12 @@ impl<'a> Planner<'a> {
             file,
             options,
             context,
-            images,
+            known,
             globals,
             planned: BTreeMap::new(),
             stages: Vec::new(),
             ends: Vec::new(),
-            needs: BTreeSet::new(),
+            needs: Needs::default(),
             warnings,
             findings: Findings::default(),
             policy,
@@ -244,9 +244,9 @@ impl<'a> Planner<'a> {
         if name.is_empty() {
             return Err(Diagnostic::new("the name of the image is empty").at(span).into());
         }
-        let image = self.images.get(name);
+        let image = self.known.images.get(name);
         if image.is_none() {
-            self.needs.insert(name.to_owned());
+            self.needs.images.insert(name.to_owned());
         }
         Ok(image)
     }

@@ -99,6 +99,16 @@ impl Progress {
         self.info(&format!("pulled {layers} layers, {}, in {}", bytes(size), seconds(time)));
     }
 
+    /// A file came from a URL.
+    pub fn downloaded(&self, url: &str, size: u64, time: Duration) {
+        self.info(&format!("downloaded {url}: {}, in {}", bytes(size), seconds(time)));
+    }
+
+    /// A commit of a repository is on disk.
+    pub fn checked_out(&self, repository: &str, commit: &str, time: Duration) {
+        self.info(&format!("checked out {repository}: commit {commit}, in {}", seconds(time)));
+    }
+
     /// A tag points to the image.
     pub fn pushed(&self, store: &str, version: &Version, digest: &Digest) {
         let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };

@@ -87,6 +87,19 @@ pub(crate) fn next_location(base: &Url, location: &str) -> Result<Url, String> {
         }
         (_, scheme) => return Err(format!("its Location has the scheme {scheme}")),
     }
+    stay_outside(base, next)
+}
+
+/// The same for what anybody may read: a step down to plain HTTP is taken there, as browsers and Go's client do.
+pub(crate) fn next_page(base: &Url, location: &str) -> Result<Url, String> {
+    let next = base.join(location).map_err(|error| format!("its Location '{location}' is no URL: {error}"))?;
+    match next.scheme() {
+        "http" | "https" => stay_outside(base, next),
+        scheme => Err(format!("its Location has the scheme {scheme}")),
+    }
+}
+
+fn stay_outside(base: &Url, next: Url) -> Result<Url, String> {
     if is_local(&next) && !is_local(base) && next.host_str() != base.host_str() {
         return Err(format!("its Location leads to the local address {}", host_of(&next)));
     }
@@ -123,6 +136,9 @@ mod tests {
         }
         assert!(next("http://localhost:5000/v2/", "http://127.0.0.1:9000/x").is_ok());
         assert!(next("http://registry.lan/v2/", "https://registry.lan/v2/").is_ok());
+        let page = |location: &str| next_page(&base.parse().unwrap(), location);
+        assert!(page("http://mirror.example/x").is_ok());
+        assert!(page("ftp://x/").is_err() && page("http://169.254.169.254/latest").is_err());
     }
 
     #[test]

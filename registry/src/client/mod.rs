@@ -6,6 +6,7 @@ mod blobs;
 mod body;
 mod challenge;
 mod endpoint;
+mod fetch;
 mod manifests;
 mod options;
 mod repository;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
 
+pub use self::fetch::{Download, Reply, Request};
 pub use self::options::{ClientOptions, Proxies, RetryPolicy, Timeouts};
 pub use self::repository::RegistryStore;
 use crate::reference::{DOCKER_HUB, Reference};

@@ -120,36 +120,13 @@ impl Connection<'_> {
         }
     }
 
-    /// Sends a prepared request and waits for the head of its answer.
-    ///
-    /// Silence is measured, not duration: while a body moves, an upload may take as long as it takes. After its last
-    /// byte the registry has `commit` to answer, since some move the whole blob first.
     pub(crate) async fn execute(
         &self,
         request: RequestBuilder,
         operation: &str,
         progress: Option<&Progress>,
     ) -> Result<Answer, Failed> {
-        let timeouts = self.client.options.timeouts;
-        let request = request.build().map_err(|error| Error::Configuration {
-            what: operation.into(),
-            reason: format!("the request cannot be built: {}", error.without_url()),
-        })?;
-        let host = host_of(request.url());
-        let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
-        let mut response = std::pin::pin!(self.client.http_for(request.url()).execute(request));
-        loop {
-            let before = progress.map(Progress::sent);
-            let complete = progress.is_some_and(Progress::is_complete);
-            let limit = if complete { timeouts.commit } else { timeouts.silence };
-            match tokio::time::timeout(limit, &mut response).await {
-                Ok(Ok(response)) => return Ok(Answer::new(response, operation.into(), timeouts.silence)),
-                Ok(Err(error)) => return Err(unreachable(Failure::Transport(error.without_url())).into()),
-                Err(_) if progress.map(Progress::sent) != before => {}
-                Err(_) if progress.is_some_and(Progress::is_complete) && !complete => {}
-                Err(_) => return Err(unreachable(Failure::Silent(limit)).into()),
-            }
-        }
+        self.client.execute(request, operation, progress).await
     }
 
     fn request(
@@ -246,6 +223,40 @@ impl Connection<'_> {
             return Ok(!String::from_utf8_lossy(&words).contains("HTTPS"));
         }
         Ok(true)
+    }
+}
+
+impl ClientInner {
+    /// Sends a prepared request and waits for the head of its answer.
+    ///
+    /// Silence is measured, not duration: while a body moves, an upload may take as long as it takes. After its last
+    /// byte the registry has `commit` to answer, since some move the whole blob first.
+    pub(crate) async fn execute(
+        &self,
+        request: RequestBuilder,
+        operation: &str,
+        progress: Option<&Progress>,
+    ) -> Result<Answer, Failed> {
+        let timeouts = self.options.timeouts;
+        let request = request.build().map_err(|error| Error::Configuration {
+            what: operation.into(),
+            reason: format!("the request cannot be built: {}", error.without_url()),
+        })?;
+        let host = host_of(request.url());
+        let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
+        let mut response = std::pin::pin!(self.http_for(request.url()).execute(request));
+        loop {
+            let before = progress.map(Progress::sent);
+            let complete = progress.is_some_and(Progress::is_complete);
+            let limit = if complete { timeouts.commit } else { timeouts.silence };
+            match tokio::time::timeout(limit, &mut response).await {
+                Ok(Ok(response)) => return Ok(Answer::new(response, operation.into(), timeouts.silence)),
+                Ok(Err(error)) => return Err(unreachable(Failure::Transport(error.without_url())).into()),
+                Err(_) if progress.map(Progress::sent) != before => {}
+                Err(_) if progress.is_some_and(Progress::is_complete) && !complete => {}
+                Err(_) => return Err(unreachable(Failure::Silent(limit)).into()),
+            }
+        }
     }
 }
 

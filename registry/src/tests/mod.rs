@@ -1,6 +1,7 @@
 //! Tests that need more than one module: one table of cases over all stores, and the client's behaviour on the wire.
 
 mod auth;
+mod fetch;
 mod stores;
 mod wire;
 

@@ -150,7 +150,7 @@ fn a_platform_that_is_written_out_is_found() {
 #[test]
 fn a_base_image_for_another_platform_is_found() {
     let mut bench = Bench::new().image("arm", "{}").image("amd", "{}");
-    bench.images.get_mut("arm").unwrap().config.architecture = "arm64".into();
+    bench.known.images.get_mut("arm").unwrap().config.architecture = "arm64".into();
     let text = "FROM amd AS a\nFROM arm\nCOPY --from=a / /\n";
     assert_eq!(places(&bench, Rule::InvalidBaseImagePlatform, text), at(&[(2, "arm")]));
 }

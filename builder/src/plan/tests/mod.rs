@@ -6,6 +6,7 @@ mod history;
 mod keys;
 mod metadata;
 mod mounts;
+mod remotes;
 mod sources;
 mod stages;
 mod steps;
@@ -18,7 +19,7 @@ use crate::dockerfile::{Source, parse};
 /// A context, the images that exist, and the options of a build.
 struct Bench {
     directory: tempfile::TempDir,
-    images: Images,
+    known: Known,
     options: Options,
 }
 
@@ -26,7 +27,7 @@ impl Bench {
     fn new() -> Self {
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
         let options = Options { target: None, build_args: Vec::new(), labels: Vec::new(), platform, epoch: None };
-        Self { directory: tempfile::tempdir().unwrap(), images: Images::new(), options }
+        Self { directory: tempfile::tempdir().unwrap(), known: Known::default(), options }
     }
 
     /// Writes a file of the context.
@@ -42,7 +43,13 @@ impl Bench {
         let blob = format!(r#"{{"architecture":"amd64","os":"linux","config":{config}}}"#);
         let config = ImageConfig::parse(blob.as_bytes()).unwrap();
         let image = BaseImage { manifest: Digest::of(format!("{name} {blob}")), config, layers: Vec::new() };
-        self.images.insert(name.to_owned(), image);
+        self.known.images.insert(name.to_owned(), image);
+        self
+    }
+
+    /// Makes what a source names elsewhere be there.
+    fn fetched(mut self, remote: Remote, fetched: Fetched) -> Self {
+        self.known.remotes.insert(remote, fetched);
         self
     }
 
@@ -59,7 +66,7 @@ impl Bench {
     fn round(&self, text: &str) -> Result<Planned, crate::Error> {
         let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
         let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile"))?;
-        plan(&file, &self.options, &context, &self.images)
+        plan(&file, &self.options, &context, &self.known)
     }
 
     fn plan(&self, text: &str) -> Plan {
@@ -74,14 +81,16 @@ impl Bench {
     fn check(&self, text: &str) -> Checked {
         let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
         let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile")).unwrap();
-        check(&file, &self.options, &context, &self.images)
+        check(&file, &self.options, &context, &self.known)
     }
 
     /// What one round of planning asks for.
     fn needs(&self, text: &str) -> Vec<String> {
         match self.round(text).unwrap() {
             Planned::Ready(_) => Vec::new(),
-            Planned::Needs(needs) => needs.into_iter().collect(),
+            Planned::Needs(needs) => {
+                needs.images.into_iter().chain(needs.remotes.keys().map(ToString::to_string)).collect()
+            }
         }
     }
 
