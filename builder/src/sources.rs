@@ -9,30 +9,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{join_all, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{
-    Client, Layout, Platform, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve,
-};
+use yadokari_registry::{Client, Layout, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve};
 
-use crate::context::Context;
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Checked, Images, LayerRef, Options, Plan, Planned, check, plan};
+use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
 use crate::progress::Progress;
+use crate::sandbox;
 
-/// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
+/// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
 const LAYOUT: &str = "oci:";
 
 /// Images by name, and where their layers can be had.
 pub struct Sources {
     client: Client,
-    platform: Platform,
     found: Mutex<Found>,
 }
 
 #[derive(Default)]
 struct Found {
-    images: Images,
+    known: Known,
     layers: BTreeMap<Digest, Arc<Origin>>,
 }
 
@@ -46,9 +44,9 @@ struct Origin {
 }
 
 impl Sources {
-    /// Takes images for `platform` from registries through `client`, and from layout directories.
-    pub fn new(client: Client, platform: Platform) -> Self {
-        Self { client, platform, found: Mutex::default() }
+    /// Takes images from registries through `client`, and from layout directories.
+    pub fn new(client: Client) -> Self {
+        Self { client, found: Mutex::default() }
     }
 
     /// Plans, fetching what the plan says it needs, until it needs nothing more.
@@ -56,45 +54,65 @@ impl Sources {
         &self,
         file: &Dockerfile,
         options: &Options,
-        context: &Context,
+        contexts: &Contexts,
         progress: &Progress,
     ) -> Result<Plan, crate::Error> {
         loop {
-            let images = self.lock().images.clone();
-            match plan(file, options, context, &images)? {
+            let known = self.lock().known.clone();
+            let needs = match plan(file, options, contexts, &known)? {
                 Planned::Ready(plan) => return Ok(plan),
-                Planned::Needs(names) => {
-                    let fetched = names.iter().map(|name| self.resolve(name, progress));
-                    let fetched = try_join_all(fetched).await?;
-                    self.lock().images.extend(names.into_iter().zip(fetched));
-                }
+                Planned::Needs(needs) => needs,
+            };
+            // What cannot be executed here is an error before anything is asked of a registry.
+            if self.tried(&needs) {
+                continue;
             }
+            let fetched = needs.images.iter().map(|name| self.resolve(file, name, progress));
+            let fetched = try_join_all(fetched).await?;
+            self.lock().known.images.extend(needs.images.into_iter().zip(fetched));
         }
     }
 
+    /// Tries the platforms of which it must be known whether they can be executed here. False where there are none.
+    fn tried(&self, needs: &Needs) -> bool {
+        let tried: Vec<_> = needs.platforms.iter().map(|one| (one.clone(), sandbox::executes(one))).collect();
+        self.lock().known.executes.extend(tried);
+        !needs.platforms.is_empty()
+    }
+
     /// The warnings about what the target needs, as far as they can be had without fetching anything more.
-    pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
-        let images = self.lock().images.clone();
+    pub fn found(&self, file: &Dockerfile, options: &Options, contexts: &Contexts) -> Vec<Diagnostic> {
+        let known = self.lock().known.clone();
         let last = file.stages.len().saturating_sub(1).to_string();
         let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
-        check(file, &options, context, &images).warnings
+        check(file, &options, contexts, &known).warnings
     }
 
     /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.
-    pub async fn check(&self, file: &Dockerfile, options: &Options, context: &Context, progress: &Progress) -> Checked {
+    pub async fn check(
+        &self,
+        file: &Dockerfile,
+        options: &Options,
+        contexts: &Contexts,
+        progress: &Progress,
+    ) -> Checked {
         let mut missing = BTreeMap::new();
         loop {
-            let images = self.lock().images.clone();
-            let mut checked = check(file, options, context, &images);
-            checked.needs.retain(|name| !missing.contains_key(name));
-            if checked.needs.is_empty() {
+            let known = self.lock().known.clone();
+            let mut checked = check(file, options, contexts, &known);
+            if self.tried(&checked.needs) {
+                continue;
+            }
+            checked.needs.images.retain(|name| !missing.contains_key(name));
+            if checked.needs.images.is_empty() {
                 checked.errors.extend(missing.into_values());
                 return checked;
             }
-            let fetched = join_all(checked.needs.iter().map(|name| self.resolve(name, progress))).await;
-            for (name, image) in checked.needs.into_iter().zip(fetched) {
+            let fetched = checked.needs.images.iter().map(|name| self.resolve(file, name, progress));
+            let fetched = join_all(fetched).await;
+            for (name, image) in checked.needs.images.into_iter().zip(fetched) {
                 match image {
-                    Ok(image) => _ = self.lock().images.insert(name, image),
+                    Ok(image) => _ = self.lock().known.images.insert(name, image),
                     Err(error) => _ = missing.insert(name, error),
                 }
             }
@@ -111,8 +129,17 @@ impl Sources {
         Fetcher { sources: self, progress, runtime: tokio::runtime::Handle::current() }
     }
 
-    async fn resolve(&self, name: &str, progress: &Progress) -> Result<BaseImage, crate::Error> {
-        let failed = |source| crate::Error::Image { name: name.to_owned(), source: Box::new(source) };
+    async fn resolve(
+        &self,
+        file: &Dockerfile,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<BaseImage, crate::Error> {
+        let (name, platform) = (&image.name[..], &image.platform);
+        let failed = |source| {
+            let meant = meant(file, name);
+            crate::Error::Image { name: name.to_owned(), meant, source: Box::new(source) }
+        };
         let (store, repository, resolved): (Arc<dyn Store>, _, Resolved) = match name.strip_prefix(LAYOUT) {
             Some(rest) => {
                 let (directory, version) = layout_name(rest);
@@ -121,17 +148,17 @@ impl Sources {
                     Some(version) => version,
                     None => only_tag(&layout).map_err(failed)?,
                 };
-                let resolved = resolve(&layout, &version, &self.platform).await.map_err(failed)?;
+                let resolved = resolve(&layout, &version, platform).await.map_err(failed)?;
                 (Arc::new(layout), None, resolved)
             }
             None => {
                 let reference: Reference = name.parse().map_err(failed)?;
-                let pulled = pull_manifest(&self.client, &reference, &self.platform).await.map_err(failed)?;
+                let pulled = pull_manifest(&self.client, &reference, platform).await.map_err(failed)?;
                 let repository = (pulled.store.registry().to_owned(), pulled.store.repository().to_owned());
                 (Arc::new(pulled.store), Some(repository), pulled.resolved)
             }
         };
-        progress.debug(&format!("image {name}: {}", resolved.manifest.digest));
+        progress.debug(&format!("image {name} for {platform}: {}", resolved.manifest.digest));
         let image = base_image(name, &resolved)?;
         let origin = Arc::new(Origin { store, name: name.to_owned(), repository });
         let mut found = self.lock();
@@ -166,7 +193,8 @@ impl Sources {
         if let Some(error) = full {
             return Err(host("write")(error));
         }
-        read.map_err(|source| crate::Error::Image { name: origin.name.clone(), source: Box::new(source) })?;
+        let failed = |source| crate::Error::Image { name: origin.name.clone(), meant: None, source: Box::new(source) };
+        read.map_err(failed)?;
         file.persist(&to).map_err(|error| host("rename to")(error.error))?;
         Ok(())
     }
@@ -184,8 +212,8 @@ pub struct Fetcher<'a> {
 }
 
 impl Fetch for Fetcher<'_> {
-    fn layers(&self, image: &str) -> Vec<LayerRef> {
-        self.sources.lock().images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+    fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
+        self.sources.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
     }
 
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
@@ -202,12 +230,13 @@ impl Fetch for Fetcher<'_> {
     }
 }
 
-/// `DIR`, `DIR:TAG` or `DIR@sha256:…`. A colon before a slash belongs to the directory.
+/// `DIR`, `DIR:TAG`, `DIR@sha256:…` or `DIR:TAG@sha256:…`, of which the digest counts. A colon before a slash belongs to
+/// the directory.
 fn layout_name(text: &str) -> (&str, Option<Version>) {
     if let Some((directory, digest)) = text.rsplit_once('@')
         && let Ok(digest) = digest.parse()
     {
-        return (directory, Some(Version::Digest(digest)));
+        return (layout_name(directory).0, Some(Version::Digest(digest)));
     }
     match text.rsplit_once(':') {
         Some((directory, tag)) if !tag.contains('/') => (directory, Some(Version::Tag(tag.to_owned()))),
@@ -263,5 +292,6 @@ mod tests {
         assert_eq!(layout_name("/a:b/c"), ("/a:b/c", None));
         let digest = Digest::of("x");
         assert_eq!(layout_name(&format!("d@{digest}")), ("d", Some(Version::Digest(digest))));
+        assert_eq!(layout_name(&format!("d:t@{digest}")), ("d", Some(Version::Digest(digest))));
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::stage::Planner;
-use super::{Images, Options};
-use crate::context::Context;
+use super::{Known, Needs, Options};
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Policy, Span};
 
 /// What a look at a Dockerfile brings that is not going to be built.
@@ -14,13 +14,13 @@ pub struct Checked {
     pub warnings: Vec<Diagnostic>,
     /// All errors, in the order in which they were met.
     pub errors: Vec<crate::Error>,
-    /// The images without which some stages could not be looked at.
-    pub needs: BTreeSet<String>,
+    /// What has to be known to look at all stages.
+    pub needs: Needs,
 }
 
 /// Looks at a Dockerfile as [`plan`](super::plan) does, at every stage where no target is asked for. Errors do not end it.
-pub fn check(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Checked {
-    match Planner::new(file, options, context, images) {
+pub fn check(file: &Dockerfile, options: &Options, contexts: &Contexts, known: &Known) -> Checked {
+    match Planner::new(file, options, contexts, known) {
         Ok(planner) => planner.check(),
         Err(error) => Checked::stopped(file, options, error),
     }
@@ -35,12 +35,12 @@ impl Checked {
             warnings.retain(|warning| policy.admits(warning));
         }
         sort(&mut warnings);
-        Self { warnings, errors: vec![error], needs: BTreeSet::new() }
+        Self { warnings, errors: vec![error], needs: Needs::default() }
     }
 }
 
 impl Planner<'_> {
-    /// Plans what the target needs, or without a target every stage, as far as `images` and errors let it.
+    /// Plans what the target needs, or without a target every stage, as far as what is known and errors let it.
     fn check(mut self) -> Checked {
         let mut errors = Vec::new();
         self.look = Some(Vec::new());

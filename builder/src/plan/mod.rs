@@ -4,7 +4,7 @@
 //! operations: [`Op::Run`], [`Op::Copy`], [`Op::Mkdir`]. All other instructions only edit the image's config. Stages
 //! that the target does not need are never looked at, and their base images never asked for.
 //!
-//! Planning reads the context, to hash what COPY takes, and nothing else. What must come from elsewhere is a need: the
+//! Planning reads the contexts, to hash what COPY takes, and nothing else. What must come from elsewhere is a need: the
 //! caller fetches all needs at once and calls again. Two or three rounds do: base images first, then what their ONBUILD
 //! triggers name.
 //!
@@ -18,7 +18,9 @@ mod look;
 mod lower;
 mod metadata;
 mod mode;
+mod names;
 mod op;
+mod platform;
 mod run;
 mod scope;
 mod select;
@@ -29,12 +31,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use yadokari_layers::{Compression, Digest, Key, Layer};
 use yadokari_registry::Platform;
 
-use crate::context::Context;
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::image::ImageConfig;
 
 pub use look::{Checked, check};
 pub use mode::Mode;
+pub use names::meant;
 pub use op::{
     Access, Copy, CopySource, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run, SecretVariable,
 };
@@ -49,10 +52,23 @@ pub struct Options {
     pub build_args: Vec<(String, String)>,
     /// `--label`, which override LABEL.
     pub labels: Vec<(String, String)>,
-    /// The platform that images are made for and RUN steps run on: this host's.
+    /// The platform that the image is for.
     pub platform: Platform,
+    /// Whether the user asked for it; else it is this machine's, and a base image may say better.
+    pub platform_is_given: bool,
+    /// This machine's platform.
+    pub host: Platform,
     /// SOURCE_DATE_EPOCH, in seconds since the Unix epoch.
     pub epoch: Option<i64>,
+}
+
+/// What an image is asked for by: a name, and the platform that it is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageName {
+    /// The name, with all variables expanded.
+    pub name: String,
+    /// The platform.
+    pub platform: Platform,
 }
 
 /// An image that a FROM or a `--from` names, as far as planning needs it.
@@ -86,16 +102,40 @@ impl From<&Layer> for LayerRef {
     }
 }
 
-/// The images fetched so far, by the name that the Dockerfile gives them once variables are expanded.
-pub type Images = BTreeMap<String, BaseImage>;
+/// The images fetched so far.
+pub type Images = BTreeMap<ImageName, BaseImage>;
+
+/// What earlier rounds of planning needed, and is known by now.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Images.
+    pub images: Images,
+    /// Whether commands of a platform can be executed here.
+    pub executes: BTreeMap<Platform, bool>,
+}
+
+/// What a round of planning lacks. Nothing of it was [`Known`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Images to be looked up.
+    pub images: BTreeSet<ImageName>,
+    /// Platforms to be tried. They come before any image is asked for.
+    pub platforms: BTreeSet<Platform>,
+}
+
+impl Needs {
+    fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.platforms.is_empty()
+    }
+}
 
 /// The outcome of a round of planning.
 #[derive(Debug)]
 pub enum Planned {
     /// Everything is known.
     Ready(Plan),
-    /// These images must be fetched first. None of them was in [`Images`].
-    Needs(BTreeSet<String>),
+    /// Something must be found out first.
+    Needs(Needs),
 }
 
 /// All that will happen.
@@ -139,7 +179,7 @@ pub enum Base {
     /// Nothing.
     Scratch,
     /// An image of [`Images`].
-    Image(String),
+    Image(ImageName),
     /// The result of another stage, by its position in [`Plan::stages`].
     Stage(usize),
 }
@@ -181,9 +221,9 @@ pub struct Step {
     pub span: Option<crate::dockerfile::Span>,
 }
 
-/// Turns a Dockerfile into a plan, as far as `images` are known.
-pub fn plan(file: &Dockerfile, options: &Options, context: &Context, images: &Images) -> Result<Planned, crate::Error> {
-    stage::Planner::new(file, options, context, images)?.plan()
+/// Turns a Dockerfile into a plan, as far as what it needs is known.
+pub fn plan(file: &Dockerfile, options: &Options, contexts: &Contexts, known: &Known) -> Result<Planned, crate::Error> {
+    stage::Planner::new(file, options, contexts, known)?.plan()
 }
 
 #[cfg(test)]
