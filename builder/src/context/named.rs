@@ -176,6 +176,9 @@ mod tests {
             ("oci-layout://", "names no directory"),
             ("target:other", "'target:' names a target of a bake file"),
             ("s3://bucket", "there are no contexts from s3://"),
+            ("https://example.com/context.tar.gz", "a context from a URL is not carried out yet"),
+            ("git://example.com/a.git", "a git repository is not carried out yet"),
+            ("git@example.com:a.git", "a git repository is not carried out yet"),
         ];
         for (value, message) in cases {
             let error = Source::parse(value).unwrap_err();

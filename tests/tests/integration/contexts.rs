@@ -17,6 +17,7 @@ FROM busybox
 COPY --from=files f d/ /files/
 COPY --from=plain / /plain/
 RUN cat /files/f > /read
+RUN --mount=from=files,target=/mounted cat /mounted/f > /from-mount
 COPY --from=files f /after
 ";
 
@@ -43,7 +44,7 @@ fn directories_layouts_and_images_take_the_place_of_names() -> Result<()> {
         let image = Image::pull(&registry.reference(&name))?;
         let (listing, rootfs) = (image.listing()?, image.rootfs()?);
         let read = |path: &str| fs::read_to_string(rootfs.join(path)).unwrap();
-        for path in ["files/f", "plain/f", "read", "after"] {
+        for path in ["files/f", "plain/f", "read", "from-mount", "after"] {
             assert_eq!(read(path), "of the other", "{path}");
         }
         assert!(read("plain/group").starts_with("root:"));

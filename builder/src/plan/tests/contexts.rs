@@ -108,3 +108,21 @@ fn triggers_of_what_stands_in_for_a_stage_run_on_top_of_it() {
     let plan = bench.plan("FROM base AS a\nFROM a\n");
     assert_eq!((plan.config().labels["l"].as_str(), plan.config().on_build.len()), ("1", 0));
 }
+
+#[test]
+fn a_mount_takes_from_a_context_too() {
+    let (other, path) = directory(&[("f", "1"), ("g", "2")]);
+    let bench = Bench::new().context("other", &path).context("tools", "docker-image://img");
+    let text = "FROM scratch\nRUN --mount=from=other,source=f,target=/m x\n";
+    let plan = bench.plan(text);
+    let MountKind::Bind { source, .. } = &plan.runs()[0].mounts[0].kind else { panic!("a bind mount") };
+    assert_eq!(source.from, Some(Origin::Named("other".into())));
+    let before = bench.keys(text);
+    fs::write(other.path().join("g"), "new").unwrap();
+    assert_eq!(bench.keys(text), before);
+    fs::write(other.path().join("f"), "new").unwrap();
+    assert_ne!(bench.keys(text), before);
+    assert_eq!(bench.needs("FROM scratch\nRUN --mount=from=tools,target=/m x\n"), ["docker.io/library/img:latest"]);
+    let error = bench.error("FROM scratch\nRUN --mount=from=other,source=none,target=/m x\n");
+    assert!(error.contains("'none' is not in the context 'other'"), "{error}");
+}
