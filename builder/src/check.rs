@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::context::{Context, Contexts};
 use crate::dockerfile::{self, Diagnostic, Level, Source};
 use crate::plan::Checked;
 use crate::progress::Progress;
@@ -26,10 +26,11 @@ pub struct Report {
 pub async fn check(request: &Request, progress: &Progress) -> Report {
     let (file, error) = dockerfile::parse_partly(&request.dockerfile);
     let context = Context::open(&request.context, &request.dockerfile_path);
-    let checked = match (error, context) {
-        (None, Ok(context)) => {
-            let sources = Sources::new(request.client.clone(), request.options.platform.clone());
-            sources.check(&file, &request.options, &context, progress).await
+    let contexts = context.and_then(|context| Contexts::open(context, &request.named_contexts));
+    let checked = match (error, contexts) {
+        (None, Ok(contexts)) => {
+            let sources = Sources::new(request.client.clone());
+            sources.check(&file, &request.options, &contexts, progress).await
         }
         (Some(error), _) => Checked::stopped(&file, &request.options, error.into()),
         (None, Err(error)) => Checked::stopped(&file, &request.options, error),
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_report_for_programs_is_json() {
-        let error = Error::NoSuchTarget { target: "x".into(), stages: String::new() };
+        let error = Error::NoSuchTarget { target: "x".into(), hint: String::new() };
         let json: serde_json::Value = serde_json::from_str(&report(vec![error]).json(&source())).unwrap();
         let expected = serde_json::json!({
             "level": "warning", "rule": "UndefinedVar", "description": Rule::UndefinedVar.description(),

@@ -27,12 +27,12 @@ pub enum Error {
         message: String,
     },
     /// `--target` names no stage.
-    #[error("--target={target}: the Dockerfile has no such stage{}", if stages.is_empty() { String::new() } else { format!("; it has {stages}") })]
+    #[error("--target={target}: the Dockerfile has no such stage{hint}")]
     NoSuchTarget {
         /// What was asked for.
         target: String,
-        /// The names that exist.
-        stages: String,
+        /// What may have been meant, or the names that exist; or nothing.
+        hint: String,
     },
     /// A pattern that no file name could match.
     #[error("'{pattern}' is not a valid pattern")]
@@ -75,10 +75,12 @@ pub enum Error {
         message: String,
     },
     /// A base image, or an image copied from, cannot be had.
-    #[error("image '{name}': {source}")]
+    #[error("image '{name}': {source}{}", meant.as_ref().map_or(String::new(), |meant| format!(" (did you mean {meant}?)")))]
     Image {
         /// The image as the Dockerfile names it.
         name: String,
+        /// The stage or the image that may have been meant.
+        meant: Option<String>,
         /// Why.
         source: Box<yadokari_registry::Error>,
     },

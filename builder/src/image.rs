@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use yadokari_layers::{Compression, Digest};
+use yadokari_registry::Platform;
 
 /// The media type of the manifests that we write.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of the indexes that we write, of images for several platforms.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The media type of the configs that we write.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// What the `comment` of every history entry says: the Dockerfile dialect, as BuildKit writes it.
@@ -213,6 +216,35 @@ pub fn manifest_bytes(config: &BlobRef, layers: &[BlobRef]) -> Vec<u8> {
     to_canonical(&Manifest { schema_version: 2, media_type: MANIFEST, config, layers })
 }
 
+/// The bytes of an index of manifests, each with the platform that its image is for.
+pub fn index_bytes(manifests: &[(BlobRef, Platform)]) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Described<'a> {
+        #[serde(flatten)]
+        manifest: &'a BlobRef,
+        platform: Said<'a>,
+    }
+    #[derive(Serialize)]
+    struct Said<'a> {
+        architecture: &'a str,
+        os: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        variant: Option<&'a str>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: Vec<Described<'a>>,
+    }
+    let described = manifests.iter().map(|(manifest, platform)| {
+        let Platform { os, architecture, variant } = platform;
+        Described { manifest, platform: Said { architecture, os, variant: variant.as_deref() } }
+    });
+    to_canonical(&Index { schema_version: 2, media_type: INDEX, manifests: described.collect() })
+}
+
 /// A time in whole seconds since the Unix epoch as RFC 3339 in UTC.
 pub fn rfc3339(secs: i64) -> String {
     let days = secs.div_euclid(86_400);
@@ -282,6 +314,22 @@ mod tests {
             String::from_utf8(config.to_bytes()).unwrap(),
             r#"{"architecture":"amd64","os":"linux","config":{"ExposedPorts":{"80/tcp":{}},"Labels":{"a":"1","b":"2"}},"rootfs":{"type":"","diff_ids":[]},"os.version":"x","zz":1}"#
         );
+    }
+
+    #[test]
+    fn the_bytes_of_an_index_are_pinned() {
+        let manifest = BlobRef { media_type: MANIFEST.into(), digest: Digest::of("x"), size: 1 };
+        let platforms = ["linux/amd64", "linux/arm/v6"].map(|text| (manifest.clone(), text.parse().unwrap()));
+        let line = |platform: &str| {
+            let digest = Digest::of("x");
+            format!(r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1,"platform":{{{platform}}}}}"#)
+        };
+        let lines = [
+            line(r#""architecture":"amd64","os":"linux""#),
+            line(r#""architecture":"arm","os":"linux","variant":"v6""#),
+        ];
+        let expected = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, lines.join(","));
+        assert_eq!(String::from_utf8(index_bytes(&platforms)).unwrap(), expected);
     }
 
     #[test]

@@ -38,13 +38,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use yadokari_layers::{Digest, pack};
+use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
 
-use context::Context;
+use context::{Context, Contexts};
 use dockerfile::Source;
-use execute::{Executor, Interrupt};
-use output::{Destination, Uploads};
+use execute::{Done, Executor, Interrupt};
+use output::{Destination, Made, Uploads};
 use plan::Options;
 use progress::Progress;
 use secrets::{Agents, Secrets};
@@ -59,8 +60,13 @@ pub struct Request {
     pub dockerfile_path: PathBuf,
     /// The directory that COPY and ADD take files from.
     pub context: PathBuf,
+    /// Contexts beside it, by their names.
+    pub named_contexts: Vec<(String, context::Source)>,
     /// What the plan depends on.
     pub options: Options,
+    /// The platforms to build for, one after the other, when the result is an index of images. Without them the result
+    /// is one image, for the platform of the options.
+    pub index: Option<Vec<Platform>>,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
     /// How layers are written.
@@ -80,11 +86,11 @@ pub struct Request {
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// The digest of the image's manifest.
+    /// The digest of the image's manifest, or of the index of several images.
     pub digest: Digest,
-    /// The compressed size of its layers in bytes.
+    /// The compressed size of all layers in bytes.
     pub size: u64,
-    /// The number of its layers.
+    /// The number of layers.
     pub layers: usize,
 }
 
@@ -92,44 +98,72 @@ pub struct Built {
 pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
     let file = dockerfile::parse(&request.dockerfile)?;
     let context = Context::open(&request.context, &request.dockerfile_path)?;
+    let contexts = Contexts::open(context, &request.named_contexts)?;
     let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
     let secrets = request.secrets.clone();
     let remotes =
         remote::Fetcher::new(request.client.clone(), work.downloads(), Arc::new(move |name: &str| secrets.text(name)));
-    let sources = Sources::new(request.client.clone(), request.options.platform.clone());
-    let plan = sources.plan(&file, &request.options, &context, &remotes, &progress).await;
-    let warn = |warning: &dockerfile::Diagnostic| progress.warning(&warning.render(&request.dockerfile, false));
-    // What is found often explains why there is no plan.
-    let plan = plan.inspect_err(|_| sources.found(&file, &request.options, &context).iter().for_each(warn))?;
-    plan.warnings.iter().for_each(warn);
-    check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
-    // The file may say itself what time it is.
-    let pack = pack::Options { clamp: plan.epoch, ..request.pack };
-    let probe = execute::choose_driver(&plan, &request.sandbox, &progress)?;
-    let driver = probe.as_ref().and_then(|probe| probe.chosen);
-    execute::check(&plan, driver, &request.secrets, &request.agents)?;
-    let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
-    let executor = Executor {
-        plan: &plan,
-        context: &context,
-        fetch: &sources.fetcher(&progress),
-        pack: &pack,
-        work: &work,
-        sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
-        secrets: &request.secrets,
-        agents: &request.agents,
-        network_files: &request.network_files,
-        progress: &progress,
-        interrupt: &interrupt,
-        finished: &|layer| uploads.send(layer),
+    let sources = Sources::new(request.client.clone());
+    let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
+    let (mut plans, mut said) = (Vec::new(), Vec::new());
+    let mut warn = |warning: &dockerfile::Diagnostic| {
+        // Most platforms have the same ones.
+        if !said.contains(warning) {
+            progress.warning(&warning.render(&request.dockerfile, false));
+            said.push(warning.clone());
+        }
     };
-    let stages = tokio::task::block_in_place(|| executor.execute())?;
-    let image = output::assemble(&plan, &stages, pack.clamp);
-    let digest = uploads.finish(&image, &progress).await?;
-    Ok(Built { digest, size: image.layers.iter().map(|layer| layer.size).sum(), layers: image.layers.len() })
+    // All platforms are planned before anything is executed for one.
+    for platform in &platforms {
+        let options = Options { platform: platform.clone(), ..request.options.clone() };
+        let plan = sources.plan(&file, &options, &contexts, &remotes, &progress).await;
+        // What is found often explains why there is no plan.
+        let plan = plan.inspect_err(|_| sources.found(&file, &options, &contexts).iter().for_each(&mut warn))?;
+        plan.warnings.iter().for_each(&mut warn);
+        check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
+        plans.push(plan);
+    }
+    let probe = execute::choose_driver(&plans, &request.sandbox, &progress)?;
+    let driver = probe.as_ref().and_then(|probe| probe.chosen);
+    plans.iter().try_for_each(|plan| execute::check(plan, driver, &request.secrets, &request.agents))?;
+    let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
+    let done = Done::default();
+    let mut images = Vec::new();
+    for (plan, platform) in plans.iter().zip(&platforms) {
+        let label = if platforms.len() > 1 { format!("{platform} ") } else { String::new() };
+        // The file may say itself what time it is.
+        let pack = pack::Options { clamp: plan.epoch, ..request.pack };
+        let executor = Executor {
+            plan,
+            contexts: &contexts,
+            done: &done,
+            label: &label,
+            fetch: &sources.fetcher(&progress),
+            pack: &pack,
+            work: &work,
+            sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
+            secrets: &request.secrets,
+            agents: &request.agents,
+            network_files: &request.network_files,
+            progress: &progress,
+            interrupt: &interrupt,
+            finished: &|layer| uploads.send(layer),
+        };
+        let stages = tokio::task::block_in_place(|| executor.execute())?;
+        images.push(output::assemble(plan, &stages, pack.clamp));
+    }
+    let made = match &request.index {
+        Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
+        None => Made::image(images.remove(0)),
+    };
+    let digest = uploads.finish(&made, &progress).await?;
+    Ok(Built { digest, size: made.layers().map(|layer| layer.size).sum(), layers: made.layers().count() })
 }
 
 /// The time in whole seconds since the Unix epoch.
 fn clock() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
+
+#[cfg(test)]
+mod tests;

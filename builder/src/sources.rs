@@ -9,25 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{
-    Client, Layout, Platform, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve,
-};
+use yadokari_registry::{Client, Layout, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve};
 
-use crate::context::Context;
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Checked, Known, LayerRef, Needs, Options, Plan, Planned, check, plan};
+use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
 use crate::progress::Progress;
-use crate::remote;
+use crate::{remote, sandbox};
 
-/// The scheme of images in an OCI layout directory: `oci:DIR` or `oci:DIR:TAG`.
+/// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
 const LAYOUT: &str = "oci:";
 
 /// Images by name, and where their layers can be had.
 pub struct Sources {
     client: Client,
-    platform: Platform,
     found: Mutex<Found>,
 }
 
@@ -47,9 +44,9 @@ struct Origin {
 }
 
 impl Sources {
-    /// Takes images for `platform` from registries through `client`, and from layout directories.
-    pub fn new(client: Client, platform: Platform) -> Self {
-        Self { client, platform, found: Mutex::default() }
+    /// Takes images from registries through `client`, and from layout directories.
+    pub fn new(client: Client) -> Self {
+        Self { client, found: Mutex::default() }
     }
 
     /// Plans, fetching what the plan says it needs, until it needs nothing more. What is no image comes by `fetcher`.
@@ -57,17 +54,22 @@ impl Sources {
         &self,
         file: &Dockerfile,
         options: &Options,
-        context: &Context,
+        contexts: &Contexts,
         fetcher: &remote::Fetcher,
         progress: &Progress,
     ) -> Result<Plan, crate::Error> {
         loop {
             let known = self.lock().known.clone();
-            let Needs { images, remotes } = match plan(file, options, context, &known)? {
+            let needs = match plan(file, options, contexts, &known)? {
                 Planned::Ready(plan) => return Ok(plan),
                 Planned::Needs(needs) => needs,
             };
-            let found = try_join_all(images.iter().map(|name| self.resolve(name, progress)));
+            // What cannot be executed here is an error before anything is asked for.
+            if self.tried(&needs) {
+                continue;
+            }
+            let Needs { images, remotes, .. } = needs;
+            let found = try_join_all(images.iter().map(|name| self.resolve(file, name, progress)));
             let fetched = remotes.iter().map(|(remote, place)| async {
                 let fetched = fetcher.fetch(remote, progress).await;
                 fetched.map_err(|error| error.asked_for_at(*place))
@@ -79,27 +81,44 @@ impl Sources {
         }
     }
 
+    /// Tries the platforms of which it must be known whether they can be executed here. False where there are none.
+    fn tried(&self, needs: &Needs) -> bool {
+        let tried: Vec<_> = needs.platforms.iter().map(|one| (one.clone(), sandbox::executes(one))).collect();
+        self.lock().known.executes.extend(tried);
+        !needs.platforms.is_empty()
+    }
+
     /// The warnings about what the target needs, as far as they can be had without fetching anything more.
-    pub fn found(&self, file: &Dockerfile, options: &Options, context: &Context) -> Vec<Diagnostic> {
+    pub fn found(&self, file: &Dockerfile, options: &Options, contexts: &Contexts) -> Vec<Diagnostic> {
         let known = self.lock().known.clone();
         let last = file.stages.len().saturating_sub(1).to_string();
         let options = Options { target: options.target.clone().or(Some(last)), ..options.clone() };
-        check(file, &options, context, &known).warnings
+        check(file, &options, contexts, &known).warnings
     }
 
     /// Looks at a Dockerfile, fetching what is needed for it. What cannot be had is an error beside the others.
-    pub async fn check(&self, file: &Dockerfile, options: &Options, context: &Context, progress: &Progress) -> Checked {
+    pub async fn check(
+        &self,
+        file: &Dockerfile,
+        options: &Options,
+        contexts: &Contexts,
+        progress: &Progress,
+    ) -> Checked {
         let mut missing = BTreeMap::new();
         loop {
             let known = self.lock().known.clone();
-            let mut checked = check(file, options, context, &known);
-            checked.needs.retain(|name| !missing.contains_key(name));
-            if checked.needs.is_empty() {
+            let mut checked = check(file, options, contexts, &known);
+            if self.tried(&checked.needs) {
+                continue;
+            }
+            checked.needs.images.retain(|name| !missing.contains_key(name));
+            if checked.needs.images.is_empty() {
                 checked.errors.extend(missing.into_values());
                 return checked;
             }
-            let fetched = join_all(checked.needs.iter().map(|name| self.resolve(name, progress))).await;
-            for (name, image) in checked.needs.into_iter().zip(fetched) {
+            let fetched = checked.needs.images.iter().map(|name| self.resolve(file, name, progress));
+            let fetched = join_all(fetched).await;
+            for (name, image) in checked.needs.images.into_iter().zip(fetched) {
                 match image {
                     Ok(image) => _ = self.lock().known.images.insert(name, image),
                     Err(error) => _ = missing.insert(name, error),
@@ -118,8 +137,17 @@ impl Sources {
         Fetcher { sources: self, progress, runtime: tokio::runtime::Handle::current() }
     }
 
-    async fn resolve(&self, name: &str, progress: &Progress) -> Result<BaseImage, crate::Error> {
-        let failed = |source| crate::Error::Image { name: name.to_owned(), source: Box::new(source) };
+    async fn resolve(
+        &self,
+        file: &Dockerfile,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<BaseImage, crate::Error> {
+        let (name, platform) = (&image.name[..], &image.platform);
+        let failed = |source| {
+            let meant = meant(file, name);
+            crate::Error::Image { name: name.to_owned(), meant, source: Box::new(source) }
+        };
         let (store, repository, resolved): (Arc<dyn Store>, _, Resolved) = match name.strip_prefix(LAYOUT) {
             Some(rest) => {
                 let (directory, version) = layout_name(rest);
@@ -128,17 +156,17 @@ impl Sources {
                     Some(version) => version,
                     None => only_tag(&layout).map_err(failed)?,
                 };
-                let resolved = resolve(&layout, &version, &self.platform).await.map_err(failed)?;
+                let resolved = resolve(&layout, &version, platform).await.map_err(failed)?;
                 (Arc::new(layout), None, resolved)
             }
             None => {
                 let reference: Reference = name.parse().map_err(failed)?;
-                let pulled = pull_manifest(&self.client, &reference, &self.platform).await.map_err(failed)?;
+                let pulled = pull_manifest(&self.client, &reference, platform).await.map_err(failed)?;
                 let repository = (pulled.store.registry().to_owned(), pulled.store.repository().to_owned());
                 (Arc::new(pulled.store), Some(repository), pulled.resolved)
             }
         };
-        progress.debug(&format!("image {name}: {}", resolved.manifest.digest));
+        progress.debug(&format!("image {name} for {platform}: {}", resolved.manifest.digest));
         let image = base_image(name, &resolved)?;
         let origin = Arc::new(Origin { store, name: name.to_owned(), repository });
         let mut found = self.lock();
@@ -173,7 +201,8 @@ impl Sources {
         if let Some(error) = full {
             return Err(host("write")(error));
         }
-        read.map_err(|source| crate::Error::Image { name: origin.name.clone(), source: Box::new(source) })?;
+        let failed = |source| crate::Error::Image { name: origin.name.clone(), meant: None, source: Box::new(source) };
+        read.map_err(failed)?;
         file.persist(&to).map_err(|error| host("rename to")(error.error))?;
         Ok(())
     }
@@ -191,7 +220,7 @@ pub struct Fetcher<'a> {
 }
 
 impl Fetch for Fetcher<'_> {
-    fn layers(&self, image: &str) -> Vec<LayerRef> {
+    fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
         self.sources.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
     }
 
@@ -209,12 +238,13 @@ impl Fetch for Fetcher<'_> {
     }
 }
 
-/// `DIR`, `DIR:TAG` or `DIR@sha256:…`. A colon before a slash belongs to the directory.
+/// `DIR`, `DIR:TAG`, `DIR@sha256:…` or `DIR:TAG@sha256:…`, of which the digest counts. A colon before a slash belongs to
+/// the directory.
 fn layout_name(text: &str) -> (&str, Option<Version>) {
     if let Some((directory, digest)) = text.rsplit_once('@')
         && let Ok(digest) = digest.parse()
     {
-        return (directory, Some(Version::Digest(digest)));
+        return (layout_name(directory).0, Some(Version::Digest(digest)));
     }
     match text.rsplit_once(':') {
         Some((directory, tag)) if !tag.contains('/') => (directory, Some(Version::Tag(tag.to_owned()))),
@@ -270,5 +300,6 @@ mod tests {
         assert_eq!(layout_name("/a:b/c"), ("/a:b/c", None));
         let digest = Digest::of("x");
         assert_eq!(layout_name(&format!("d@{digest}")), ("d", Some(Version::Digest(digest))));
+        assert_eq!(layout_name(&format!("d:t@{digest}")), ("d", Some(Version::Digest(digest))));
     }
 }

@@ -84,7 +84,7 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
         driver,
         work_dir: path("--work")?,
         home,
-        context: option("--context").map(PathBuf::from),
+        contexts: option("--context").map(PathBuf::from).into_iter().collect(),
         force: args.iter().any(|arg| arg == "--force"),
         hide: vec![hide.clone()],
     };

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use yadokari_registry::Platform;
 
-use crate::Error;
 use crate::progress::Level;
 use crate::sandbox::Driver;
+use crate::{Error, context};
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
 #[derive(Debug, Parser)]
@@ -78,6 +79,19 @@ pub(super) struct Build {
     /// Give `RUN --mount=type=ssh` an agent: the socket, or SSH_AUTH_SOCK's. Repeatable.
     #[arg(long, value_name = "default|ID[=SOCKET]")]
     pub(super) ssh: Vec<String>,
+    /// Build for this platform and not for this machine's: linux/arm64, or several with commas between them, which make
+    /// one index of images. Repeatable. A RUN for another machine needs an emulator.
+    #[arg(
+        long,
+        visible_alias = "custom-platform",
+        alias = "customPlatform",
+        value_name = "OS/ARCH[/VARIANT]",
+        value_delimiter = ','
+    )]
+    pub(super) platform: Vec<String>,
+    /// Let a name of FROM, --from or a mount mean a directory, docker-image://NAME or oci-layout://DIR[:TAG]. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) build_context: Vec<String>,
     /// Build only; write what --oci-layout-path and --tar-path say.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth, env = "KANIKO_NO_PUSH")]
     pub(super) no_push: bool,
@@ -146,6 +160,9 @@ pub(super) enum Format {
     /// For programs.
     Json,
 }
+
+/// The build argument that decides whether one platform makes an index, too.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
 /// Go's truth values.
 pub(super) fn truth(text: &str) -> Result<bool, String> {
@@ -216,6 +233,47 @@ impl Build {
             }
         }
         Ok((given, unset))
+    }
+
+    /// `--build-context`
+    pub(super) fn named_contexts(&self) -> Result<Vec<(String, context::Source)>, Error> {
+        let source = |text: &String| {
+            let (name, value) = pair("--build-context", text)?;
+            let bad = |message| Error::Usage { flag: "--build-context", message: format!("{name}: {message}") };
+            let source = context::Source::parse(&value).map_err(bad)?;
+            Ok((name, source))
+        };
+        self.build_context.iter().map(source).collect()
+    }
+
+    /// `--platform`, each once, and whether the result is an index of images: where there are several, or where
+    /// BUILDKIT_MULTI_PLATFORM says so.
+    pub(super) fn platforms(&self, build_args: &[(String, String)]) -> Result<(Vec<Platform>, bool), Error> {
+        let mut platforms: Vec<Platform> = Vec::new();
+        for text in self.platform.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            let bad = |error: yadokari_registry::Error| Error::Usage { flag: "--platform", message: error.to_string() };
+            let platform = text.parse().map_err(bad)?;
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        let given = build_args.iter().rev().find(|(name, value)| name == MULTI_PLATFORM && !value.is_empty());
+        let several = platforms.len() > 1;
+        let is_index = match given.map(|(_, value)| truth(value)) {
+            None => several,
+            Some(Ok(is_index)) => is_index,
+            Some(Err(message)) => return Err(Error::Usage { flag: MULTI_PLATFORM, message }),
+        };
+        if several && !is_index {
+            let message = "several values of --platform make an index of images".into();
+            return Err(Error::Usage { flag: MULTI_PLATFORM, message });
+        }
+        if several && self.tar_path.as_deref().is_some_and(|path| !path.as_os_str().is_empty()) {
+            let message =
+                "what `docker load` reads holds one platform; give one --platform, or --oci-layout-path".into();
+            return Err(Error::Usage { flag: "--tar-path", message });
+        }
+        Ok((platforms, is_index))
     }
 
     /// `--label`

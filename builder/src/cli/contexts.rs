@@ -184,7 +184,7 @@ impl Pending {
             }
         };
         request.context = below(&directory, &self.sub_path)?;
-        request.sandbox.context = Some(request.context.clone());
+        request.sandbox.contexts.push(request.context.clone());
         let (path, name) = match (&self.dockerfile, single) {
             (DockerfilePlace::Url(url), _) => {
                 let file = fetcher.file(url, progress).await?;

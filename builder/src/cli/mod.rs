@@ -142,7 +142,7 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
         driver: doctor.driver,
         work_dir: given(&doctor.work_dir).unwrap_or_else(|| paths::work_dir(&home)),
         home,
-        context: None,
+        contexts: Vec::new(),
         force: doctor.force,
         hide: Vec::new(),
     }
@@ -165,6 +165,14 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         progress.warning(&format!("--build-arg {name} has no value: the environment has no {name}"));
     }
     let epoch = epoch(&build_args, &env)?;
+    let host = Platform::host();
+    let (platforms, is_index) = args.platforms(&build_args)?;
+    let platform_is_given = !platforms.is_empty();
+    let platforms = if platform_is_given { platforms } else { vec![host.clone()] };
+    let named_contexts = args.named_contexts()?;
+    let directories = named_contexts.iter().filter_map(|(_, source)| source.directory().map(Path::to_owned));
+    let here = pending.is_none().then(|| context.clone());
+    let contexts = here.into_iter().chain(directories).collect();
     let (credentials, mut hide) = credentials::load(&progress)?;
     let variable = |name: &str| std::env::var_os(name);
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
@@ -190,19 +198,16 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
             target: args.target.clone().filter(|target| !target.is_empty()),
             build_args,
             labels: args.labels()?,
-            platform: Platform::host(),
+            platform: platforms[0].clone(),
+            platform_is_given,
+            host,
             epoch,
         },
+        index: is_index.then_some(platforms),
+        named_contexts,
         destinations: destinations(&args)?,
         pack: pack::Options { clamp: epoch, ..pack::Options::default() },
-        sandbox: sandbox::Settings {
-            driver: args.driver,
-            work_dir,
-            home,
-            context: Some(context.clone()),
-            force: args.force,
-            hide,
-        },
+        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),

@@ -57,7 +57,7 @@ fn what_cannot_be_fetched_hides_nothing_else() {
         panic!("{line} is no check")
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(crate::check::check(&look.request, &look.progress));
+    let report = runtime.block_on(crate::check::check(&look.build.request, &look.build.progress));
     assert_eq!((report.warnings.len(), report.errors.len()), (1, 1));
     assert!(report.errors[0].to_string().contains("oci:/no/such/layout"), "{}", report.errors[0]);
     assert_ne!(report.exit_code(), 65);
@@ -221,4 +221,58 @@ fn the_dockerfile_is_looked_for_as_named_and_then_below_the_context() {
     // The directory of the tests is the package's, which has a Cargo.toml.
     fs::write(context.join("Cargo.toml"), "").unwrap();
     assert_eq!(paths::dockerfile(Path::new("Cargo.toml"), &context), Path::new("Cargo.toml"));
+}
+
+#[test]
+fn platforms_come_from_either_flag_separated_or_repeated_each_once() {
+    let platforms = |line: &str| {
+        let (platforms, is_index) = build(line).platforms(&[]).unwrap();
+        (platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), is_index)
+    };
+    let cases = [
+        ("executor", "", false),
+        ("executor --platform=", "", false),
+        ("executor --customPlatform=linux/arm64", "linux/arm64", false),
+        ("executor --custom-platform linux/arm/7", "linux/arm/v7", false),
+        ("executor --platform linux/amd64,linux/arm64", "linux/amd64 linux/arm64", true),
+        ("executor --platform linux/arm64 --platform=linux/amd64", "linux/arm64 linux/amd64", true),
+        ("executor --platform linux/arm64,linux/arm64/v8,linux/aarch64", "linux/arm64", false),
+    ];
+    for (line, expected, is_index) in cases {
+        assert_eq!(platforms(line), (expected.to_owned(), is_index), "{line}");
+    }
+}
+
+#[test]
+fn an_argument_decides_whether_one_platform_makes_an_index() {
+    let is_index = |line: &str, value: &str| {
+        let given = [("BUILDKIT_MULTI_PLATFORM".to_owned(), value.to_owned())];
+        build(line).platforms(&given).map(|(_, is_index)| is_index).map_err(|error| error.to_string())
+    };
+    assert_eq!(is_index("executor", "1"), Ok(true));
+    assert_eq!(is_index("executor", "false"), Ok(false));
+    assert_eq!(is_index("executor", ""), Ok(false));
+    let several = "executor --platform=linux/amd64,linux/arm64";
+    assert_eq!(is_index(several, "true"), Ok(true));
+    assert!(is_index(several, "0").unwrap_err().contains("several values of --platform"));
+    assert!(is_index("executor", "maybe").unwrap_err().contains("BUILDKIT_MULTI_PLATFORM"));
+}
+
+#[test]
+fn platforms_that_cannot_be_are_refused() {
+    let error = |line: &str| build(line).platforms(&[]).unwrap_err().to_string();
+    assert!(error("executor --platform=linux/amd46").contains("--platform: platform 'linux/amd46': 'amd46'"));
+    assert!(error("executor --platform=all").contains("no architecture"));
+    let error = error("executor --platform=linux/amd64,linux/arm64 --tar-path=/t");
+    assert!(error.contains("--tar-path") && error.contains("--oci-layout-path"), "{error}");
+}
+
+#[test]
+fn named_contexts_have_a_name_and_a_value() {
+    let contexts = |line: &str| build(line).named_contexts().map_err(|error| error.to_string());
+    let given = contexts("executor --build-context a=dir --build-context=b=docker-image://c").unwrap();
+    assert_eq!(given.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(given[0].1.directory(), Some(Path::new("dir")));
+    assert!(contexts("executor --build-context dir").unwrap_err().contains("NAME=VALUE"));
+    assert!(contexts("executor --build-context a=target:b").unwrap_err().contains("--build-context: a: 'target:'"));
 }

@@ -5,6 +5,7 @@
 
 pub mod glob;
 pub mod ignore;
+mod named;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -20,6 +21,7 @@ use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPat
 use crate::dockerfile::closest;
 
 use ignore::Ignore;
+pub use named::{Contexts, Named, Source};
 
 /// A build context.
 #[derive(Debug)]
@@ -38,26 +40,31 @@ impl Context {
     /// Opens the directory `path`. `<dockerfile>.dockerignore` says what to leave out, else the context's own
     /// `.dockerignore`, else nothing does.
     pub fn open(path: &Path, dockerfile: &Path) -> Result<Self, crate::Error> {
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        Self::with_ignore_files(path, &[PathBuf::from(own), path.join(".dockerignore")])
+    }
+
+    /// Opens the directory `path`. The first of `files` that exists says what to leave out.
+    fn with_ignore_files(path: &Path, files: &[PathBuf]) -> Result<Self, crate::Error> {
         let missing = |source| crate::Error::Context { path: path.to_owned(), source };
         if !fs::metadata(path).map_err(missing)?.is_dir() {
             return Err(missing(io::Error::from(io::ErrorKind::NotADirectory)));
         }
         let root = Arc::new(Root::open(path)?);
-        let mut own = dockerfile.as_os_str().to_owned();
-        own.push(".dockerignore");
         let mut ignore = (Ignore::default(), path.join(".dockerignore"));
-        for file in [PathBuf::from(own), path.join(".dockerignore")] {
-            match fs::read_to_string(&file) {
+        for file in files {
+            match fs::read_to_string(file) {
                 Ok(text) => {
                     let bad = |ignore::InvalidRule { line, message }| {
                         let path = file.clone();
                         crate::Error::Ignore { path, line, message }
                     };
-                    ignore = (Ignore::parse(&text).map_err(bad)?, file);
+                    ignore = (Ignore::parse(&text).map_err(bad)?, file.clone());
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(crate::Error::Host { operation: "read", path: file, source }),
+                Err(source) => return Err(crate::Error::Host { operation: "read", path: file.clone(), source }),
             }
         }
         let (ignore, ignore_file) = ignore;

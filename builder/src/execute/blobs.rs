@@ -9,12 +9,12 @@ use yadokari_layers::{
     Digest, Error as LayersError, HashingReader, Index, Layer, RelPath, Tree, blob_path, compress, tar,
 };
 
-use crate::plan::LayerRef;
+use crate::plan::{ImageName, LayerRef};
 
 /// Knows the base images' layers, and brings their blobs to the blob directory.
 pub trait Fetch: Sync {
     /// The layers of an image that the plan names, the lowest first.
-    fn layers(&self, image: &str) -> Vec<LayerRef>;
+    fn layers(&self, image: &ImageName) -> Vec<LayerRef>;
 
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
     /// verified.
@@ -137,7 +137,7 @@ mod tests {
     struct NothingToFetch;
 
     impl Fetch for NothingToFetch {
-        fn layers(&self, _image: &str) -> Vec<LayerRef> {
+        fn layers(&self, _image: &ImageName) -> Vec<LayerRef> {
             Vec::new()
         }
 

@@ -12,6 +12,7 @@
 
 mod blobs;
 mod copy;
+mod done;
 mod interrupt;
 mod mounts;
 mod remote;
@@ -22,13 +23,14 @@ mod work_dir;
 
 use yadokari_layers::{Layer, Timestamp, pack};
 
-use crate::context::Context;
-use crate::plan::{Base, LayerRef, Plan};
+use crate::context::{Context, Contexts};
+use crate::plan::{Base, LayerRef, Origin, Plan};
 use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
 
 pub use blobs::Fetch;
+pub use done::Done;
 pub use interrupt::Interrupt;
 pub use mounts::check;
 pub use users::{Identity, UnknownName, identity, owner};
@@ -50,7 +52,11 @@ pub struct Executor<'a> {
     /// What is done.
     pub plan: &'a Plan,
     /// Where COPY takes files from.
-    pub context: &'a Context,
+    pub contexts: &'a Contexts,
+    /// What steps made so far, in this plan and in those for other platforms.
+    pub done: &'a Done,
+    /// What the lines of progress begin with: the platform, where there are several.
+    pub label: &'a str,
     /// Brings the layers of base images.
     pub fetch: &'a dyn Fetch,
     /// How layers are written.
@@ -96,6 +102,14 @@ impl Executor<'_> {
         Ok(results)
     }
 
+    /// The directory that the plan takes files from.
+    fn directory(&self, origin: &Origin) -> &Context {
+        match origin {
+            Origin::Named(name) => self.contexts.directory(name).expect("the plan found it there"),
+            _ => self.contexts.main(),
+        }
+    }
+
     /// The time of what is made now: SOURCE_DATE_EPOCH where there is one.
     fn now(&self) -> Timestamp {
         let clock = crate::clock();
@@ -112,9 +126,9 @@ pub(crate) fn target_chain(plan: &Plan) -> Vec<usize> {
     std::iter::successors(Some(plan.stages.len() - 1), below).collect()
 }
 
-/// Chooses the driver by trying, when the plan executes anything at all.
-pub fn choose_driver(plan: &Plan, settings: &Settings, progress: &Progress) -> Result<Option<Probe>, crate::Error> {
-    if !plan.has_run() {
+/// Chooses the driver by trying, when one of the plans executes anything at all.
+pub fn choose_driver(plans: &[Plan], settings: &Settings, progress: &Progress) -> Result<Option<Probe>, crate::Error> {
+    if !plans.iter().any(Plan::has_run) {
         return Ok(None);
     }
     let probe = probe(settings);

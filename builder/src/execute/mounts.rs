@@ -9,6 +9,7 @@ use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::stage::{at, layer_files};
 use super::{Executor, StageResult};
+use crate::context::Context;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, MountSharing, Span};
 use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Plan, Run, Selected, Selection, literal};
@@ -211,20 +212,22 @@ impl<'a> Mounts<'a> {
         };
         let layers = match &source.from {
             None => return Ok((self.tree(worker, (None, RelPath::root()), Vec::new())?, Vec::new(), true)),
-            Some(Origin::Context) => {
-                let context = self.executor.context.tree()?;
-                let path = find(context)?.path;
-                let is_directory = context.is_directory(&path);
+            Some(origin @ (Origin::Context | Origin::Named(_))) => {
+                let context = self.executor.directory(origin);
+                let tree = context.tree()?;
+                let path = find(tree)?.path;
+                let is_directory = tree.is_directory(&path);
                 let key = (source.from.clone(), path.clone());
                 let number = match self.trees.get(&key) {
                     Some(&number) => number,
                     None => {
-                        let layer = self.of_context(path, span)?;
+                        let layer = self.of_context(context, path, span)?;
                         self.tree(worker, key, vec![layer])?
                     }
                 };
                 return Ok((number, ROOT.into(), is_directory));
             }
+            Some(Origin::Nothing) => Vec::new(),
             Some(Origin::Stage(position)) => self.results[*position].layers.clone(),
             Some(Origin::Image(name)) => self.executor.fetch.layers(name),
         };
@@ -262,10 +265,10 @@ impl<'a> Mounts<'a> {
         self.tree_of_layers(worker, key, &refs, &Tree::of(indexes))
     }
 
-    /// What the context has at `path`, as a layer that is on its way nowhere: it belongs to root, and what the ignore file
+    /// What a context has at `path`, as a layer that is on its way nowhere: it belongs to root, and what the ignore file
     /// leaves out is not in it.
-    fn of_context(&self, path: RelPath, span: Option<Span>) -> Result<Layer, crate::Error> {
-        let (context, nothing, now) = (self.executor.context, Tree::new(), self.executor.now());
+    fn of_context(&self, context: &Context, path: RelPath, span: Option<Span>) -> Result<Layer, crate::Error> {
+        let (nothing, now) = (Tree::new(), self.executor.now());
         let tree = context.tree()?;
         let mut placing = Placing::new(&nothing, Restyle::default(), now);
         let refused = |error| at(error, span);

@@ -11,6 +11,7 @@ use super::blobs::Blobs;
 use super::copy::{Conflict, Placing, Restyle};
 use super::mounts::{Mounts, with_secrets};
 use super::{Executor, StageResult, remote, unpack, users};
+use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
 use crate::plan::{
     Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link,
@@ -58,10 +59,14 @@ impl<'a> StageRun<'a> {
         let stage = self.stage;
         for (number, step) in stage.steps.iter().enumerate() {
             self.executor.interrupt.check()?;
-            let name = format!("{} {}/{}", stage.name, number + 1, stage.steps.len());
+            let name = format!("{}{} {}/{}", self.executor.label, stage.name, number + 1, stage.steps.len());
             self.executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
-            let layer = self.step(&name, step).map_err(|error| self.interrupted_or(error))?;
+            let layer = match self.executor.done.find(&step.key) {
+                Some(layer) => self.apply(layer)?,
+                None => self.step(&name, step).map_err(|error| self.interrupted_or(error))?,
+            };
+            self.executor.done.remember(step.key, layer.as_ref());
             let done = StepDone { time: start.elapsed(), size: layer.as_ref().map(|layer| layer.size) };
             self.executor.progress.step_done(&name, done);
             made.push(layer.as_ref().map(LayerRef::from));
@@ -134,7 +139,8 @@ impl<'a> StageRun<'a> {
         let now = self.executor.now();
         let (blobs, executor, results) = (self.blobs, self.executor, self.results);
         let from = match &copy.from {
-            Origin::Context => None,
+            Origin::Context | Origin::Named(_) => None,
+            Origin::Nothing => Some(Vec::new()),
             Origin::Stage(position) => Some(results[*position].layers.clone()),
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
@@ -149,7 +155,10 @@ impl<'a> StageRun<'a> {
         let mut placing = Placing::new(tree, restyle, now);
         let spool = blobs.spool()?;
         let copied = match &from {
-            None => copy_from_context(executor, &mut placing, copy, spool.path(), step.span),
+            None => {
+                let context = executor.directory(&copy.from);
+                copy_from_context(executor, context, &mut placing, copy, spool.path(), step.span)
+            }
             Some(layers) => copy_from_layers(executor, blobs, &mut placing, copy, layers, spool.path(), step.span),
         };
         copied?;
@@ -256,12 +265,12 @@ fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<
 
 fn copy_from_context(
     executor: &Executor<'_>,
+    context: &Context,
     placing: &mut Placing<'_>,
     copy: &Copy,
     spool: &std::path::Path,
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
-    let context = executor.context;
     // A build that takes nothing from the context does not read it.
     let nothing = Tree::new();
     let tree = if copy.sources.iter().any(|source| source.elsewhere.is_none()) { context.tree()? } else { &nothing };

@@ -11,8 +11,9 @@ use yadokari_layers::{Compression, Entry, Kind, Layer, RelPath, Tree};
 use yadokari_registry::Platform;
 
 use super::*;
+use crate::context::Contexts;
 use crate::dockerfile::{Source, parse};
-use crate::plan::{Images, Options, Planned, plan};
+use crate::plan::{ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
@@ -21,7 +22,7 @@ const EPOCH: i64 = 1_000_000_000;
 struct NothingToFetch;
 
 impl Fetch for NothingToFetch {
-    fn layers(&self, _image: &str) -> Vec<LayerRef> {
+    fn layers(&self, _image: &ImageName) -> Vec<LayerRef> {
         Vec::new()
     }
 
@@ -81,16 +82,26 @@ impl Bench {
         let file = parse(&source).map_err(|error| error.render(&source, false))?;
         let context = Context::open(self.0.path(), Path::new("none")).map_err(rendered)?;
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
-        let options =
-            Options { target: None, build_args: Vec::new(), labels: Vec::new(), platform, epoch: Some(EPOCH) };
-        let Planned::Ready(plan) = plan(&file, &options, &context, &Images::new()).map_err(rendered)? else {
+        let contexts = Contexts::open(context, &[]).map_err(rendered)?;
+        let options = Options {
+            target: None,
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            host: platform.clone(),
+            platform,
+            platform_is_given: false,
+            epoch: Some(EPOCH),
+        };
+        let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {
             panic!("nothing is fetched here")
         };
         let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
         let work = WorkDir::create(parent.path()).unwrap();
         let executor = Executor {
             plan: &plan,
-            context: &context,
+            contexts: &contexts,
+            done: &Done::default(),
+            label: "",
             fetch: &NothingToFetch,
             pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
             work: &work,

@@ -1,6 +1,6 @@
 //! The finished image, and its way to where it should go.
 //!
-//! Blobs first, then the manifest, then tags: an interrupted build leaves no tag on a half image. Layers travel while
+//! Blobs first, then the manifests, then their index, then tags: an interrupted build leaves no tag on a half image. Layers travel while
 //! later steps are executed.
 
 mod tarball;
@@ -9,10 +9,10 @@ mod uploads;
 use std::path::PathBuf;
 
 use yadokari_layers::{Compression, Digest};
-use yadokari_registry::{Manifest, Reference};
+use yadokari_registry::{Manifest, Platform, Reference};
 
 use crate::execute::StageResult;
-use crate::image::{BlobRef, CONFIG, History, MANIFEST, layer_media_type, manifest_bytes, rfc3339};
+use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
 
 pub use uploads::Uploads;
@@ -53,6 +53,43 @@ impl Image {
     /// The digest of the config blob.
     pub fn config_digest(&self) -> Digest {
         Digest::of(&self.config)
+    }
+}
+
+/// What a build has made: one image, or an index of images for several platforms.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The images.
+    pub images: Vec<Image>,
+    /// Their index, where there is one.
+    pub index: Option<Manifest>,
+}
+
+impl Made {
+    /// One image.
+    pub fn image(image: Image) -> Self {
+        Self { images: vec![image], index: None }
+    }
+
+    /// The images under an index, in its order.
+    pub fn index(images: Vec<(Image, Platform)>) -> Self {
+        let described = |(image, platform): &(Image, Platform)| {
+            let Manifest { media_type, digest, bytes } = &image.manifest;
+            (BlobRef { media_type: media_type.clone(), digest: *digest, size: bytes.len() as u64 }, platform.clone())
+        };
+        let index = index_bytes(&images.iter().map(described).collect::<Vec<_>>());
+        let images = images.into_iter().map(|(image, _)| image).collect();
+        Self { images, index: Some(Manifest::new(INDEX, index)) }
+    }
+
+    /// All layers of all images.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerRef> {
+        self.images.iter().flat_map(|image| &image.layers)
+    }
+
+    /// What the tags will point to: the index, or else the only image's manifest.
+    pub fn root(&self) -> &Manifest {
+        self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
 }
 

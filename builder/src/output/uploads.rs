@@ -1,5 +1,6 @@
 //! Layers on their way out while the build goes on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use tokio::task::JoinHandle;
 use yadokari_layers::{Digest, Layer, blob_path};
 use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, RegistryStore, Store, Version, Written};
 
-use super::{Destination, Image, tarball};
+use super::{Destination, Made, tarball};
 use crate::plan::LayerRef;
 use crate::progress::Progress;
 use crate::sources::Sources;
@@ -100,8 +101,9 @@ impl<'a> Uploads<'a> {
         }
     }
 
-    /// Sends what is left: base layers, the config, the manifest, and last the tags. Returns the manifest's digest.
-    pub async fn finish(self, image: &Image, progress: &Progress) -> Result<Digest, crate::Error> {
+    /// Sends what is left: base layers, the configs, the manifests and their index, and last the tags. Returns the digest
+    /// that the tags point to.
+    pub async fn finish(self, made: &Made, progress: &Progress) -> Result<Digest, crate::Error> {
         drop(self.queue);
         let sent = match self.sender.await {
             Ok(sent) => sent,
@@ -110,25 +112,36 @@ impl<'a> Uploads<'a> {
         if let Some(error) = lock(&self.failure).take() {
             return Err(error);
         }
-        let left = |layer: &&LayerRef| !sent.iter().any(|(digest, _)| *digest == layer.digest);
+        let mut seen: BTreeSet<Digest> = sent.iter().map(|(digest, _)| *digest).collect();
+        let left: Vec<&LayerRef> = made.layers().filter(|layer| seen.insert(layer.digest)).collect();
         let mut written: Vec<Written> = sent.iter().map(|(_, written)| *written).collect();
         for target in self.targets.iter() {
-            for layer in image.layers.iter().filter(left) {
+            for layer in &left {
                 written.push(base_layer(self.sources, target, layer, &self.blobs).await?);
             }
-            let config = BytesBlob::new(image.config.clone());
             let fail = |source| failed(target.store.describe(), source);
-            target.store.write_blob(&config, None).await.map_err(fail)?;
+            for image in &made.images {
+                let config = BytesBlob::new(image.config.clone());
+                target.store.write_blob(&config, None).await.map_err(fail)?;
+            }
         }
+        let root = made.root();
         for target in self.targets.iter() {
             let fail = |source| failed(target.store.describe(), source);
+            // Tags point to the index: what it names is there before.
+            for image in made.images.iter().filter(|_| made.index.is_some()) {
+                let version = Version::Digest(image.manifest.digest);
+                target.store.write_manifest(&version, &image.manifest).await.map_err(fail)?;
+            }
             for tag in &target.tags {
-                target.store.write_manifest(tag, &image.manifest).await.map_err(fail)?;
-                progress.pushed(&target.store.describe(), tag, &image.manifest.digest);
+                target.store.write_manifest(tag, root).await.map_err(fail)?;
+                progress.pushed(&target.store.describe(), tag, &root.digest);
             }
         }
         for destination in self.tarballs {
             let Destination::Tarball { path, names } = destination else { continue };
+            // The command line lets no more than one image into an archive.
+            let image = &made.images[0];
             for layer in &image.layers {
                 self.sources.download(layer, &self.blobs).await?;
             }
@@ -136,7 +149,7 @@ impl<'a> Uploads<'a> {
             progress.info(&format!("wrote {}", path.display()));
         }
         progress.transfers(&written);
-        Ok(image.manifest.digest)
+        Ok(root.digest)
     }
 }
 

@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use yadokari_registry::Reference;
+use yadokari_registry::{Platform, Reference};
 
+use super::Options;
 use super::lower::{At, Lowering};
 use super::scope::{Env, Globals};
 use super::stage::Planner;
@@ -301,7 +302,7 @@ impl Planner<'_> {
 
     /// Whether the name of a stage says that it is for `platform`: by its system or architecture.
     fn names_platform(&self, name: &str, platform: &str) -> bool {
-        let host = &self.options.platform;
+        let host = &self.options.host;
         // The one part that may be missing is the host's.
         let missing = if platform.contains('/') { [None; 2] } else { [Some(&host.os), Some(&host.architecture)] };
         let mut parts = platform.split('/').take(2).chain(missing.into_iter().flatten().map(String::as_str));
@@ -310,7 +311,10 @@ impl Planner<'_> {
 
     /// The arguments before the first FROM as they are without build arguments; `None` where one cannot be expanded.
     fn defaults(&self) -> Option<Env> {
-        let mut globals = Globals::new(&[], &self.options.platform, self.options.target.as_deref(), self.options.epoch);
+        let mut globals = {
+            let Options { platform, host, target, epoch, .. } = self.options;
+            Globals::new(&[], platform, host, target.as_deref(), *epoch)
+        };
         for declaration in self.file.global_args.iter().flat_map(|arg| &arg.declarations) {
             let name = expand(&declaration.name, self.file.escape, globals.values()).ok()?;
             let default = declaration.default.as_ref();
@@ -321,8 +325,7 @@ impl Planner<'_> {
     }
 
     /// A base image for another platform than the one it is taken for.
-    pub(super) fn check_base(&self, from: &dockerfile::From, name: &str, image: &ImageConfig) {
-        let wanted = &self.options.platform;
+    pub(super) fn check_base(&self, from: &dockerfile::From, name: &str, wanted: &Platform, image: &ImageConfig) {
         if image.os != wanted.os || image.architecture != wanted.architecture {
             let message = format!("{name} is an image for {}/{}, not for {wanted}", image.os, image.architecture);
             let finding = Diagnostic::finding(Rule::InvalidBaseImagePlatform, from.span, message);

@@ -4,8 +4,9 @@ use yadokari_layers::{Key, RelPath, Tree};
 
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Elsewhere, Inline, Op, Origin, Owner};
-use super::stage::{From, Planner};
+use super::stage::Planner;
 use super::{Mode, Selection, history, key, remote, select, select_with_parents};
+use crate::context::Context;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, Span, Transfer, Word};
 
@@ -21,34 +22,6 @@ pub(super) struct How {
 }
 
 impl Lowering {
-    /// Where `--from` points, with the key that stands for it. `None` where an image must be fetched first.
-    pub(super) fn origin(
-        &self,
-        planner: &mut Planner<'_>,
-        number: usize,
-        from: Option<&Word>,
-    ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
-        match from {
-            None => Ok(Some((Origin::Context, None))),
-            Some(from) => self.origin_of(planner, number, From::Copy(from)),
-        }
-    }
-
-    /// The same for what names something.
-    pub(super) fn origin_of(
-        &self,
-        planner: &mut Planner<'_>,
-        number: usize,
-        from: From<'_>,
-    ) -> Result<Option<(Origin, Option<Key>)>, crate::Error> {
-        if let Some(stage) = planner.earlier(from, number)? {
-            let Some(position) = planner.stage(stage)? else { return Ok(None) };
-            return Ok(Some((Origin::Stage(position), Some(planner.key_of(position)))));
-        }
-        let image = planner.image(from.name(), from.span())?;
-        Ok(image.map(|image| (Origin::Image(from.name().to_owned()), Some(key::image(&image.manifest)))))
-    }
-
     pub(super) fn copy(
         &mut self,
         planner: &mut Planner<'_>,
@@ -122,7 +95,10 @@ impl Lowering {
         };
         let inputs = match from_key {
             Some(key) => key::Inputs::Key(key),
-            None => key::Inputs::Context(context_inputs(planner, &copy)?),
+            None => {
+                let directory = planner.directory(&copy.from).expect("what has no key is a directory");
+                key::Inputs::Context(context_inputs(directory, &copy)?)
+            }
         };
         let layer_key = link.then(|| key::linked(&copy, &inputs));
         let key = match &layer_key {
@@ -208,22 +184,22 @@ fn check_pattern(pattern: &str, parents: bool, word: &Word) -> Result<(), crate:
     }
 }
 
-/// What the words of a COPY from the context select, hashed. A literal path that does not exist fails here, before
+/// What the words of a COPY from a context select, hashed. A literal path that does not exist fails here, before
 /// anything runs.
-fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
+pub(super) fn context_inputs(context: &Context, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
     let mut inputs = Vec::new();
     for source in copy.sources.iter().filter(|source| source.elsewhere.is_none()) {
-        let tree = planner.context.tree()?;
+        let tree = context.tree()?;
         let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
             Selection::Missing(path) => {
-                return Err(not_in_context(planner, &path, source.span));
+                return Err(not_in_context(context, &copy.from, &path, source.span));
             }
             Selection::ThroughLink(link) => return Err(through_link(&link).at(source.span).into()),
         };
         for selected in selected {
             let filter = selected.filter(&copy.exclude);
-            let entries = planner.context.hashed(&selected.path, &|below| filter.takes(below))?;
+            let entries = context.hashed(&selected.path, &|below| filter.takes(below))?;
             inputs.push((selected, entries));
         }
     }
@@ -231,20 +207,24 @@ fn context_inputs(planner: &Planner<'_>, copy: &Copy) -> Result<Vec<key::Context
 }
 
 /// The error for a path that the context does not hold, or that we may not read.
-pub(super) fn not_in_context(planner: &Planner<'_>, path: &str, span: Span) -> crate::Error {
+pub(super) fn not_in_context(context: &Context, origin: &Origin, path: &str, span: Span) -> crate::Error {
     let clean = match RelPath::clamped(path) {
         Ok(clean) => clean,
         Err(error) => return yadokari_layers::Error::from(error).into(),
     };
-    if let Err(error) = planner.context.check_readable(&clean, &|_| true) {
+    if let Err(error) = context.check_readable(&clean, &|_| true) {
         return error;
     }
-    let error = Diagnostic::new(format!("'{path}' is not in the build context"));
-    let help = match planner.context.is_ignored(path) {
-        true => format!("{} leaves it out", planner.context.ignore_file()),
-        false => match planner.context.similar(&clean) {
+    let name = match origin {
+        Origin::Named(name) => format!("context '{name}'"),
+        _ => "build context".to_owned(),
+    };
+    let error = Diagnostic::new(format!("'{path}' is not in the {name}"));
+    let help = match context.is_ignored(path) {
+        true => format!("{} leaves it out", context.ignore_file()),
+        false => match context.similar(&clean) {
             Some(meant) => format!("did you mean '{meant}'?"),
-            None => format!("the context is '{}'", planner.context.path().display()),
+            None => format!("the context is '{}'", context.path().display()),
         },
     };
     error.at(span).label("no such file or directory").help(help).into()

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::stage::Planner;
-use super::{Known, Options};
-use crate::context::Context;
+use super::{Known, Needs, Options};
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Policy, Span};
 
 /// What a look at a Dockerfile brings that is not going to be built.
@@ -14,13 +14,13 @@ pub struct Checked {
     pub warnings: Vec<Diagnostic>,
     /// All errors, in the order in which they were met.
     pub errors: Vec<crate::Error>,
-    /// The images without which some stages could not be looked at.
-    pub needs: BTreeSet<String>,
+    /// What has to be known to look at all stages.
+    pub needs: Needs,
 }
 
 /// Looks at a Dockerfile as [`plan`](super::plan) does, at every stage where no target is asked for. Errors do not end it.
-pub fn check(file: &Dockerfile, options: &Options, context: &Context, known: &Known) -> Checked {
-    match Planner::new(file, options, context, known) {
+pub fn check(file: &Dockerfile, options: &Options, contexts: &Contexts, known: &Known) -> Checked {
+    match Planner::new(file, options, contexts, known) {
         Ok(planner) => planner.check(),
         Err(error) => Checked::stopped(file, options, error),
     }
@@ -35,7 +35,7 @@ impl Checked {
             warnings.retain(|warning| policy.admits(warning));
         }
         sort(&mut warnings);
-        Self { warnings, errors: vec![error], needs: BTreeSet::new() }
+        Self { warnings, errors: vec![error], needs: Needs::default() }
     }
 }
 
@@ -65,7 +65,7 @@ impl Planner<'_> {
             let place = if let crate::Error::Dockerfile(error) = error { error.span } else { None };
             seen.insert((error.to_string(), place.map(|span| span.start)))
         });
-        let needs = std::mem::take(&mut self.needs.images);
+        let needs = std::mem::take(&mut self.needs);
         Checked { warnings: self.admitted(), errors, needs }
     }
 

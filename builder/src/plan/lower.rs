@@ -8,7 +8,7 @@ use super::checks::{Findings, Seen, check_secret};
 use super::copy::How;
 use super::op::{Mkdir, Op, Origin};
 use super::scope::Env;
-use super::stage::{End, Planner, own_line};
+use super::stage::{End, From, Planner, own_line};
 use super::{Base, HistoryLine, Stage, Step, history, key};
 use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Span, Word};
 use crate::image::ImageConfig;
@@ -21,7 +21,7 @@ pub(super) struct Lowering {
     pub(super) env: Env,
     /// The stage's arguments in order of declaration, for the history of RUN.
     pub(super) args: Vec<(String, Option<String>)>,
-    history: Vec<HistoryLine>,
+    pub(super) history: Vec<HistoryLine>,
     pub(super) steps: Vec<Step>,
     pub(super) key: Key,
     /// Whether this stage has a CMD of its own, which an ENTRYPOINT then leaves alone.
@@ -93,9 +93,11 @@ impl Lowering {
         match &instruction.kind {
             InstructionKind::Run(run) => return self.run(planner, number, run, &at),
             InstructionKind::Copy(copy) => {
-                let Some((from, from_key)) = self.origin(planner, number, copy.from.as_ref())? else {
-                    return Ok(false);
+                let origin = match &copy.from {
+                    Some(from) => planner.origin(From::Copy(from), number)?,
+                    None => Some((Origin::Context, None)),
                 };
+                let Some((from, from_key)) = origin else { return Ok(false) };
                 let how = How { parents: copy.parents, unpack: false, unpack_downloads: false };
                 self.copy(planner, &copy.transfer, how, (from, from_key), &at)?;
             }

@@ -4,7 +4,7 @@
 //! operations: [`Op::Run`], [`Op::Copy`], [`Op::Mkdir`]. All other instructions only edit the image's config. Stages
 //! that the target does not need are never looked at, and their base images never asked for.
 //!
-//! Planning reads the context, to hash what COPY takes, and nothing else. What must come from elsewhere is a need: the
+//! Planning reads the contexts, to hash what COPY takes, and nothing else. What must come from elsewhere is a need: the
 //! caller fetches all needs at once and calls again. Two or three rounds do: base images first, then what their ONBUILD
 //! triggers name.
 //!
@@ -18,7 +18,9 @@ mod look;
 mod lower;
 mod metadata;
 mod mode;
+mod names;
 mod op;
+mod platform;
 mod remote;
 mod run;
 mod scope;
@@ -30,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use yadokari_layers::{Compression, Digest, Key, Layer};
 use yadokari_registry::Platform;
 
-use crate::context::Context;
+use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Span};
 use crate::image::ImageConfig;
 use crate::remote::{Fetched, Remote};
@@ -38,6 +40,7 @@ use crate::remote::{Fetched, Remote};
 pub(crate) use copy::through_link;
 pub use look::{Checked, check};
 pub use mode::Mode;
+pub use names::meant;
 pub use op::{
     Access, Copy, CopySource, Elsewhere, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run,
     SecretVariable,
@@ -53,10 +56,23 @@ pub struct Options {
     pub build_args: Vec<(String, String)>,
     /// `--label`, which override LABEL.
     pub labels: Vec<(String, String)>,
-    /// The platform that images are made for and RUN steps run on: this host's.
+    /// The platform that the image is for.
     pub platform: Platform,
+    /// Whether the user asked for it; else it is this machine's, and a base image may say better.
+    pub platform_is_given: bool,
+    /// This machine's platform.
+    pub host: Platform,
     /// SOURCE_DATE_EPOCH, in seconds since the Unix epoch.
     pub epoch: Option<i64>,
+}
+
+/// What an image is asked for by: a name, and the platform that it is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageName {
+    /// The name, with all variables expanded.
+    pub name: String,
+    /// The platform.
+    pub platform: Platform,
 }
 
 /// An image that a FROM or a `--from` names, as far as planning needs it.
@@ -90,8 +106,8 @@ impl From<&Layer> for LayerRef {
     }
 }
 
-/// The images fetched so far, by the name that the Dockerfile gives them once variables are expanded.
-pub type Images = BTreeMap<String, BaseImage>;
+/// The images fetched so far.
+pub type Images = BTreeMap<ImageName, BaseImage>;
 
 /// What earlier rounds of planning needed, and is known by now.
 #[derive(Debug, Clone, Default)]
@@ -100,20 +116,24 @@ pub struct Known {
     pub images: Images,
     /// What ADD names elsewhere.
     pub remotes: BTreeMap<Remote, Fetched>,
+    /// Whether commands of a platform can be executed here.
+    pub executes: BTreeMap<Platform, bool>,
 }
 
 /// What a round of planning lacks. Nothing of it was [`Known`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Images to be looked up.
-    pub images: BTreeSet<String>,
+    pub images: BTreeSet<ImageName>,
     /// Files and repositories to be fetched, and the places that name them; a trigger has none.
     pub remotes: BTreeMap<Remote, Option<Span>>,
+    /// Platforms to be tried. They come before anything is asked for.
+    pub platforms: BTreeSet<Platform>,
 }
 
 impl Needs {
     fn is_empty(&self) -> bool {
-        self.images.is_empty() && self.remotes.is_empty()
+        self.images.is_empty() && self.remotes.is_empty() && self.platforms.is_empty()
     }
 }
 
@@ -122,7 +142,7 @@ impl Needs {
 pub enum Planned {
     /// Everything is known.
     Ready(Plan),
-    /// Something must be fetched first.
+    /// Something must be found out first.
     Needs(Needs),
 }
 
@@ -167,7 +187,7 @@ pub enum Base {
     /// Nothing.
     Scratch,
     /// An image of [`Images`].
-    Image(String),
+    Image(ImageName),
     /// The result of another stage, by its position in [`Plan::stages`].
     Stage(usize),
 }
@@ -213,8 +233,8 @@ pub struct Step {
 }
 
 /// Turns a Dockerfile into a plan, as far as what it needs is known.
-pub fn plan(file: &Dockerfile, options: &Options, context: &Context, known: &Known) -> Result<Planned, crate::Error> {
-    stage::Planner::new(file, options, context, known)?.plan()
+pub fn plan(file: &Dockerfile, options: &Options, contexts: &Contexts, known: &Known) -> Result<Planned, crate::Error> {
+    stage::Planner::new(file, options, contexts, known)?.plan()
 }
 
 #[cfg(test)]

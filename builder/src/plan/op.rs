@@ -2,7 +2,7 @@
 
 use yadokari_layers::Key;
 
-use super::Mode;
+use super::{ImageName, Mode};
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{MountSharing, Span};
 use crate::remote::{Fetched, Remote};
@@ -145,10 +145,14 @@ pub struct SecretVariable {
 pub enum Origin {
     /// The build context.
     Context,
+    /// A directory of `--build-context`, by its name there.
+    Named(String),
+    /// Nothing: `scratch`.
+    Nothing,
     /// The result of another stage, by its position in the plan.
     Stage(usize),
     /// An image.
-    Image(String),
+    Image(ImageName),
 }
 
 /// A source that stands in the Dockerfile itself.

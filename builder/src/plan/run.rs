@@ -219,18 +219,14 @@ impl Lowering {
             Some(source) => (source.raw.clone(), source.span),
             None => ("/".to_owned(), flag.span),
         };
-        let Some(from) = options.from.as_ref().map(From::Mount) else {
-            let Selection::Found(found) = literal(planner.context.tree()?, &path)? else {
-                return Err(copy::not_in_context(planner, &path, span));
-            };
-            let mut below = Vec::new();
-            for selected in found {
-                below.extend(planner.context.hashed(&selected.path, &|_| true)?);
-            }
-            let source = MountSource { from: Some(Origin::Context), path, span };
-            return Ok(Some((source, MountInput::Context(below))));
+        let (origin, from_key) = match options.from.as_ref().map(From::Mount) {
+            None => (Origin::Context, None),
+            Some(from) => match planner.origin(from, number)? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
         };
-        if from.name() == NOTHING && planner.earlier(from, number)?.is_none() {
+        if origin == Origin::Nothing {
             if clean(&format!("/{path}")) != "/" {
                 return Err(Diagnostic::new(format!("'{path}' does not exist in {NOTHING}, which is empty"))
                     .at(span)
@@ -238,7 +234,17 @@ impl Lowering {
             }
             return Ok(Some((MountSource { from: None, path, span }, MountInput::Nothing)));
         }
-        let Some((origin, from_key)) = self.origin_of(planner, number, from)? else { return Ok(None) };
+        if let Some(directory) = planner.directory(&origin) {
+            let Selection::Found(found) = literal(directory.tree()?, &path)? else {
+                return Err(copy::not_in_context(directory, &origin, &path, span));
+            };
+            let mut below = Vec::new();
+            for selected in found {
+                below.extend(directory.hashed(&selected.path, &|_| true)?);
+            }
+            let source = MountSource { from: Some(origin), path, span };
+            return Ok(Some((source, MountInput::Context(below))));
+        }
         let input = from_key.map_or(MountInput::Nothing, |key| MountInput::Key(key, clean(&format!("/{path}"))));
         Ok(Some((MountSource { from: Some(origin), path, span }, input)))
     }

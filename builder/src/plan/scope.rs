@@ -77,15 +77,17 @@ pub(super) struct Globals<'a> {
 }
 
 impl<'a> Globals<'a> {
-    /// The automatic arguments of a build for `platform`, which `--build-arg` may override.
+    /// The automatic arguments of a build for the platform `wanted` on a machine of the platform `host`, which
+    /// `--build-arg` may override.
     pub(super) fn new(
         build_args: &'a [(String, String)],
-        platform: &Platform,
+        wanted: &Platform,
+        host: &Platform,
         target: Option<&str>,
         epoch: Option<i64>,
     ) -> Self {
         let mut this = Self { build_args, values: Env::default() };
-        for side in ["TARGET", "BUILD"] {
+        for (side, platform) in [("TARGET", wanted), ("BUILD", host)] {
             this.define(&format!("{side}PLATFORM"), Some(platform.to_string()));
             this.define(&format!("{side}OS"), Some(platform.os.clone()));
             this.define(&format!("{side}ARCH"), Some(platform.architecture.clone()));
@@ -169,7 +171,7 @@ mod tests {
     #[test]
     fn build_args_override_defaults_and_the_last_one_wins() {
         let given = [("V".to_owned(), "1".to_owned()), ("V".to_owned(), "2".to_owned())];
-        let globals = Globals::new(&given, &Platform::host(), None, None);
+        let globals = Globals::new(&given, &Platform::host(), &Platform::host(), None, None);
         let argument =
             |name, default: Option<&str>| globals.argument(name, || Ok::<_, ()>(default.map(str::to_owned))).unwrap();
         assert_eq!(argument("V", Some("default")).as_deref(), Some("2"));

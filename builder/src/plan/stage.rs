@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use yadokari_layers::Key;
+use yadokari_registry::Platform;
 
 use super::checks::{Findings, Seen};
 use super::look::{EPOCH, file_epoch, policy};
 use super::lower::Lowering;
 use super::scope::{Env, Globals, is_predefined};
-use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage, key};
-use crate::context::Context;
+use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage};
+use crate::context::{Context, Contexts};
 use crate::dockerfile::{
     self, Diagnostic, Dockerfile, Instruction, InstructionKind, MountFlag, Policy, Span, Word, closest, expand,
 };
-use crate::image::{ContainerConfig, ImageConfig};
 
 /// What BuildKit gives an image whose base has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -65,6 +65,8 @@ fn origins(kind: &InstructionKind) -> Vec<From<'_>> {
         _ => Vec::new(),
     }
 }
+/// How many stages may stand on, or copy from, one another in a row. Nobody has a tenth of it.
+const DEEPEST: usize = 300;
 
 /// Plans the stages that a target needs.
 #[derive(Debug)]
@@ -72,10 +74,15 @@ pub(super) struct Planner<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) options: &'a Options,
     pub(super) context: &'a Context,
+    pub(super) contexts: &'a Contexts,
     pub(super) known: &'a Known,
     pub(super) globals: Globals<'a>,
-    /// By the stage's number in the file: its position in `stages`, once it is planned.
-    planned: BTreeMap<usize, usize>,
+    /// By the stage's number in the file: its position in `stages`, or `None` where this round cannot plan it.
+    planned: BTreeMap<usize, Option<usize>>,
+    /// How many stages are being planned, each for the one before.
+    depth: usize,
+    /// By the stage's number in the file: its platform, once something asked for it.
+    pub(super) platforms: BTreeMap<usize, Platform>,
     stages: Vec<Stage>,
     /// How each of `stages` ended.
     ends: Vec<End>,
@@ -103,12 +110,12 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         file: &'a Dockerfile,
         options: &'a Options,
-        context: &'a Context,
+        contexts: &'a Contexts,
         known: &'a Known,
     ) -> Result<Self, crate::Error> {
         let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
         let target = options.target.as_deref().or(last);
-        let mut globals = Globals::new(&options.build_args, &options.platform, target, options.epoch);
+        let mut globals = Globals::new(&options.build_args, &options.platform, &options.host, target, options.epoch);
         let mut epoch = options.epoch;
         for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
             let name = expand(&declaration.name, file.escape, globals.values())?;
@@ -127,10 +134,13 @@ impl<'a> Planner<'a> {
         Ok(Self {
             file,
             options,
-            context,
+            context: contexts.main(),
+            contexts,
             known,
             globals,
             planned: BTreeMap::new(),
+            depth: 0,
+            platforms: BTreeMap::new(),
             stages: Vec::new(),
             ends: Vec::new(),
             needs: Needs::default(),
@@ -149,9 +159,11 @@ impl<'a> Planner<'a> {
         match self.stage(target)? {
             Some(_) if self.needs.is_empty() => {
                 self.warn_of_unused_arguments();
-                let labels = self.options.labels.iter().cloned();
-                let last = self.stages.last_mut().expect("the target was just planned");
-                last.config.config.labels.extend(labels);
+                let platform = self.platform(target)?;
+                let mut config = self.stages.last().expect("the target was just planned").config.clone();
+                config.config.labels.extend(self.options.labels.iter().cloned());
+                self.settle_platform(&mut config, &platform);
+                self.stages.last_mut().expect("it is still there").config = config;
                 let findings_are_errors = self.policy.findings_are_errors();
                 let (warnings, epoch) = (self.admitted(), self.epoch);
                 Ok(Planned::Ready(Plan { stages: self.stages, warnings, findings_are_errors, epoch }))
@@ -160,37 +172,44 @@ impl<'a> Planner<'a> {
         }
     }
 
-    pub(super) fn target(&self) -> Result<usize, crate::Error> {
-        let Some(target) = &self.options.target else { return Ok(self.file.stages.len() - 1) };
-        self.find(target, self.file.stages.len()).ok_or_else(|| {
-            let names: Vec<&str> = self.file.stages.iter().filter_map(|stage| stage.from.name.as_deref()).collect();
-            crate::Error::NoSuchTarget { target: target.clone(), stages: names.join(", ") }
-        })
-    }
-
     /// The stage among the first `before` that `name` means: by name, the later of two alike, or by number.
     pub(super) fn find(&self, name: &str, before: usize) -> Option<usize> {
-        let stages = &self.file.stages[..before];
-        let named = |stage: &dockerfile::Stage| {
-            stage.from.name.as_deref().is_some_and(|other| other.eq_ignore_ascii_case(name))
-        };
         let number = || name.parse().ok().filter(|&number| number < before);
-        stages.iter().rposition(named).or_else(number)
+        self.find_name(name, before).or_else(number)
     }
 
     /// Plans the stage of number `number` in the file, unless it is planned already, and gives its position in the
     /// plan; `None` where something must be fetched first.
     pub(super) fn stage(&mut self, number: usize) -> Result<Option<usize>, crate::Error> {
         if let Some(&position) = self.planned.get(&number) {
-            return Ok(Some(position));
+            return Ok(position);
         }
+        if self.depth == DEEPEST {
+            let error = Diagnostic::new(format!("more than {DEEPEST} stages need one another in a row"));
+            return Err(error.at(self.file.stages[number].from.span).into());
+        }
+        self.depth += 1;
+        let planned = self.plan_stage(number);
+        self.depth -= 1;
+        let position = planned?;
+        self.planned.insert(number, position);
+        Ok(position)
+    }
+
+    fn plan_stage(&mut self, number: usize) -> Result<Option<usize>, crate::Error> {
         let file = self.file;
         let stage = &file.stages[number];
-        for instruction in &stage.instructions {
+        let is_replaced = self.stand_in(number).is_some();
+        let instructions = if is_replaced { &[] } else { &stage.instructions[..] };
+        self.check_commands(instructions, number)?;
+        for instruction in instructions {
             self.need_what_it_copies(instruction, number)?;
         }
-        let Some((base, lowering)) = self.start(number)? else { return Ok(None) };
-        let Some(lowering) = self.instructions(lowering, number)? else { return Ok(None) };
+        let Some((base, mut lowering)) = self.start(number)? else { return Ok(None) };
+        if !is_replaced {
+            let Some(lowered) = self.instructions(lowering, number)? else { return Ok(None) };
+            lowering = lowered;
+        }
         let position = self.stages.len();
         let name = stage.from.name.clone().unwrap_or_else(|| format!("stage-{number}"));
         let (mut stage, end) = lowering.finish(name, base);
@@ -199,7 +218,6 @@ impl<'a> Planner<'a> {
         }
         self.stages.push(stage);
         self.ends.push(end);
-        self.planned.insert(number, position);
         Ok(Some(position))
     }
 
@@ -207,11 +225,7 @@ impl<'a> Planner<'a> {
     /// not known yet: all needs go out at once.
     fn need_what_it_copies(&mut self, instruction: &Instruction, number: usize) -> Result<(), crate::Error> {
         for from in origins(&instruction.kind) {
-            match self.earlier(from, number)? {
-                Some(stage) => _ = self.stage(stage)?,
-                None if from.name() == NOTHING => {}
-                None => _ = self.image(from.name(), from.span())?,
-            }
+            self.origin(from, number)?;
         }
         Ok(())
     }
@@ -219,10 +233,12 @@ impl<'a> Planner<'a> {
     /// The stage before stage `number` that `from` names; `None` where it names an image. A number is never an image.
     pub(super) fn earlier(&self, from: From<'_>, number: usize) -> Result<Option<usize>, Diagnostic> {
         let name = from.name();
-        if let Some(stage) = self.find(name, number) {
+        let all = self.file.stages.len();
+        // What stands in for a stage is there from the start.
+        let replaced = || self.find_name(name, all).filter(|&stage| self.stand_in(stage).is_some());
+        if let Some(stage) = self.find(name, number).or_else(replaced) {
             return Ok(Some(stage));
         }
-        let all = self.file.stages.len();
         let message = match self.find(name, all) {
             Some(later) if later == number => format!("{from} is the stage itself"),
             Some(_) => format!("{from} is a later stage"),
@@ -239,70 +255,20 @@ impl<'a> Planner<'a> {
         self.warnings.push(if trigger { warning } else { warning.at(span) });
     }
 
-    /// The image `name`, or `None` and a need.
-    pub(super) fn image(&mut self, name: &str, span: Span) -> Result<Option<&'a super::BaseImage>, crate::Error> {
-        if name.is_empty() {
-            return Err(Diagnostic::new("the name of the image is empty").at(span).into());
-        }
-        let image = self.known.images.get(name);
-        if image.is_none() {
-            self.needs.images.insert(name.to_owned());
-        }
-        Ok(image)
-    }
-
     /// What the stage starts from.
     fn start(&mut self, number: usize) -> Result<Option<(Base, Lowering)>, crate::Error> {
-        let file = self.file;
-        let from = &file.stages[number].from;
-        self.check_platform(from)?;
-        let name = expand(&from.image, file.escape, self.globals.values())?;
-        if name.is_empty() {
-            let error = Diagnostic::new("the base name is empty once its variables are replaced").at(from.image.span);
-            return Err(error.help("give the ARG a default value before the first FROM, or pass --build-arg").into());
-        }
-        if let Some(stage) = self.find(&name, number) {
-            let Some(position) = self.stage(stage)? else { return Ok(None) };
+        if let Some(below) = self.stage_below(number)? {
+            let platform = self.platform(below)?;
+            self.check_asked_platform(&self.file.stages[number].from, &platform)?;
+            let Some(position) = self.stage(below)? else { return Ok(None) };
             return Ok(Some((Base::Stage(position), Lowering::on(&self.stages[position], &self.ends[position]))));
         }
-        let (base, config, key) = if name == NOTHING {
-            (Base::Scratch, self.empty_config(), key::scratch(&self.options.platform))
-        } else {
-            let Some(image) = self.image(&name, from.image.span)? else { return Ok(None) };
-            self.check_base(from, &name, &image.config);
-            (Base::Image(name), image.config.clone(), key::image(&image.manifest))
-        };
-        let mut env = Env::of_image(&config.config.env);
-        if env.value("PATH").is_none() {
-            env.set("PATH", DEFAULT_PATH);
+        let Some((base, mut lowering)) = self.start_from_outside(number)? else { return Ok(None) };
+        if lowering.env.value("PATH").is_none() {
+            lowering.env.set("PATH", DEFAULT_PATH);
         }
-        let mut config = config;
-        config.config.env = env.to_image();
-        Ok(Some((base, Lowering::new(config, key))))
-    }
-
-    /// Only this host's platform is carried out; every other is an error, not a wrong image.
-    fn check_platform(&self, from: &dockerfile::From) -> Result<(), crate::Error> {
-        let Some(word) = &from.platform else { return Ok(()) };
-        let wanted = expand(word, self.file.escape, self.globals.values())?;
-        let host = &self.options.platform;
-        let same = wanted.eq_ignore_ascii_case(&host.to_string())
-            || wanted.eq_ignore_ascii_case(&format!("{}/{}", host.os, host.architecture));
-        if same {
-            return Ok(());
-        }
-        Err(Diagnostic::not_carried_out(format!("FROM --platform={wanted} on a {host} host"), word.span).into())
-    }
-
-    fn empty_config(&self) -> ImageConfig {
-        let platform = &self.options.platform;
-        ImageConfig {
-            architecture: platform.architecture.clone(),
-            variant: platform.variant.clone(),
-            os: platform.os.clone(),
-            config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
-            ..ImageConfig::default()
-        }
+        lowering.config.config.env = lowering.env.to_image();
+        Ok(Some((base, lowering)))
     }
 
     /// Lowers the base's triggers, then the stage's own instructions.
@@ -314,6 +280,7 @@ impl<'a> Planner<'a> {
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
             // What is copied from is planned first: the errors of another stage are its own, with their place.
             let in_trigger = |error| Self::in_trigger(error, &trigger);
+            self.check_commands(std::slice::from_ref(&instruction), number).map_err(in_trigger)?;
             for from in origins(&instruction.kind) {
                 self.earlier(from, number).map_err(|error| in_trigger(error.into()))?;
             }

@@ -18,7 +18,7 @@
 //! `launch` and `reap` (how a command gets its surroundings, and its end); `caches` and `supplies`, what mounts are made
 //! of; `engine`, the contract of the drivers, `walk`, `scratch`, `stubs` and `network`, which they share, `overlay`, `flat`
 //! and `in_place`; `worker`; then the builder's side, `hide`, `turn`, `leases`, `proxy`, `start`, `client`, `places`,
-//! `probe` and `doctor`.
+//! `probe` and `doctor`; and `foreign`, which stands alone.
 //!
 //! Deliberately absent: instructions, images, caches of steps and registries.
 
@@ -32,6 +32,7 @@ mod engine;
 mod error;
 mod files;
 mod flat;
+mod foreign;
 mod hide;
 mod idmap;
 mod in_place;
@@ -72,6 +73,7 @@ use yadokari_layers::Index;
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
 pub use error::{Error, Failure, Result};
+pub use foreign::executes;
 pub use mount::{Mount, MountKind, Network, Secret, Sharing};
 pub use probe::{Probe, Report, Verdict, probe};
 
@@ -133,8 +135,8 @@ pub struct Settings {
     pub work_dir: PathBuf,
     /// The one directory that holds everything of the executor's image. It stays in place while an in-place RUN runs.
     pub home: PathBuf,
-    /// The build context, which stays in place too, and in which nothing is written.
-    pub context: Option<PathBuf>,
+    /// The directories of the build contexts, which stay in place too, and in which nothing is written.
+    pub contexts: Vec<PathBuf>,
     /// Use the in-place driver even where `/` holds the files of another image.
     pub force: bool,
     /// Credential files that are ours: they are gone while an in-place RUN runs.

@@ -51,7 +51,7 @@ pub(super) fn for_uppers(settings: &Settings) -> Result<Vec<Place>> {
 
 fn is_suitable(mount: &Mount, settings: &Settings) -> bool {
     let is_of = |prefix: &str| mount.point.starts_with(prefix);
-    let is_context = settings.context.as_ref().is_some_and(|context| mount.point.starts_with(context));
+    let is_context = settings.contexts.iter().any(|context| mount.point.starts_with(context));
     let is_special = is_of("/proc") || is_of("/sys") || is_of("/dev") || mount.point == Path::new("/");
     if mount.read_only || is_special || is_context || !DISKS.contains(&mount.kind.as_str()) || !mount.point.is_dir() {
         return false;
@@ -85,9 +85,9 @@ pub(super) fn for_in_place(settings: &Settings) -> Result<PathBuf> {
 
 /// What of ours stays in `/`.
 pub(super) fn pinned(settings: &Settings) -> Vec<PathBuf> {
-    let ours = [Some(&settings.home), Some(&settings.work_dir), settings.context.as_ref()];
+    let ours = [&settings.home, &settings.work_dir].into_iter().chain(&settings.contexts);
     // What does not exist cannot be moved.
-    ours.into_iter().flatten().filter_map(|path| path.canonicalize().ok()).collect()
+    ours.filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 /// The real path of a directory, which is made if it is missing.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper may fail it as the test itself may")]
 
 mod checks;
+mod contexts;
 mod copies;
 mod drivers;
 mod executor_image;
@@ -12,6 +13,7 @@ mod harness;
 mod in_place;
 mod mounts;
 mod outputs;
+mod platforms;
 mod rules;
 mod secrets;
 mod site;

@@ -45,7 +45,10 @@ fn global_arguments_are_seen_by_from_lines_and_by_those_who_ask() {
         assert_eq!(value(&bench, text, name).as_deref(), expected, "{text}");
     }
     let bench = Bench::new().image("debian:12", "{}");
-    assert_eq!(bench.plan("ARG V=12\nFROM debian:$V\n").target().base, Base::Image("debian:12".into()));
+    assert_eq!(
+        bench.plan("ARG V=12\nFROM debian:$V\n").target().base,
+        Base::Image(image_for("linux/amd64", "debian:12"))
+    );
 }
 
 #[test]

@@ -138,6 +138,7 @@ fn a_stage_goes_on_with_the_keys_of_the_one_below() {
 fn another_platform_has_other_keys() {
     let mut other = Bench::new();
     other.options.platform.architecture = "arm64".into();
+    other.options.host = other.options.platform.clone();
     assert_ne!(Bench::new().keys("FROM scratch\nRUN a\n"), other.keys("FROM scratch\nRUN a\n"));
 }
 

@@ -2,10 +2,12 @@
 
 mod arguments;
 mod checks;
+mod contexts;
 mod history;
 mod keys;
 mod metadata;
 mod mounts;
+mod platforms;
 mod remotes;
 mod sources;
 mod stages;
@@ -14,20 +16,31 @@ mod steps;
 use std::fs;
 
 use super::*;
+use crate::context::{self, Context, Contexts};
 use crate::dockerfile::{Source, parse};
 
 /// A context, the images that exist, and the options of a build.
 struct Bench {
     directory: tempfile::TempDir,
     known: Known,
+    contexts: Vec<(String, context::Source)>,
     options: Options,
 }
 
 impl Bench {
     fn new() -> Self {
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
-        let options = Options { target: None, build_args: Vec::new(), labels: Vec::new(), platform, epoch: None };
-        Self { directory: tempfile::tempdir().unwrap(), known: Known::default(), options }
+        let options = Options {
+            target: None,
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            host: platform.clone(),
+            platform,
+            platform_is_given: false,
+            epoch: None,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory, known: Known::default(), contexts: Vec::new(), options }
     }
 
     /// Writes a file of the context.
@@ -39,17 +52,42 @@ impl Bench {
     }
 
     /// Makes an image exist, with the `config` object of its config blob.
-    fn image(mut self, name: &str, config: &str) -> Self {
-        let blob = format!(r#"{{"architecture":"amd64","os":"linux","config":{config}}}"#);
+    fn image(self, name: &str, config: &str) -> Self {
+        self.image_for("linux/amd64", name, config)
+    }
+
+    /// The same for another platform.
+    fn image_for(mut self, platform: &str, name: &str, config: &str) -> Self {
+        let name = image_for(platform, name);
+        let Platform { os, architecture, .. } = &name.platform;
+        let blob = format!(r#"{{"architecture":"{architecture}","os":"{os}","config":{config}}}"#);
         let config = ImageConfig::parse(blob.as_bytes()).unwrap();
-        let image = BaseImage { manifest: Digest::of(format!("{name} {blob}")), config, layers: Vec::new() };
-        self.known.images.insert(name.to_owned(), image);
+        let image = BaseImage { manifest: Digest::of(format!("{} {blob}", name.name)), config, layers: Vec::new() };
+        self.known.images.insert(name, image);
         self
     }
 
     /// Makes what a source names elsewhere be there.
     fn fetched(mut self, remote: Remote, fetched: Fetched) -> Self {
         self.known.remotes.insert(remote, fetched);
+        self
+    }
+
+    /// Builds for a platform that the user asked for.
+    fn platform(mut self, platform: &str) -> Self {
+        (self.options.platform, self.options.platform_is_given) = (platform.parse().unwrap(), true);
+        self
+    }
+
+    /// Says whether commands of a platform are executed here.
+    fn executes(mut self, platform: &str, executes: bool) -> Self {
+        self.known.executes.insert(platform.parse().unwrap(), executes);
+        self
+    }
+
+    /// Gives a `--build-context`.
+    fn context(mut self, name: &str, value: &str) -> Self {
+        self.contexts.push((name.to_owned(), context::Source::parse(value).unwrap()));
         self
     }
 
@@ -66,7 +104,7 @@ impl Bench {
     fn round(&self, text: &str) -> Result<Planned, crate::Error> {
         let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
         let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile"))?;
-        plan(&file, &self.options, &context, &self.known)
+        plan(&file, &self.options, &Contexts::open(context, &self.contexts)?, &self.known)
     }
 
     fn plan(&self, text: &str) -> Plan {
@@ -81,17 +119,21 @@ impl Bench {
     fn check(&self, text: &str) -> Checked {
         let file = parse(&Source::new("Dockerfile", text)).unwrap_or_else(|error| panic!("{error}"));
         let context = Context::open(self.directory.path(), &self.directory.path().join("Dockerfile")).unwrap();
-        check(&file, &self.options, &context, &self.known)
+        check(&file, &self.options, &Contexts::open(context, &self.contexts).unwrap(), &self.known)
     }
 
-    /// What one round of planning asks for.
+    /// What one round of planning asks for; images for another platform with the platform, and platforms to be tried.
     fn needs(&self, text: &str) -> Vec<String> {
-        match self.round(text).unwrap() {
-            Planned::Ready(_) => Vec::new(),
-            Planned::Needs(needs) => {
-                needs.images.into_iter().chain(needs.remotes.keys().map(ToString::to_string)).collect()
-            }
-        }
+        let needs = match self.round(text).unwrap() {
+            Planned::Ready(_) => Needs::default(),
+            Planned::Needs(needs) => needs,
+        };
+        let images = needs.images.into_iter().map(|ImageName { name, platform }| match platform == self.options.host {
+            true => name,
+            false => format!("{name} for {platform}"),
+        });
+        let remotes = needs.remotes.keys().map(ToString::to_string);
+        images.chain(remotes).chain(needs.platforms.iter().map(|platform| format!("try {platform}"))).collect()
     }
 
     /// The error of a round, rendered where it has a place.
@@ -106,6 +148,11 @@ impl Bench {
     fn keys(&self, text: &str) -> Vec<Key> {
         self.plan(text).target().steps.iter().map(|step| step.key).collect()
     }
+}
+
+/// The image's name, wanted for this platform.
+fn image_for(platform: &str, name: &str) -> ImageName {
+    ImageName { name: name.to_owned(), platform: platform.parse().unwrap() }
 }
 
 impl Plan {

@@ -86,7 +86,7 @@ fn bind_mounts_come_from_the_context_a_stage_or_an_image() {
         (Some(Origin::Context), "/", true),
         (Some(Origin::Stage(0)), "d", false),
         (Some(Origin::Stage(0)), "/", true),
-        (Some(Origin::Image("tools".into())), "/", true),
+        (Some(Origin::Image(image_for("linux/amd64", "tools"))), "/", true),
         (None, "/", true),
     ];
     assert_eq!(sources, expected);

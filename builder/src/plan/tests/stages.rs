@@ -40,7 +40,7 @@ fn stages_are_copied_from_by_name_number_and_image() {
     let plan = bench.plan(text);
     let origins: Vec<&Origin> = plan.copies().into_iter().map(|copy| &copy.from).collect();
     assert_eq!(names(&plan), ["b", "a", "stage-2"]);
-    assert_eq!(origins, [&Origin::Stage(0), &Origin::Stage(1), &Origin::Image("img:1".into())]);
+    assert_eq!(origins, [&Origin::Stage(0), &Origin::Stage(1), &Origin::Image(image_for("linux/amd64", "img:1"))]);
 }
 
 #[test]
@@ -130,10 +130,74 @@ fn a_base_name_is_expanded_and_must_not_be_empty() {
 }
 
 #[test]
-fn only_this_platform_is_carried_out() {
-    for platform in ["linux/amd64", "LINUX/AMD64", "$TARGETPLATFORM"] {
-        planned(&format!("FROM --platform={platform} scratch\n"));
+fn a_number_is_a_stage_for_copies_and_an_image_for_from() {
+    assert_eq!(Bench::new().needs("FROM scratch AS a\nFROM 0\n"), ["0"]);
+    assert_eq!(planned("FROM scratch AS a\nFROM scratch\nCOPY --from=0 /x /\n").stages.len(), 2);
+}
+
+#[test]
+fn a_mistyped_target_is_answered_with_what_was_meant() {
+    let text = "FROM scratch AS builder\nFROM scratch AS runtime\n";
+    let error = |target: &str| Bench::new().target(target).error(text);
+    assert_eq!(error("biulder"), "--target=biulder: the Dockerfile has no such stage; did you mean builder?");
+    assert_eq!(error("7"), "--target=7: the Dockerfile has no such stage; it has builder, runtime");
+    assert_eq!(Bench::new().target("x").error("FROM scratch\n"), "--target=x: the Dockerfile has no such stage");
+}
+
+#[test]
+fn a_mistyped_name_of_a_stage_or_a_common_image_is_recognised() {
+    let file = parse(&Source::new("Dockerfile", "FROM scratch AS builder\nFROM biulder\n")).unwrap();
+    let cases = [
+        ("biulder", Some("builder")),
+        ("alpin:3.20", Some("alpine")),
+        ("ubunut", Some("ubuntu")),
+        ("builder", None),
+        ("debian:12", None),
+        ("registry.example/app:1", None),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(meant(&file, name).as_deref(), expected, "{name}");
     }
-    let error = Bench::new().error("FROM --platform=linux/arm64 scratch\n");
-    assert!(error.contains("linux/arm64 on a linux/amd64 host"), "{error}");
+}
+
+#[test]
+fn a_stage_takes_all_of_an_images_config_but_its_triggers_and_its_time() {
+    let config = r#"{"User":"u","Env":["PATH=/p","A=1"],"Entrypoint":["e"],"Cmd":["c"],"Labels":{"l":"1"},"WorkingDir":"/w",
+        "ExposedPorts":{"80/tcp":{}},"Volumes":{"/v":{}},"StopSignal":"SIGTERM","Shell":["s"],"OnBuild":["ENV B=2"],
+        "Healthcheck":{"Test":["CMD","h"]},"Hostname":"kept"}"#;
+    let plan = Bench::new().image("base", config).plan("FROM base\n");
+    let mut expected: crate::image::ContainerConfig = serde_json::from_str(config).unwrap();
+    expected.on_build.clear();
+    expected.env.push("B=2".into());
+    assert_eq!(*plan.config(), expected);
+}
+
+#[test]
+fn path_is_added_where_the_base_has_none() {
+    let path = |config: &str| {
+        let plan = Bench::new().image("base", config).plan("FROM base\n");
+        plan.config().env.iter().find(|variable| variable.starts_with("PATH=")).cloned().unwrap()
+    };
+    let default = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(path("{}"), default);
+    assert_eq!(path(r#"{"Env":["A=1"]}"#), default);
+    assert_eq!(path(r#"{"Env":["PATH=/mine"]}"#), "PATH=/mine");
+    let plan = planned("FROM scratch\n");
+    assert_eq!((plan.config().working_dir.as_str(), plan.config().env.clone()), ("/", vec![default.to_owned()]));
+    assert_eq!((plan.target().base.clone(), plan.target().steps.len()), (Base::Scratch, 0));
+}
+
+#[test]
+fn stages_that_wait_for_an_image_are_looked_at_once_a_round() {
+    let stage = |n: usize| format!("FROM scratch AS s{n}\n{}", format!("COPY --from=s{} /x /\n", n - 1).repeat(9));
+    let text = format!("FROM base AS s0\n{}", (1..40).map(stage).collect::<String>());
+    assert_eq!(Bench::new().needs(&text), ["base"]);
+}
+
+#[test]
+fn stages_in_a_very_long_row_are_an_error() {
+    let row = |n: usize| (1..n).map(|n| format!("FROM s{} AS s{n}\n", n - 1)).collect::<String>();
+    assert_eq!(planned(&format!("FROM scratch AS s0\n{}", row(200))).stages.len(), 200);
+    let error = Bench::new().error(&format!("FROM scratch AS s0\n{}", row(9_000)));
+    assert!(error.contains("more than 300 stages need one another in a row"), "{error}");
 }
