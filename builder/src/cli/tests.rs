@@ -57,7 +57,7 @@ fn what_cannot_be_fetched_hides_nothing_else() {
         panic!("{line} is no check")
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(crate::check::check(&look.request, &look.progress));
+    let report = runtime.block_on(crate::check::check(&look.build.request, &look.build.progress));
     assert_eq!((report.warnings.len(), report.errors.len()), (1, 1));
     assert!(report.errors[0].to_string().contains("oci:/no/such/layout"), "{}", report.errors[0]);
     assert_ne!(report.exit_code(), 65);

@@ -12,7 +12,7 @@ use yadokari_registry::Platform;
 
 use super::*;
 use crate::dockerfile::{Source, parse};
-use crate::plan::{Images, Options, Planned, plan};
+use crate::plan::{Known, Options, Planned, plan};
 use crate::progress::Level;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
@@ -83,7 +83,7 @@ impl Bench {
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
         let options =
             Options { target: None, build_args: Vec::new(), labels: Vec::new(), platform, epoch: Some(EPOCH) };
-        let Planned::Ready(plan) = plan(&file, &options, &context, &Images::new()).map_err(rendered)? else {
+        let Planned::Ready(plan) = plan(&file, &options, &context, &Known::default()).map_err(rendered)? else {
             panic!("nothing is fetched here")
         };
         let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());

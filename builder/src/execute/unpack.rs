@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn by_layers(compression: yadokari_layers::Compression, bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = compress::Encoder::new(compression, None, Vec::new()).unwrap();
+        let mut encoder = yadokari_layers::compress::Encoder::new(compression, None, Vec::new()).unwrap();
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }
