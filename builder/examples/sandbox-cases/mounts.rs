@@ -216,15 +216,13 @@ fn whiteouts(bench: &Bench, worker: &mut Worker) -> Outcome {
 }
 
 fn cache(bench: &Bench, worker: &mut Worker) -> Outcome {
-    let mounts = || vec![cache_of("kept", "/root/.cache")];
-    ok(&bench.run(
-        worker,
-        &run("mkdir -p /root/.cache/d; echo kept >/root/.cache/d/f; chown 5:6 /root/.cache/d", mounts()),
-    )?)?;
+    let mounts = || vec![cache_of("kept", "/srv/.cache")];
+    ok(&bench
+        .run(worker, &run("mkdir -p /srv/.cache/d; echo kept >/srv/.cache/d/f; chown 5:6 /srv/.cache/d", mounts()))?)?;
     same(&bench.commit(worker)?, &None)?;
-    let read = "cat /root/.cache/d/f; stat -c %u:%g /root/.cache/d";
+    let read = "cat /srv/.cache/d/f; stat -c %u:%g /srv/.cache/d";
     same(&bench.run(worker, &run(read, mounts()))?.stdout.as_str(), &"kept\n5:6\n")?;
-    same(&bench.sh(worker, "ls /root")?.stdout.as_str(), &"")?;
+    same(&bench.sh(worker, "ls /srv")?.stdout.as_str(), &"")?;
     let mut other = bench.root()?;
     let mut read_only = cache_of("kept", "/elsewhere");
     if let MountKind::Cache { read_only, .. } = &mut read_only.kind {
@@ -235,12 +233,9 @@ fn cache(bench: &Bench, worker: &mut Worker) -> Outcome {
     let expected = if in_place(bench) { "kept\nwritten\n" } else { "kept\n" };
     same(&output.stdout.as_str(), &expected)?;
     // As far as a RUN may remove a mount at all, what was in it is what is lost.
-    bench.run(&mut other, &run("rm -rf /root", mounts()))?;
-    same(
-        &bench.run(&mut other, &run("ls -A /root/.cache; echo again >/root/.cache/f", mounts()))?.stdout.as_str(),
-        &"",
-    )?;
-    same(&bench.run(worker, &run("cat /root/.cache/f", mounts()))?.stdout.as_str(), &"again\n")?;
+    bench.run(&mut other, &run("rm -rf /srv", mounts()))?;
+    same(&bench.run(&mut other, &run("ls -A /srv/.cache; echo again >/srv/.cache/f", mounts()))?.stdout.as_str(), &"")?;
+    same(&bench.run(worker, &run("cat /srv/.cache/f", mounts()))?.stdout.as_str(), &"again\n")?;
     same(&bench.commit(&mut other)?, &None)
 }
 
@@ -423,8 +418,8 @@ fn socket(bench: &Bench, worker: &mut Worker) -> Outcome {
 /// A RUN that says a word to a cache, has a secret and never ends.
 pub(crate) fn endless() -> Run {
     let mounts =
-        vec![cache_of("died", "/root/.cache"), file(WORD, "/run/secrets/id", true, 0o400, 0), memory("/data/t")];
-    run("echo survivor >/root/.cache/word; sleep 100", mounts)
+        vec![cache_of("died", "/srv/.cache"), file(WORD, "/run/secrets/id", true, 0o400, 0), memory("/data/t")];
+    run("echo survivor >/srv/.cache/word; sleep 100", mounts)
 }
 
 /// What is left of an [`endless`] RUN whose builder and worker were killed.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use yadokari_registry::Reference;
@@ -48,6 +48,9 @@ impl Seen {
     }
 }
 
+/// How much of a trigger is shown, in characters.
+const LONGEST_TRIGGER: usize = 60;
+
 impl At<'_> {
     /// Adds a finding about this instruction. What a trigger does is found at the FROM that brings it.
     pub(super) fn find(&self, rule: Rule, place: Span, message: impl Into<String>, help: Option<String>) {
@@ -58,7 +61,10 @@ impl At<'_> {
     /// The finding, with the trigger that it is about.
     fn brought_by(&self, finding: Diagnostic) -> Diagnostic {
         match self.trigger {
-            true => finding.label(format!("by its trigger ONBUILD {}", self.instruction.text)),
+            true => {
+                let text: String = self.instruction.text.chars().take(LONGEST_TRIGGER).collect();
+                finding.label(format!("by its trigger ONBUILD {text}"))
+            }
             false => finding,
         }
     }
@@ -73,7 +79,7 @@ impl At<'_> {
 struct Watched<'v> {
     variables: &'v Env,
     used: RefCell<BTreeSet<String>>,
-    missed: RefCell<Vec<(String, Span)>>,
+    missed: RefCell<BTreeMap<String, Span>>,
 }
 
 impl<'v> Watched<'v> {
@@ -81,7 +87,7 @@ impl<'v> Watched<'v> {
         Self { variables, used: RefCell::default(), missed: RefCell::default() }
     }
 
-    fn missed(self) -> Vec<(String, Span)> {
+    fn missed(self) -> BTreeMap<String, Span> {
         self.missed.into_inner()
     }
 }
@@ -95,8 +101,8 @@ impl Variables for Watched<'_> {
 
     fn unset(&self, name: &str, at: Span) {
         let mut missed = self.missed.borrow_mut();
-        if !missed.iter().any(|(other, _)| other == name) {
-            missed.push((name.to_owned(), at));
+        if !missed.contains_key(name) {
+            missed.insert(name.to_owned(), at);
         }
     }
 
@@ -113,7 +119,7 @@ impl Lowering {
     pub(super) fn expand(&self, word: &Word, at: &At<'_>) -> Result<String, crate::Error> {
         let watched = Watched::new(&self.env);
         let value = expand(word, at.escape, &watched).map_err(|error| error.or_at(at.instruction.span));
-        self.find_missed(watched.missed(), at);
+        self.find_missed(watched.missed().into_iter(), at);
         Ok(value?)
     }
 
@@ -122,11 +128,11 @@ impl Lowering {
         let watched = Watched::new(&self.env);
         let content = expand_heredoc(heredoc, &watched);
         let missed = watched.missed().into_iter().map(|(name, _)| (name, heredoc.span));
-        self.find_missed(missed.collect(), at);
+        self.find_missed(missed, at);
         Ok(content?)
     }
 
-    fn find_missed(&self, missed: Vec<(String, Span)>, at: &At<'_>) {
+    fn find_missed(&self, missed: impl Iterator<Item = (String, Span)>, at: &At<'_>) {
         for (name, place) in missed {
             if self.args.iter().any(|(other, _)| *other == name) || SETTINGS.contains(&name.as_str()) {
                 continue;
@@ -257,7 +263,7 @@ impl Planner<'_> {
                     let message = format!("no ARG before the first FROM declares '${name}'");
                     find(Rule::UndefinedArgInFrom, *place, message, Some(help));
                 }
-                let names: Vec<String> = used.into_iter().chain(missed.into_iter().map(|(name, _)| name)).collect();
+                let names: Vec<String> = used.into_iter().chain(missed.into_keys()).collect();
                 value.map(|value| (value, names))
             };
             if let Some(defaults) = &defaults

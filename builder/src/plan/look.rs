@@ -93,12 +93,10 @@ impl Planner<'_> {
 /// Sorts warnings by their place; those without one come last. Of equal ones the first stays.
 fn sort(warnings: &mut Vec<Diagnostic>) {
     warnings.sort_by_key(|warning| warning.span.map_or(usize::MAX, |span| span.start));
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     warnings.retain(|warning| {
-        let key = (warning.span, warning.check, warning.message.clone());
-        let new = !seen.contains(&key);
-        seen.push(key);
-        new
+        let place = warning.span.map(|span| (span.start, span.end));
+        seen.insert((place, warning.check.map(|check| check.rule), warning.message.clone()))
     });
 }
 

@@ -129,7 +129,7 @@ impl FromStr for Driver {
 pub struct Settings {
     /// The only driver to consider.
     pub driver: Option<Driver>,
-    /// Where stages are unpacked. It is created when it is missing.
+    /// Where stages are unpacked, and where cache directories stay. It is created when it is missing.
     pub work_dir: PathBuf,
     /// The one directory that holds everything of the executor's image. It stays in place while an in-place RUN runs.
     pub home: PathBuf,

@@ -127,12 +127,14 @@ impl Overlay {
         if points.is_empty() {
             return Ok(None);
         }
+        // As old as if they were made by a RUN: one that a RUN uses gets into its layer.
+        let now = Timestamp::from_secs(crate::clock());
         let mut above = BTreeMap::new();
         for (path, supply) in &points {
             for path in path.ancestors() {
                 let entry = match self.tree.get(&path) {
                     Some(found) if found.entry.is_directory() => found.entry.clone(),
-                    None => Entry::directory(0o755, Timestamp::default()),
+                    None => Entry::directory(0o755, now),
                     Some(_) => {
                         return Err(Error::Refused(format!("'/{path}' is no directory"))).during(supply.phrase());
                     }
@@ -146,8 +148,7 @@ impl Overlay {
             root.put(path, entry, &mut std::io::empty())?;
         }
         for (path, supply) in &points {
-            let at = Timestamp::default();
-            let entry = if supply.is_directory() { Entry::directory(0o755, at) } else { Entry::file(0, 0o644, at) };
+            let entry = if supply.is_directory() { Entry::directory(0o755, now) } else { Entry::file(0, 0o644, now) };
             // One that an earlier mount's point lies in has what it needs already.
             if root.entry(path)?.is_none() {
                 root.put(path, &entry, &mut std::io::empty())?;

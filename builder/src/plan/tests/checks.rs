@@ -72,6 +72,14 @@ fn variables_that_nothing_defines_are_found() {
 }
 
 #[test]
+fn many_findings_take_little_time() {
+    let names: Vec<String> = (0..30_000).map(|number| format!("$v{number}")).collect();
+    let lines: Vec<String> = names.chunks(1_000).map(|names| names.concat()).collect();
+    let text = format!("FROM scratch\nLABEL a={}\n", lines.join("\\\n"));
+    assert_eq!(Bench::new().plan(&text).warnings.len(), names.len());
+}
+
+#[test]
 fn an_undefined_variable_is_shown_with_the_one_that_was_meant() {
     let text = "FROM scratch\nENV VERSION=1\nWORKDIR /a/$VERSOIN\n";
     let warnings = Bench::new().plan(text).warnings;
