@@ -198,6 +198,6 @@ fn decompressed(bytes: &[u8]) -> Vec<u8> {
 /// A layer's or an archive's bytes, compressed.
 pub(crate) fn compressed(bytes: &[u8], by: yadokari_layers::Compression) -> Vec<u8> {
     let mut encoder = yadokari_layers::compress::Encoder::new(by, None, Vec::new()).unwrap();
-    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    Write::write_all(&mut encoder, bytes).unwrap();
     encoder.finish().unwrap()
 }
