@@ -56,11 +56,11 @@ fn a_secret_is_nowhere_but_in_its_own_run() -> Result<()> {
     let context = Context::new()?.file("Dockerfile", TEXT)?.file("thief", THIEF)?;
     for place in PLACES.iter().filter(|place| ["docker", "unconfined", "flat"].contains(&place.name)) {
         let volume = volume()?;
-        let container = place.container(&context, &volume)?.file("/secrets/token", SECRET);
+        let container = place.container(&context, &volume)?.file("/kaniko/token", SECRET);
         let mut live = container.start()?;
         let name = format!("secrets/app:{}", place.name);
         let job = site::job(&registry, "Dockerfile", &name).args(place.words());
-        let job = job.args(["--secret", "id=token,src=/secrets/token", "--verbosity", "debug"]);
+        let job = job.args(["--secret", "id=token,src=/kaniko/token", "--verbosity", "debug"]);
         let output = live.exec(job)?.ok(place.name)?;
         let log = printed(&output);
         assert!(log.contains(&format!("sandbox: {}", place.driver)) && log.contains("****"), "{log}");
@@ -76,7 +76,7 @@ fn a_secret_is_nowhere_but_in_its_own_run() -> Result<()> {
         }
         nothing_holds_it(&live.path(place.work_dir()));
         // The file itself is where it was, for the next build.
-        assert_eq!(live.exec(["/busybox/cat", "/secrets/token"])?.text("cat")?, SECRET);
+        assert_eq!(live.exec(["/busybox/cat", "/kaniko/token"])?.text("cat")?, SECRET);
     }
     nothing_holds_it(&registry.storage());
     Ok(())
