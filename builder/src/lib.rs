@@ -61,7 +61,7 @@ pub struct Request {
     pub options: Options,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
-    /// How layers are written.
+    /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,

@@ -179,7 +179,7 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
             epoch,
         },
         destinations: destinations(&args)?,
-        pack: pack::Options { clamp: epoch, ..pack::Options::default() },
+        pack: pack::Options::default(),
         sandbox: sandbox::Settings {
             driver: args.driver,
             work_dir,
