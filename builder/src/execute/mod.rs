@@ -95,11 +95,15 @@ impl Executor<'_> {
         Ok(results)
     }
 
-    /// The time of what is made now: SOURCE_DATE_EPOCH where there is one.
+    /// The time of what is made now.
     fn now(&self) -> Timestamp {
-        let clock = crate::clock();
-        Timestamp::from_secs(self.pack.clamp.map_or(clock, |clamp| clamp.min(clock)))
+        made_at(crate::clock(), self.pack.clamp)
     }
+}
+
+/// SOURCE_DATE_EPOCH where there is one, but nothing is made in the future.
+fn made_at(clock: i64, epoch: Option<i64>) -> Timestamp {
+    Timestamp::from_secs(epoch.map_or(clock, |epoch| epoch.min(clock)))
 }
 
 /// The target and the stages that it starts from: their layers are the image's, all others only serve to copy from.
@@ -122,4 +126,17 @@ pub fn choose_driver(plan: &Plan, settings: &Settings, progress: &Progress) -> R
         None => return Err(crate::Error::NoDriver(doctor_lines(&probe).join("\n"))),
     }
     Ok(Some(probe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_now_is_never_later_than_the_epoch() {
+        let cases = [(100, None, 100), (100, Some(7), 7), (100, Some(200), 100)];
+        for (clock, epoch, expected) in cases {
+            assert_eq!(made_at(clock, epoch), Timestamp::from_secs(expected));
+        }
+    }
 }
