@@ -187,7 +187,8 @@ error: the checks have no option 'skipp'
     #[test]
     fn an_escape_directive_without_effect_is_a_warning() {
         let directives = directives(&Source::new("Dockerfile", "#!/bin/thing\n # escape=`\n")).unwrap();
-        let warnings: Vec<_> = directives.warnings.iter().map(|warning| (warning.message.as_str(), warning.span)).collect();
+        let warnings: Vec<_> =
+            directives.warnings.iter().map(|warning| (warning.message.as_str(), warning.span)).collect();
         assert_eq!(warnings, [("'# escape=' has no effect below a '#!' line", Some(Span::new(14, 24)))]);
     }
 

@@ -122,7 +122,7 @@ mod tests {
                 line("COPY a /", Some((0, 2))),
             ],
         };
-        let plan = Plan { stages: vec![stage], warnings: Vec::new(), epoch };
+        let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
         let [base, run, copy] = ["base", "run", "copy"].map(layer);
         let made = vec![Some(run), None, Some(copy)];
         let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made }], epoch);
