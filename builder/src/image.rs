@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_the_base_says_is_kept_to_the_last_field() {
-        let text = r#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b"],"OnBuild":["RUN x"],"Shell":["/bin/bash","-c"],"Healthcheck":{"Test":["CMD","x"],"Retries":3},"Hostname":"h"},"rootfs":{"type":"layers","diff_ids":[]},"docker_version":"28"}"#;
+        let text = r#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b"],"OnBuild":["RUN x"],"Shell":["/bin/bash","-c"],"Healthcheck":{"Test":["CMD","x"],"Retries":3},"StopTimeout":5,"Hostname":"h"},"rootfs":{"type":"layers","diff_ids":[]},"docker_version":"28"}"#;
         let config = ImageConfig::parse(text.as_bytes()).unwrap();
         let before: Value = serde_json::from_str(text).unwrap();
         let after: Value = serde_json::from_slice(&config.to_bytes()).unwrap();

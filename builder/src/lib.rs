@@ -69,7 +69,7 @@ pub struct Request {
     pub index: Option<Vec<Platform>>,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
-    /// How layers are written.
+    /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,

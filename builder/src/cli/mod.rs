@@ -206,7 +206,7 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         index: is_index.then_some(platforms),
         named_contexts,
         destinations: destinations(&args)?,
-        pack: pack::Options { clamp: epoch, ..pack::Options::default() },
+        pack: pack::Options::default(),
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,

@@ -145,6 +145,28 @@ fn what_is_not_a_flag_is_refused() {
 }
 
 #[test]
+fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
+    for flag in [
+        "--attest",
+        "--provenance",
+        "--sbom",
+        "--annotation",
+        "--output",
+        "--compression",
+        "--compression-level",
+        "--force-compression",
+        "--image-name-with-digest-file",
+        "--image-name-tag-with-digest-file",
+        "--iidfile",
+        "--metadata-file",
+        "--push-by-digest",
+    ] {
+        let error = error(&format!("executor -d r/i {flag}=x"));
+        assert!(error.contains(&format!("'{flag}'")), "{error}");
+    }
+}
+
+#[test]
 fn what_is_not_carried_out_is_refused_by_name() {
     for (line, flag) in [
         ("executor --cache", "--cache"),

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn rules_exclude_paths() {
-        let cases: [(&str, &[&str], &[&str]); 21] = [
+        let cases: [(&str, &[&str], &[&str]); 22] = [
             ("", &[], &["a"]),
             ("a", &["a", "a/b"], &["b/a", "ab"]),
             ("/a/", &["a", "a/b"], &["b/a"]),
@@ -194,6 +194,7 @@ mod tests {
             ("#a\n # b", &["# b"], &["#a", "# a"]),
             ("\u{feff}a", &["a"], &[]),
             ("a\r\nb\r\n", &["a", "b"], &[]),
+            ("Readme", &["Readme"], &["README", "readme"]),
             ("*\n!a", &["b", "b/a"], &["a", "a/b"]),
             ("a\n!a/b", &["a", "a/c"], &["a/b", "a/b/c"]),
             ("!a\na", &["a"], &[]),

@@ -340,6 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn an_ignored_dockerfile_and_an_ignored_ignore_file_are_used_and_not_copied() {
+        let files =
+            [(".dockerignore", "Dockerfile\n.dockerignore\nb\n"), ("Dockerfile", "FROM a"), ("a", ""), ("b", "")];
+        let (directory, context) = context(&files);
+        assert_eq!(paths(&context), ["a"]);
+        assert!(context.ignore_file().to_string().ends_with("/.dockerignore"));
+        // Who reads the Dockerfile does not ask the context for it.
+        assert_eq!(fs::read_to_string(directory.path().join("Dockerfile")).unwrap(), "FROM a");
+    }
+
+    #[test]
     fn the_dockerfiles_own_ignore_file_wins() {
         let (_directory, context) =
             context(&[(".dockerignore", "a\n"), ("Dockerfile.dockerignore", "*\n!b\n"), ("a", ""), ("b", "")]);

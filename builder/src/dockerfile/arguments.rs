@@ -232,8 +232,9 @@ fn key(statement: &Statement<'_>, key: Text<'_>) -> Result<Word, Diagnostic> {
 
 /// `VOLUME PATH …` or `VOLUME ["PATH", …]`
 fn volume(arguments: Text<'_>) -> Result<Vec<Word>, Diagnostic> {
-    let words = words_or_json(arguments)?;
-    if words.is_empty() || words.iter().any(|word| word.raw.trim().is_empty()) {
+    let words = words_or_json(arguments)?.into_iter();
+    let words: Vec<Word> = words.map(|word| Word { raw: word.raw.trim().to_owned(), ..word }).collect();
+    if words.is_empty() || words.iter().any(|word| word.raw.is_empty()) {
         return Err(Diagnostic::new("VOLUME needs a path, and none may be empty")
             .at(arguments.span())
             .help("write VOLUME PATH"));
@@ -310,7 +311,7 @@ mod tests {
             ("STOPSIGNAL $s", &["$s"]),
             ("EXPOSE 80  443/udp $p", &["80", "443/udp", "$p"]),
             ("VOLUME /a  /b", &["/a", "/b"]),
-            ("VOLUME [\"/a b\", \"/c\"]", &["/a b", "/c"]),
+            ("VOLUME [\" /a b\", \"/c \"]", &["/a b", "/c"]),
             ("VOLUME ['/a']", &["['/a']"]),
             ("MAINTAINER A B <c@d>", &["A B <c@d>"]),
             ("ONBUILD RUN a", &["RUN a", "RUN"]),

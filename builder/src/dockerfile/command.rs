@@ -158,10 +158,10 @@ fn duration(name: &str, word: &Word) -> Result<Option<i64>, Diagnostic> {
 }
 
 fn retries(word: &Word) -> Result<Option<u32>, Diagnostic> {
-    match word.raw.parse::<u32>() {
-        Ok(0) => Ok(None),
-        Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Diagnostic::new("HEALTHCHECK --retries needs a number that is not negative")
+    match word.raw.parse::<i32>().map(u32::try_from) {
+        Ok(Ok(0)) => Ok(None),
+        Ok(Ok(number)) => Ok(Some(number)),
+        _ => Err(Diagnostic::new("HEALTHCHECK --retries needs a number that is not negative")
             .at(word.span)
             .help("0 means the runtime's default")),
     }
@@ -334,6 +334,7 @@ mod tests {
             ("NONE a", "HEALTHCHECK NONE takes neither flags nor arguments"),
             ("--retries=1 NONE", "HEALTHCHECK NONE takes neither flags nor arguments"),
             ("--retries=-1 CMD a", "HEALTHCHECK --retries needs a number that is not negative"),
+            ("--retries=2147483648 CMD a", "HEALTHCHECK --retries needs a number that is not negative"),
             ("--interval=5 CMD a", "'5' is not a duration"),
             ("--interval=999us CMD a", "HEALTHCHECK --interval cannot be shorter than 1ms"),
             ("--timeout=-1s CMD a", "HEALTHCHECK --timeout cannot be shorter than 1ms"),

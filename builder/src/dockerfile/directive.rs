@@ -23,16 +23,18 @@ const KEYS: [&str; 3] = ["syntax", "escape", "check"];
 /// Reads the directives of `source`.
 ///
 /// The first line that is none ends the block: a plain comment, a blank line, an unknown key, an instruction. A `#!`
-/// line may stand before it.
+/// line may stand before it, but takes `escape` away, as with BuildKit.
 pub(super) fn directives(source: &Source) -> Result<Directives, Diagnostic> {
     let mut lines = Lines::new(source, 0, '\\');
     let mut found = Directives { escape: '\\', check: Ok(Settings::default()), end: 0, warnings: Vec::new() };
     let mut seen = Vec::new();
     let mut first = true;
+    let mut script = false;
     while let Some((start, physical)) = lines.physical()? {
         let line = without_end(physical);
         if std::mem::take(&mut first) && line.starts_with("#!") {
             found.end = start + physical.len();
+            script = true;
             continue;
         }
         let Some((key, value)) = directive(line) else { break };
@@ -50,6 +52,10 @@ pub(super) fn directives(source: &Source) -> Result<Directives, Diagnostic> {
             return Err(error.at(place(line.trim_end())).help("take one of them out"));
         }
         match name.as_str() {
+            "escape" if script => {
+                let warning = Diagnostic::warning("'# escape=' has no effect below a '#!' line").at(place(line.trim()));
+                found.warnings.push(warning.help("take the '#!' line out"));
+            }
             "escape" => found.escape = escape_character(value, place(value))?,
             "check" => found.check = check(value, place(value).start, &mut found.warnings),
             _ => {}
@@ -87,7 +93,7 @@ fn mistyped(key: &str) -> Option<Diagnostic> {
 
 /// The key and value of a line `# key = value`.
 fn directive(line: &str) -> Option<(&str, &str)> {
-    key_and_value(line.strip_prefix('#')?)
+    key_and_value(line.trim_start().strip_prefix('#')?)
 }
 
 fn key_and_value(text: &str) -> Option<(&str, &str)> {
@@ -123,13 +129,13 @@ mod tests {
             ("#ESCAPE = ` \r\nFROM a", '`'),
             ("# escape=\\\nFROM a", '\\'),
             ("# syntax=docker/dockerfile:1\n# escape=`\n", '`'),
-            ("#!/usr/bin/env thing\n# escape=`\n", '`'),
+            ("#!/usr/bin/env thing\n# escape=`\n", '\\'),
             ("# check=skip=all\n# escape=`\n", '`'),
             ("# comment\n# escape=`\n", '\\'),
             ("\n# escape=`\n", '\\'),
             ("# unknown=x\n# escape=`\n", '\\'),
             ("FROM a\n# escape=`\n", '\\'),
-            (" # escape=`\n", '\\'),
+            ("  #\t escape=`\n", '`'),
             ("# the escape=`\n", '\\'),
         ];
         for (text, expected) in cases {
@@ -176,6 +182,14 @@ error: the checks have no option 'skipp'
         }
         assert_eq!(settings("# check=skip=all, x\n").warnings.len(), 2);
         assert_eq!(settings("# check=\n").check, settings("").check);
+    }
+
+    #[test]
+    fn an_escape_directive_without_effect_is_a_warning() {
+        let directives = directives(&Source::new("Dockerfile", "#!/bin/thing\n # escape=`\n")).unwrap();
+        let warnings: Vec<_> =
+            directives.warnings.iter().map(|warning| (warning.message.as_str(), warning.span)).collect();
+        assert_eq!(warnings, [("'# escape=' has no effect below a '#!' line", Some(Span::new(14, 24)))]);
     }
 
     #[test]

@@ -252,7 +252,7 @@ pub struct Pair {
 /// A name that ARG declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArgDecl {
-    /// The name, which is expanded too.
+    /// The name, as it is written.
     pub name: Word,
     /// The default; `ARG name=` has an empty one.
     pub default: Option<Word>,

@@ -110,11 +110,15 @@ impl Executor<'_> {
         }
     }
 
-    /// The time of what is made now: SOURCE_DATE_EPOCH where there is one.
+    /// The time of what is made now.
     fn now(&self) -> Timestamp {
-        let clock = crate::clock();
-        Timestamp::from_secs(self.pack.clamp.map_or(clock, |clamp| clamp.min(clock)))
+        made_at(crate::clock(), self.pack.clamp)
     }
+}
+
+/// SOURCE_DATE_EPOCH where there is one, but nothing is made in the future.
+fn made_at(clock: i64, epoch: Option<i64>) -> Timestamp {
+    Timestamp::from_secs(epoch.map_or(clock, |epoch| epoch.min(clock)))
 }
 
 /// The target and the stages that it starts from: their layers are the image's, all others only serve to copy from.

@@ -374,3 +374,11 @@ fn attributes_of_the_context_and_of_stages_are_kept() {
         assert_eq!(entry.mtime.secs, EPOCH, "the file is younger than SOURCE_DATE_EPOCH");
     }
 }
+
+#[test]
+fn what_is_made_now_is_never_later_than_the_epoch() {
+    let cases = [(100, None, 100), (100, Some(7), 7), (100, Some(200), 100)];
+    for (clock, epoch, expected) in cases {
+        assert_eq!(made_at(clock, epoch), Timestamp::from_secs(expected));
+    }
+}

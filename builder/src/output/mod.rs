@@ -126,3 +126,70 @@ fn tar_name(layer: &LayerRef) -> String {
     };
     format!("{}.{ending}", layer.digest.hex())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImageConfig;
+    use crate::plan::{Base, HistoryLine, Stage};
+
+    fn layer(text: &str) -> LayerRef {
+        let (digest, diff_id) = (Digest::of(text), Digest::of(format!("tar of {text}")));
+        LayerRef { digest, size: 9, compression: Compression::Gzip, diff_id }
+    }
+
+    /// The config of an image with a layer of its base, and of three steps of which the second changed nothing.
+    fn config(epoch: Option<i64>) -> ImageConfig {
+        let line = |created_by: &str, step| HistoryLine { created_by: created_by.into(), step };
+        let old = History::of("2001-01-01T00:00:00Z", "base", true);
+        let stage = Stage {
+            name: "stage-0".into(),
+            base: Base::Scratch,
+            steps: Vec::new(),
+            config: ImageConfig {
+                history: vec![old],
+                created: Some("2001-01-01T00:00:00Z".into()),
+                ..Default::default()
+            },
+            history: vec![
+                line("RUN a", Some((0, 0))),
+                line("ENV A=1", None),
+                line("RUN true", Some((0, 1))),
+                line("WORKDIR /", None),
+                line("COPY a /", Some((0, 2))),
+            ],
+        };
+        let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
+        let [base, run, copy] = ["base", "run", "copy"].map(layer);
+        let made = vec![Some(run), None, Some(copy)];
+        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made }], epoch);
+        assert_eq!(image.layers, [base, run, copy]);
+        ImageConfig::parse(&image.config).unwrap()
+    }
+
+    #[test]
+    fn each_line_of_history_that_is_not_empty_has_its_diff_id() {
+        let config = config(None);
+        let empty: Vec<bool> = config.history.iter().map(|line| line.empty_layer).collect();
+        assert_eq!(empty, [false, false, true, true, true, false]);
+        assert_eq!(config.rootfs.diff_ids, ["base", "run", "copy"].map(|text| layer(text).diff_id));
+        assert_eq!(config.rootfs.kind, "layers");
+        let comments: Vec<_> = config.history[1..].iter().map(|line| line.comment.as_deref()).collect();
+        assert_eq!(comments, [Some("buildkit.dockerfile.v0"); 5]);
+    }
+
+    #[test]
+    fn what_is_made_here_is_never_older_than_the_base() {
+        let config = config(None);
+        let times: Vec<_> = config.history.iter().map(|line| line.created.clone()).collect();
+        assert!(times.is_sorted() && times.last() == Some(&config.created), "{times:?}");
+    }
+
+    #[test]
+    fn with_an_epoch_no_time_is_the_clocks() {
+        let config = config(Some(1_700_000_000));
+        let expected = Some("2023-11-14T22:13:20Z".to_owned());
+        assert_eq!(config.created, expected);
+        assert!(config.history[1..].iter().all(|line| line.created == expected));
+    }
+}

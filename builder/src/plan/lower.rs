@@ -7,7 +7,7 @@ use yadokari_layers::{Key, RelPath};
 use super::checks::{Findings, Seen, check_secret};
 use super::copy::How;
 use super::op::{Mkdir, Op, Origin};
-use super::scope::Env;
+use super::scope::{Env, enters_environment};
 use super::stage::{End, From, Planner, own_line};
 use super::{Base, HistoryLine, Stage, Step, history, key};
 use crate::dockerfile::{ArgDecl, CommandLine, Diagnostic, Instruction, InstructionKind, Span, Word};
@@ -166,12 +166,13 @@ impl Lowering {
     fn arg(&mut self, planner: &Planner<'_>, declarations: &[ArgDecl], at: &At<'_>) -> Result<(), crate::Error> {
         let mut declared = Vec::new();
         for declaration in declarations {
-            let name = self.expand(&declaration.name, at)?;
+            // The name is what is written: only the default is expanded.
+            let name = declaration.name.raw.clone();
             check_secret(&name, declaration.name.span, at);
             let default = || declaration.default.as_ref().map(|word| self.expand(word, at)).transpose();
             let value = planner.globals.argument(&name, default)?;
             declared.push((name.clone(), value.clone()));
-            if let Some(value) = &value {
+            if let Some(value) = value.as_ref().filter(|_| enters_environment(&name)) {
                 self.env.set(&name, value);
             }
             match self.args.iter_mut().find(|(other, _)| *other == name) {

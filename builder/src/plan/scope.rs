@@ -144,10 +144,34 @@ impl<'a> Globals<'a> {
     }
 }
 
+/// BuildKit's own arguments. `BUILDKIT_SYNTAX` names a front-end image, as `# syntax=` does, and has no effect either.
+const BUILDKIT: [&str; 4] =
+    ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_DOCKERFILE_CHECK"];
+
+/// Those of BuildKit's arguments that ask for what is not carried out.
+const WITHOUT_EFFECT: [&str; 5] = [
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_SBOM_SCAN_CONTEXT",
+    "BUILDKIT_SBOM_SCAN_STAGE",
+];
+
+/// Whether a build argument asks for something that is not carried out.
+pub(super) fn is_without_effect(name: &str, value: &str) -> bool {
+    WITHOUT_EFFECT.contains(&name) && !["", "0", "f", "false"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+/// Whether an ARG is a variable from there on. Those for the scanner of attestations are not.
+pub(super) fn enters_environment(name: &str) -> bool {
+    !name.starts_with("BUILDKIT_SBOM_SCAN_")
+}
+
 /// Whether an argument is one of those that are known without an ARG.
 pub(super) fn is_predefined(name: &str) -> bool {
-    PROXIES.contains(&name)
-        || name.starts_with("BUILDKIT_")
+    PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
+        || BUILDKIT.contains(&name)
+        || WITHOUT_EFFECT.contains(&name)
         || name == "SOURCE_DATE_EPOCH"
         || name == "TARGETSTAGE"
         || ["TARGET", "BUILD"].iter().any(|side| {

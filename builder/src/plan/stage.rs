@@ -8,7 +8,7 @@ use yadokari_registry::Platform;
 use super::checks::{Findings, Seen};
 use super::look::{EPOCH, file_epoch, policy};
 use super::lower::Lowering;
-use super::scope::{Env, Globals, is_predefined};
+use super::scope::{Env, Globals, is_predefined, is_without_effect};
 use super::{Base, HistoryLine, Known, Needs, Options, Plan, Planned, Stage};
 use crate::context::{Context, Contexts};
 use crate::dockerfile::{
@@ -118,15 +118,15 @@ impl<'a> Planner<'a> {
         let mut globals = Globals::new(&options.build_args, &options.platform, &options.host, target, options.epoch);
         let mut epoch = options.epoch;
         for declaration in file.global_args.iter().flat_map(|arg| &arg.declarations) {
-            let name = expand(&declaration.name, file.escape, globals.values())?;
+            let name = &declaration.name.raw;
             let is_epoch = name == EPOCH;
-            let given = globals.is_given(&name) || is_epoch && options.epoch.is_some();
+            let given = globals.is_given(name) || is_epoch && options.epoch.is_some();
             let default = declaration.default.as_ref().filter(|_| !given);
             let value = default.map(|word| expand(word, file.escape, globals.values())).transpose()?;
             if let (true, Some(word), Some(value)) = (is_epoch, default, &value) {
                 epoch = file_epoch(value, word.span)?;
             }
-            globals.define(&name, value);
+            globals.define(name, value);
         }
         let policy = policy(file, options)?;
         let mut warnings = file.warnings.clone();
@@ -322,6 +322,10 @@ impl<'a> Planner<'a> {
             let global = self.file.global_args.iter().map(|arg| &arg.declarations);
             in_stages.chain(global).flatten().map(|declaration| declaration.name.raw.as_str()).collect()
         };
+        for (name, _) in self.options.build_args.iter().filter(|(name, value)| is_without_effect(name, value)) {
+            let message = format!("--build-arg {name} has no effect: what it asks for is not carried out yet");
+            self.warnings.push(Diagnostic::warning(message));
+        }
         let unused: Vec<&str> = self.options.build_args.iter().map(|(name, _)| name.as_str()).collect();
         let unused: Vec<&str> =
             unused.into_iter().filter(|name| !declared.contains(name) && !is_predefined(name)).collect();

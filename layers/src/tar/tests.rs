@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io;
 
 use proptest::prelude::*;
@@ -222,6 +223,40 @@ fn the_tar_of_changes_is_pinned() {
     assert_eq!(index.get(&path("dir")).unwrap().entry().unwrap().mtime, Timestamp::from_secs(1_600_000_000));
     assert_eq!(index.get(&path("dir/gone")), Some(&Record::Delete));
     assert_eq!(Digest::of(&tar).hex(), "e3b28b3e4258019917888d13a9c747440309ce5b08730db8c0c7b50ea5f2cc1f");
+}
+
+#[test]
+fn the_tar_of_a_layer_says_what_every_engine_understands() {
+    let mut changes = Changes::new();
+    let (file, content) = bytes(&"\0".repeat(1 << 20));
+    changes.put(path("dir"), entry(Kind::Directory), Content::Empty);
+    changes.put(path("dir/a"), file, content);
+    changes.put(path("dir/b"), entry(Kind::Hardlink { target: path("dir/a") }), Content::Empty);
+    changes.delete(path("dir/gone"));
+    changes.delete(path("other"));
+    // Said twice, it counts once.
+    changes.delete(path("dir/gone"));
+    changes.put(path("dir"), entry(Kind::Directory), Content::Empty);
+    let (tar, _) = write(&changes, None, Vec::new()).unwrap();
+    let mut seen = Vec::new();
+    for found in ::tar::Archive::new(&tar[..]).entries().unwrap() {
+        let found = found.unwrap();
+        let header = found.header();
+        assert_eq!((header.username_bytes(), header.groupname_bytes()), (Some(&b""[..]), Some(&b""[..])));
+        let link = found.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned());
+        let name = String::from_utf8_lossy(&found.path_bytes()).into_owned();
+        seen.push((name, char::from(header.as_old().linkflag[0]), found.size(), link.unwrap_or_default()));
+    }
+    let expected = [
+        ("dir/", '5', 0, ""),
+        ("dir/a", '0', 1 << 20, ""),
+        ("dir/b", '1', 0, "dir/a"),
+        ("dir/.wh.gone", '0', 0, ""),
+        (".wh.other", '0', 0, ""),
+    ];
+    let expected = expected.map(|(name, kind, size, link)| (name.to_owned(), kind, size, link.to_owned()));
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    assert!(tar.len() > 1 << 20, "nothing is left out of a file of zeros");
 }
 
 #[test]

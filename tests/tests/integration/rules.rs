@@ -204,7 +204,8 @@ fn no_path_is_of_one_machine() {
 
 #[test]
 fn all_tracked_files_are_text_without_control_characters() {
-    for file in files() {
+    // An input of a fuzz target may be hostile, as long as it is text.
+    for file in files().into_iter().filter(|file| !file.path.starts_with("fuzz/corpus/")) {
         let control = file.text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
         assert!(control.is_none(), "{}: {control:?}", file.path);
     }

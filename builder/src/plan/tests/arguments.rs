@@ -81,7 +81,12 @@ fn platforms_are_automatic_arguments() {
         ("TARGETOS", "linux"),
         ("TARGETARCH", "amd64"),
         ("TARGETVARIANT", ""),
+        ("TARGETOSVERSION", ""),
         ("BUILDPLATFORM", "linux/amd64"),
+        ("BUILDOS", "linux"),
+        ("BUILDARCH", "amd64"),
+        ("BUILDVARIANT", ""),
+        ("BUILDOSVERSION", ""),
         ("TARGETSTAGE", "default"),
     ];
     for (name, expected) in cases {
@@ -112,6 +117,13 @@ fn proxies_reach_commands_in_both_cases_and_leave_no_trace() {
     assert_eq!(plan.lines(), ["RUN /bin/sh -c x # buildkit"]);
     assert!(plan.warnings.is_empty());
     assert_eq!(bench.keys(text), Bench::new().keys(text));
+    for name in ["HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "http_proxy", "Http_Proxy"] {
+        let plan = Bench::new().build_arg(name, "p").plan(text);
+        let mut names: Vec<_> = plan.runs()[0].proxies.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [name.to_ascii_uppercase(), name.to_ascii_lowercase()], "{name}");
+        assert!(plan.warnings.is_empty(), "{name}");
+    }
     let declared = "FROM scratch\nARG HTTP_PROXY\nRUN x\n";
     assert_eq!(bench.plan(declared).lines()[1], "RUN |1 HTTP_PROXY=h /bin/sh -c x # buildkit");
     assert_ne!(bench.keys(declared), Bench::new().keys(declared));
@@ -122,9 +134,113 @@ fn a_build_arg_that_nothing_takes_is_warned_of() {
     let warnings = |bench: Bench, text| -> Vec<String> {
         bench.plan(text).warnings.into_iter().map(|warning| warning.message).collect()
     };
-    let bench = || Bench::new().build_arg("A", "1").build_arg("B", "2").build_arg("BUILDKIT_INLINE_CACHE", "1");
+    let bench = || Bench::new().build_arg("A", "1").build_arg("B", "2").build_arg("BUILDKIT_SYNTAX", "r.example/x");
     assert_eq!(warnings(bench(), "FROM scratch\nARG A\n"), ["no ARG takes --build-arg B"]);
     let plan = Bench::new().build_arg("VERSOIN", "1").plan("FROM scratch\nARG VERSION\n");
     assert_eq!(plan.warnings[0].help.as_deref(), Some("did you mean VERSION?"));
     assert!(warnings(bench(), "ARG A\nFROM scratch AS unused\nARG B\nFROM scratch\n").is_empty());
+}
+
+#[test]
+fn arguments_of_buildkit_without_effect_say_so() {
+    let warnings = |name: &str, value: &str| -> Vec<String> {
+        let plan = Bench::new().build_arg(name, value).plan("FROM scratch\n");
+        plan.warnings.into_iter().map(|warning| warning.message).collect()
+    };
+    for name in ["INLINE_CACHE", "MULTI_PLATFORM", "SANDBOX_HOSTNAME", "SBOM_SCAN_CONTEXT", "SBOM_SCAN_STAGE"] {
+        let name = format!("BUILDKIT_{name}");
+        let expected = format!("--build-arg {name} has no effect: what it asks for is not carried out yet");
+        assert_eq!(warnings(&name, "1"), [expected]);
+        assert!(warnings(&name, "false").is_empty() && warnings(&name, "").is_empty());
+    }
+    for name in ["SYNTAX", "CACHE_MOUNT_NS", "CONTEXT_KEEP_GIT_DIR", "DOCKERFILE_CHECK"] {
+        assert!(warnings(&format!("BUILDKIT_{name}"), "").is_empty(), "{name}");
+    }
+    assert_eq!(warnings("BUILDKIT_NOTHING", "1"), ["no ARG takes --build-arg BUILDKIT_NOTHING"]);
+}
+
+#[test]
+fn a_scanners_argument_is_no_variable_of_a_run() {
+    let text = "FROM scratch\nARG BUILDKIT_SBOM_SCAN_STAGE=true";
+    assert_eq!(value(&Bench::new(), text, "BUILDKIT_SBOM_SCAN_STAGE"), None);
+}
+
+#[test]
+fn an_argument_wins_over_a_variable_of_the_base() {
+    let bench = Bench::new().image("base", r#"{"Env":["V=base"]}"#).build_arg("G", "given");
+    assert_eq!(value(&bench, "FROM base", "V").as_deref(), Some("base"));
+    assert_eq!(value(&bench, "FROM base\nARG V=arg", "V").as_deref(), Some("arg"));
+    assert_eq!(value(&bench, "FROM base\nARG V=arg\nENV V=env", "V").as_deref(), Some("env"));
+    assert_eq!(value(&bench, "FROM base\nENV G=env\nARG G=arg", "G").as_deref(), Some("given"));
+}
+
+#[test]
+fn the_name_of_an_argument_is_what_is_written() {
+    let text = "ARG N=X\nFROM scratch\nARG N\nARG $N=1";
+    assert_eq!(value(&Bench::new(), text, "X"), None);
+    assert_eq!(planned(&format!("{text}\n")).lines().last().copied(), Some("ARG $N=1"));
+}
+
+#[test]
+fn the_epoch_is_a_build_argument_or_a_global_default() {
+    let epoch = |bench: Bench, text: &str| bench.plan(text).epoch;
+    let text = "ARG DAY=86400\nARG SOURCE_DATE_EPOCH=$DAY\nFROM scratch\n";
+    assert_eq!(epoch(Bench::new(), "FROM scratch\n"), None);
+    assert_eq!(epoch(Bench::new(), "FROM scratch\nARG SOURCE_DATE_EPOCH=5\n"), None);
+    assert_eq!(epoch(Bench::new(), "ARG SOURCE_DATE_EPOCH\nFROM scratch\n"), None);
+    assert_eq!(epoch(Bench::new(), text), Some(86_400));
+    let mut bench = Bench::new();
+    bench.options.epoch = Some(7);
+    assert_eq!(epoch(bench.build_arg("SOURCE_DATE_EPOCH", "7"), text), Some(7));
+    let mut bench = Bench::new();
+    bench.options.epoch = Some(7);
+    assert_eq!(value(&bench, "FROM scratch\nARG SOURCE_DATE_EPOCH", "SOURCE_DATE_EPOCH").as_deref(), Some("7"));
+    assert_eq!(epoch(bench, text), Some(7), "the environment's, which is no build argument");
+    for value in ["context", "build", "yesterday"] {
+        let error = Bench::new().error(&format!("ARG SOURCE_DATE_EPOCH={value}\nFROM scratch AS build\n"));
+        assert!(error.contains(&format!("SOURCE_DATE_EPOCH={value}")) && error.contains("Dockerfile:1:"), "{error}");
+    }
+}
+
+/// What each instruction makes of `$V` and of `$N`, which holds a name.
+#[test]
+fn variables_are_expanded_where_the_language_says() {
+    let plan = |line: &str| {
+        let bench = Bench::new().file("f", "").file("$V", "").image("v", "{}");
+        bench.plan(&format!("FROM scratch AS first\nENV V=v N=f S=SIGINT P='1 2'\n{line}\n"))
+    };
+    let expanded = [
+        ("ADD $N /$V", "ADD f /v # buildkit"),
+        ("COPY --chown=${N:+1} --chmod=${N:+600} $N /$V", "COPY --chown=1 --chmod=600 f /v # buildkit"),
+        ("COPY [\"$N\", \"/$V\"]", "COPY f /v # buildkit"),
+        ("ENV $N=$V", "ENV f=v"),
+        ("ENV $N $V", "ENV f=v"),
+        ("EXPOSE $P 3", "EXPOSE [1/tcp 2/tcp 3/tcp]"),
+        ("LABEL $N=$V", "LABEL f=v"),
+        ("STOPSIGNAL $S", "STOPSIGNAL SIGINT"),
+        ("USER $V:$N", "USER v:f"),
+        ("VOLUME /$V", "VOLUME [/v]"),
+        ("VOLUME [\"/$V\"]", "VOLUME [/v]"),
+        ("WORKDIR /$V", "WORKDIR /v"),
+        ("ARG A=$V", "ARG A=v"),
+        ("ONBUILD LABEL $N=$V\nFROM first", "LABEL f=v"),
+    ];
+    let literal = [
+        ("CMD [\"$V\"]", "CMD [\"$V\"]"),
+        ("ENTRYPOINT $V", "ENTRYPOINT [\"/bin/sh\" \"-c\" \"$V\"]"),
+        ("HEALTHCHECK CMD $V", "HEALTHCHECK &{[\"CMD-SHELL\" \"$V\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}"),
+        ("MAINTAINER $V", "MAINTAINER $V"),
+        ("RUN [\"$V\"]", "RUN $V # buildkit"),
+        ("RUN <<E\n$V\nE", "RUN /bin/sh -c $V\n # buildkit"),
+        ("SHELL [\"$V\"]", "SHELL [$V]"),
+    ];
+    for (line, expected) in expanded.into_iter().chain(literal) {
+        assert_eq!(plan(line).lines().last().copied(), Some(expected), "{line}");
+    }
+    assert!(plan("ONBUILD LABEL a=$V").config().on_build == ["LABEL a=$V"]);
+    let bench = Bench::new().image("v", "{}");
+    assert_eq!(
+        bench.plan("ARG V=v\nFROM --platform=${V:+linux/amd64} $V\n").target().base,
+        Base::Image(image_for("linux/amd64", "v"))
+    );
 }

@@ -42,6 +42,12 @@ fn each_instruction_edits_its_field() {
         ("CMD [\"a\", \"b\"]", json!({"Cmd": ["a", "b"], "ArgsEscaped": true})),
         ("CMD a $b", json!({"Cmd": ["/bin/sh", "-c", "a $b"], "ArgsEscaped": true})),
         ("CMD []", json!({"ArgsEscaped": true})),
+        ("CMD [\"a\"]\nCMD [\"b\"]", json!({"Cmd": ["b"], "ArgsEscaped": true})),
+        ("ENTRYPOINT [\"a\"]\nENTRYPOINT [\"b\"]", json!({"Entrypoint": ["b"]})),
+        ("ENTRYPOINT [\"a\"]\nENTRYPOINT []", json!({})),
+        ("USER a\nUSER $NONE", json!({})),
+        ("EXPOSE 127.0.0.1:8080:80/TCP", json!({"ExposedPorts": {"80/tcp": {}}})),
+        ("HEALTHCHECK CMD a\nHEALTHCHECK NONE", json!({"Healthcheck": {"Test": ["NONE"]}})),
         ("ENTRYPOINT [\"a\"]", json!({"Entrypoint": ["a"]})),
         ("ENTRYPOINT []", json!({})),
         (
@@ -117,4 +123,22 @@ fn an_empty_workdir_is_warned_of() {
     let plan = planned("FROM scratch\nWORKDIR /a\nARG NONE\nWORKDIR $NONE\n");
     let warnings: Vec<&str> = plan.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(warnings, ["WORKDIR is empty once its variables are replaced and stays '/a'"]);
+}
+
+#[test]
+fn a_volume_makes_nothing_and_hides_nothing() {
+    let plan = planned("FROM scratch\nVOLUME /v\nRUN x\n");
+    assert_eq!(plan.target().steps.len(), 1, "no directory is made");
+    let plain = planned("FROM scratch\nRUN x\n");
+    assert_eq!(plan.runs(), plain.runs(), "what is written there later is a change like any other");
+    assert_eq!(plan.target().steps[0].key, plain.target().steps[0].key);
+}
+
+#[test]
+fn a_front_end_image_is_named_and_never_asked_for() {
+    let text = "# syntax=registry.invalid/frontend:1\nFROM scratch\nLABEL a=b\n";
+    let bench = Bench::new().build_arg("BUILDKIT_SYNTAX", "registry.invalid/other:1");
+    assert!(bench.needs(text).is_empty());
+    let plan = bench.plan(text);
+    assert_eq!((plan.lines(), plan.warnings.len()), (vec!["LABEL a=b"], 0));
 }
