@@ -105,7 +105,7 @@ fn an_error_in_a_trigger_names_it_and_no_place_of_this_file() {
         ("COPY --from=7 /a /x", "--from=7"),
         ("STOPSIGNAL NOPE", "'NOPE' is not a signal"),
         ("ENV A=${B:?no}", "B: no"),
-        ("ADD https://example.org/x /x", "ADD of a URL"),
+        ("ADD https://example.org/ /x/", "the URL ends in no name"),
         ("NOPE", "unknown instruction"),
     ];
     for (trigger, message) in cases {
