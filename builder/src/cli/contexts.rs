@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::context;
 use crate::dockerfile::Source;
 use crate::execute::WorkDir;
 use crate::progress::Progress;
@@ -132,9 +133,11 @@ impl Build {
         }
     }
 
-    /// What is to be fetched before the build. Without it, the context's directory and the Dockerfile's path.
+    /// What is to be fetched before the build. Without it, the context's directory and the Dockerfile's path. `more` says
+    /// that other contexts are elsewhere.
     pub(super) fn places(
         &self,
+        more: bool,
         build_args: &[(String, String)],
         env: Environment<'_>,
     ) -> Result<Result<(PathBuf, PathBuf), Pending>, Error> {
@@ -144,7 +147,9 @@ impl Build {
             let message = "the standard input holds the context already".into();
             return Err(Error::Usage { flag: "--dockerfile", message });
         }
-        if let (ContextPlace::Directory(directory), DockerfilePlace::Path(path)) = (&context, &dockerfile) {
+        if let (ContextPlace::Directory(directory), DockerfilePlace::Path(path)) = (&context, &dockerfile)
+            && !more
+        {
             let directory = below(directory, &self.context_sub_path)?;
             let path = paths::dockerfile(path, &directory);
             return Ok(Ok((directory, path)));
@@ -201,6 +206,16 @@ impl Pending {
         };
         request.dockerfile = read(&path, name.unwrap_or_else(shown))?;
         request.dockerfile_path = path;
+        for (name, source) in &mut request.named_contexts {
+            let context::Source::Elsewhere(place) = source else { continue };
+            let tree = fetcher.context(place, self.keep_git_dir, progress).await?;
+            if tree.dockerfile.is_some() {
+                let message = format!("{name}: what is there is neither a repository nor an archive");
+                return Err(Error::Usage { flag: "--build-context", message });
+            }
+            request.sandbox.contexts.push(tree.path.clone());
+            *source = context::Source::Directory(tree.path);
+        }
         Ok(())
     }
 }
@@ -304,7 +319,7 @@ mod tests {
         assert_eq!(of("-f https://h/Dockerfile"), DockerfilePlace::Url("https://h/Dockerfile".into()));
         assert_eq!(of("-f -"), DockerfilePlace::Input);
         assert_eq!(of("-f a/b"), DockerfilePlace::Path("a/b".into()));
-        let both = build("executor -c - -f - -d r/i").places(&[], &|_| None);
+        let both = build("executor -c - -f - -d r/i").places(false, &[], &|_| None);
         assert!(both.err().unwrap().to_string().contains("holds the context already"));
     }
 

@@ -23,7 +23,7 @@ use crate::execute::{Interrupt, NetworkFiles};
 use crate::output::Destination;
 use crate::plan::Options;
 use crate::progress::Progress;
-use crate::{Built, Error, Request, sandbox};
+use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Check, Cli, Command, Doctor, Format, epoch};
 use contexts::Pending;
@@ -153,8 +153,10 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     let progress = Arc::new(Progress::new(args.verbosity.level()));
     let env = |name: &str| std::env::var(name).ok();
     let (build_args, unset) = args.build_args(&env)?;
+    let named_contexts = args.named_contexts()?;
+    let more = named_contexts.iter().any(|(_, source)| matches!(source, context::Source::Elsewhere(_)));
     // What is elsewhere is fetched once the build runs; until then its place in the request is empty.
-    let (pending, context, dockerfile_path, dockerfile) = match args.places(&build_args, &env)? {
+    let (pending, context, dockerfile_path, dockerfile) = match args.places(more, &build_args, &env)? {
         Ok((context, path)) => {
             let dockerfile = contexts::read(&path, path.display().to_string())?;
             (None, context, path, dockerfile)
@@ -169,7 +171,6 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     let (platforms, is_index) = args.platforms(&build_args)?;
     let platform_is_given = !platforms.is_empty();
     let platforms = if platform_is_given { platforms } else { vec![host.clone()] };
-    let named_contexts = args.named_contexts()?;
     let directories = named_contexts.iter().filter_map(|(_, source)| source.directory().map(Path::to_owned));
     let here = pending.is_none().then(|| context.clone());
     let contexts = here.into_iter().chain(directories).collect();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use yadokari_registry::Reference;
 
 use super::Context;
+use crate::remote::ContextName;
 
 /// What the value of a `--build-context` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Source {
     Directory(PathBuf),
     /// An image, as FROM would name it: `docker-image://`, `oci-layout://`.
     Image(String),
+    /// A repository, or an archive behind a URL. It is a directory once it is fetched.
+    Elsewhere(ContextName),
     /// Nothing: `docker-image://scratch`.
     Nothing,
 }
@@ -23,12 +26,14 @@ pub enum Source {
 impl Source {
     /// Reads the value; the failure says what is wrong with it.
     pub fn parse(value: &str) -> Result<Self, String> {
+        if value.is_empty() {
+            return Err("it names no directory".into());
+        }
+        if let Some(name) = ContextName::parse(value)? {
+            return Ok(Self::Elsewhere(name));
+        }
         let Some((scheme, rest)) = value.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-            return match value {
-                "" => Err("it names no directory".into()),
-                path if path.starts_with("git@") => Err(not_yet("a git repository")),
-                path => Ok(Self::Directory(path.into())),
-            };
+            return Ok(Self::Directory(value.into()));
         };
         let after_slashes = rest.strip_prefix("//");
         match (scheme, after_slashes.unwrap_or(rest)) {
@@ -39,13 +44,12 @@ impl Source {
             }
             ("oci-layout", "") => Err("oci-layout:// names no directory".into()),
             ("oci-layout", layout) => Ok(Self::Image(format!("oci:{layout}"))),
-            ("http" | "https", _) if after_slashes.is_some() => Err(not_yet("a context from a URL")),
-            ("git" | "ssh", _) if after_slashes.is_some() => Err(not_yet("a git repository")),
             ("target", _) => Err("'target:' names a target of a bake file, and there is none here; a stage of this \
                                   Dockerfile can be named by itself"
                 .into()),
             (_, _) if after_slashes.is_some() => Err(format!(
-                "there are no contexts from {scheme}://; write a directory, docker-image:// or oci-layout://"
+                "there are no contexts from {scheme}://; write a directory, a repository, https://, docker-image:// or \
+                 oci-layout://"
             )),
             // A directory may have a colon in its name.
             _ => Ok(Self::Directory(value.into())),
@@ -58,7 +62,7 @@ impl Source {
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Directory(path) => Some(path),
-            Self::Image(_) | Self::Nothing => None,
+            Self::Image(_) | Self::Elsewhere(_) | Self::Nothing => None,
         }
     }
 }
@@ -66,10 +70,6 @@ impl Source {
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-}
-
-fn not_yet(what: &str) -> String {
-    format!("{what} is not carried out yet")
 }
 
 /// A named context that can be taken from.
@@ -92,13 +92,17 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    /// The main context, and others by their names. Of two of one name the later one counts.
+    /// The main context, and others by their names, which have been fetched. Of two of one name the later one counts.
     pub fn open(main: Context, sources: &[(String, Source)]) -> Result<Self, crate::Error> {
         let mut named = BTreeMap::new();
         for (name, source) in sources {
             let value = match source {
                 Source::Directory(path) => Named::Directory(Context::beside(path)?),
                 Source::Image(image) => Named::Image(image.clone()),
+                Source::Elsewhere(_) => {
+                    let message = format!("{name}: it has not been fetched");
+                    return Err(crate::Error::Usage { flag: "--build-context", message });
+                }
                 Source::Nothing => Named::Nothing,
             };
             named.insert(key(name)?, (name.clone(), value));
@@ -176,13 +180,23 @@ mod tests {
             ("oci-layout://", "names no directory"),
             ("target:other", "'target:' names a target of a bake file"),
             ("s3://bucket", "there are no contexts from s3://"),
-            ("https://example.com/context.tar.gz", "a context from a URL is not carried out yet"),
-            ("git://example.com/a.git", "a git repository is not carried out yet"),
-            ("git@example.com:a.git", "a git repository is not carried out yet"),
+            ("https://example.com/a.git?x=1", "x"),
         ];
         for (value, message) in cases {
             let error = Source::parse(value).unwrap_err();
             assert!(error.contains(message), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn repositories_and_urls_are_fetched() {
+        for value in ["https://example.com/context.tar.gz", "git://example.com/a.git#main:dir", "git@example.com:a.git"]
+        {
+            let source = Source::parse(value).unwrap();
+            assert!(matches!(source, Source::Elsewhere(_)), "{value}: {source:?}");
+            let main = tempfile::tempdir().unwrap();
+            let main = Context::open(main.path(), Path::new("/none")).unwrap();
+            assert!(Contexts::open(main, &[("a".to_owned(), source)]).is_err());
         }
     }
 

@@ -128,7 +128,7 @@ impl Lowering {
     pub(super) fn expand_heredoc(&self, heredoc: &Heredoc, at: &At<'_>) -> Result<String, crate::Error> {
         let watched = Watched::new(&self.env);
         let content = expand_heredoc(heredoc, &watched);
-        let missed = watched.missed().into_iter().map(|(name, _)| (name, heredoc.span));
+        let missed = watched.missed().into_keys().map(|name| (name, heredoc.span));
         self.find_missed(missed, at);
         Ok(content?)
     }

@@ -140,3 +140,18 @@ fn an_archive_cannot_leave_its_directory() {
     context("-").input(builder.into_inner().unwrap()).fails(DATA, &["link"]);
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn repositories_and_archives_are_named_contexts() {
+    let repositories = Repositories::new();
+    let server = Server::start(&[("/a.tar", Page::of(sample())), ("/text", Page::of("text"))], repositories.path());
+    let given = |name: &str, path: &str| {
+        let word = format!("{name}={}", server.url(path));
+        dockerfile("FROM scratch\nCOPY --from=there . /c/\n").words(&["--build-context", &word])
+    };
+    let built = given("there", "/a.tar").ok();
+    assert_eq!((built.at("c/file"), built.at("c/left-out")), ("640 0:0 content".into(), String::new()));
+    let built = given("there", "/one.git#topic/x").ok();
+    assert_eq!((built.at("c/extra"), built.at("c/.git")), ("644 0:0 of topic".into(), String::new()));
+    given("there", "/text").fails(2, &["--build-context", "there", "neither a repository nor an archive"]);
+}
