@@ -23,15 +23,16 @@ const KEYS: [&str; 3] = ["syntax", "escape", "check"];
 /// Reads the directives of `source`.
 ///
 /// The first line that is none ends the block: a plain comment, a blank line, an unknown key, an instruction. A `#!`
-/// line may stand before it.
+/// line may stand before it, but then the escape character is not the block's to say, as in BuildKit.
 pub(super) fn directives(source: &Source) -> Result<Directives, Diagnostic> {
     let mut lines = Lines::new(source, 0, '\\');
     let mut found = Directives { escape: '\\', check: Ok(Settings::default()), end: 0, warnings: Vec::new() };
     let mut seen = Vec::new();
-    let mut first = true;
+    let mut shebang = None;
     while let Some((start, physical)) = lines.physical()? {
         let line = without_end(physical);
-        if std::mem::take(&mut first) && line.starts_with("#!") {
+        let is_first = shebang.is_none();
+        if *shebang.get_or_insert(line.starts_with("#!")) && is_first {
             found.end = start + physical.len();
             continue;
         }
@@ -50,6 +51,8 @@ pub(super) fn directives(source: &Source) -> Result<Directives, Diagnostic> {
             return Err(error.at(place(line.trim_end())).help("take one of them out"));
         }
         match name.as_str() {
+            // The line before it ended the block, as far as BuildKit's parser is concerned.
+            "escape" if shebang == Some(true) => {}
             "escape" => found.escape = escape_character(value, place(value))?,
             "check" => found.check = check(value, place(value).start, &mut found.warnings),
             _ => {}
@@ -123,7 +126,7 @@ mod tests {
             ("#ESCAPE = ` \r\nFROM a", '`'),
             ("# escape=\\\nFROM a", '\\'),
             ("# syntax=docker/dockerfile:1\n# escape=`\n", '`'),
-            ("#!/usr/bin/env thing\n# escape=`\n", '`'),
+            ("#!/usr/bin/env thing\n# escape=`\n", '\\'),
             ("# check=skip=all\n# escape=`\n", '`'),
             ("# comment\n# escape=`\n", '\\'),
             ("\n# escape=`\n", '\\'),
