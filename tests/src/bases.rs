@@ -25,6 +25,10 @@ pub enum Base {
     /// An index of two platforms, amd64 and arm64: busybox, and `/etc/platform` which says which it is. Both hold the
     /// busybox of this machine.
     Platforms,
+    /// Busybox with a config that says something in every field that a Dockerfile can change, but no `PATH`.
+    Rich,
+    /// Busybox with ONBUILD triggers.
+    Triggers,
 }
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,6 +44,8 @@ impl Base {
             Self::Python => "library/python:3.11-slim".to_owned(),
             Self::Files(count) => format!("library/files:{count}"),
             Self::Platforms => "library/platforms:latest".to_owned(),
+            Self::Rich => "library/rich:latest".to_owned(),
+            Self::Triggers => "library/triggers:latest".to_owned(),
         }
     }
 
@@ -48,7 +54,9 @@ impl Base {
         packages::ensure()?;
         let settings = Settings::of_this_machine()?;
         let (name, recipe) = match self {
-            Self::Busybox | Self::Platforms | Self::Files(_) => (format!("base-{}", self.word()), String::new()),
+            Self::Busybox | Self::Platforms | Self::Files(_) | Self::Rich | Self::Triggers => {
+                (format!("base-{}", self.word()), String::new())
+            }
             Self::Debian | Self::Python => (format!("base-{}", self.word()), settings.recipe()),
         };
         cache::once(&name, &format!("{VERSION} {recipe}"), |directory| self.make(directory, &settings))
@@ -71,6 +79,8 @@ impl Base {
             Self::Python => "python".to_owned(),
             Self::Files(count) => format!("files{count}"),
             Self::Platforms => "platforms".to_owned(),
+            Self::Rich => "rich".to_owned(),
+            Self::Triggers => "triggers".to_owned(),
         }
     }
 
@@ -88,6 +98,12 @@ impl Base {
                     layout.image(architecture, &layers, &shell)
                 };
                 layout.index(&[image("amd64")?, image("arm64")?])?
+            }
+            Self::Rich => layout.image(here, &[busybox(&layout)?], &rich())?,
+            Self::Triggers => {
+                let triggers = ["ENV T=on", "COPY a.txt /triggered/", "RUN echo $T > /ran"];
+                let config = json!({"Env": [PATH], "Cmd": ["sh"], "OnBuild": triggers});
+                layout.image(here, &[busybox(&layout)?], &config)?
             }
             Self::Debian => debian(&layout, settings, "ca-certificates", &[], "bash")?,
             Self::Python => {
@@ -139,6 +155,15 @@ fn busybox(layout: &LayoutWriter) -> Result<LayerBlob> {
         tar.symlink("usr/bin/env", "../../bin/busybox")?;
         tar.directory("var", 0o755)?;
         tar.finish()
+    })
+}
+
+fn rich() -> Value {
+    json!({
+        "User": "daemon", "WorkingDir": "/base", "Env": ["BASE=one", "SHARED=base"],
+        "Entrypoint": ["/entry", "point"], "Cmd": ["base", "command"], "StopSignal": "SIGINT",
+        "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/base/volume": {}}, "Labels": {"base": "1", "shared": "base"},
+        "Healthcheck": {"Test": ["CMD", "base"], "Retries": 2}, "Shell": ["/bin/sh", "-ec"],
     })
 }
 

@@ -72,6 +72,14 @@ pub enum Error {
         /// The parser's message, or what was missing.
         detail: String,
     },
+    /// A case that is not written as cases are, or that cannot be made.
+    #[error("{place}: {detail}")]
+    Case {
+        /// The file and the line.
+        place: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// An HTTP exchange that broke off, or an answer that is not HTTP.
     #[error("{method} http://{address}{path}: {detail}")]
     Http {

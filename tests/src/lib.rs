@@ -5,11 +5,14 @@
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
 //! - a [`Context`] is a directory of files to build from;
+//! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
 //! Everything that is started ends with the value that started it. Nothing here calls the code under test.
 
 pub mod cache;
+pub mod dialect;
+pub mod oracle;
 pub mod packages;
 
 mod bases;

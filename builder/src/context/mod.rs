@@ -209,7 +209,10 @@ impl Context {
     fn scan(&self) -> Result<Tree, crate::Error> {
         let mut index = IndexBuilder::new();
         let mut first_names = HashMap::new();
+        // Directories that are left out, but hold an exception: they are in the context as the way to it.
+        let mut ways: Vec<(RelPath, Entry)> = Vec::new();
         let mut walk = WalkDir::new(&self.path).min_depth(1).sort_by_file_name().into_iter();
+        let metadata = |found: &walkdir::DirEntry| found.metadata().map_err(|error| self.walk_error(error));
         while let Some(found) = walk.next() {
             let found = match found {
                 Ok(found) => found,
@@ -222,13 +225,19 @@ impl Context {
             let path = RelPath::new(below.as_os_str().as_bytes()).map_err(yadokari_layers::Error::from)?;
             let text = path.to_string();
             if self.ignore.excludes(&text) {
-                if found.file_type().is_dir() && !self.ignore.may_contain_exception_below(&text) {
-                    walk.skip_current_dir();
+                if found.file_type().is_dir() {
+                    if !self.ignore.may_contain_exception_below(&text) {
+                        walk.skip_current_dir();
+                    } else if let Some(entry) = self.entry(&path, &metadata(&found)?)? {
+                        ways.push((path, entry));
+                    }
                 }
                 continue;
             }
-            let metadata = found.metadata().map_err(|error| self.walk_error(error))?;
+            let metadata = metadata(&found)?;
             let Some(mut entry) = self.entry(&path, &metadata)? else { continue };
+            ways.retain(|(way, _)| path.starts_with(way));
+            ways.drain(..).for_each(|(way, entry)| index.put(way, entry, None));
             if entry.is_file() && metadata.nlink() > 1 {
                 let first = first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
                 if *first != path {
@@ -325,7 +334,7 @@ mod tests {
             ("target/keep", ""),
             ("a", ""),
         ]);
-        assert_eq!(paths(&context), ["a", "target/keep"]);
+        assert_eq!(paths(&context), ["a", "target", "target/keep"]);
         assert!(context.is_ignored("target/x"));
         assert!(!context.is_ignored("nowhere"));
     }

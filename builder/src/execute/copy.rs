@@ -119,28 +119,23 @@ impl<'t> Placing<'t> {
     /// Makes `path` a directory, and what is missing above it, with mode 0755 unless `--chmod` says otherwise. An
     /// existing directory stays as it is.
     pub(super) fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.directory_of(path, self.now)
-    }
-
-    /// The same for the destination of a directory, whose time it gets.
-    fn directory_of(&mut self, path: &RelPath, time: Timestamp) -> Result<(), Conflict> {
-        self.make(path, self.restyle.owner, self.restyle.mode.as_ref().map_or(0o755, Mode::of_new_directory), time)
+        self.make(path, self.restyle.owner, self.restyle.mode.as_ref().map_or(0o755, Mode::of_new_directory))
     }
 
     /// The same for the destination of an archive, which `--chmod` does not reach.
     pub(super) fn directory_for_archive(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.make(path, self.restyle.owner, 0o755, self.now)
+        self.make(path, self.restyle.owner, 0o755)
     }
 
-    fn make(&mut self, path: &RelPath, owner: Option<(u32, u32)>, mode: u32, time: Timestamp) -> Result<(), Conflict> {
+    fn make(&mut self, path: &RelPath, owner: Option<(u32, u32)>, mode: u32) -> Result<(), Conflict> {
         if self.is_directory(path) {
             return Ok(());
         }
         if self.entry(path).is_some() {
             return Err(Conflict::NotDirectory(path.clone()));
         }
-        self.make(&path.parent().unwrap_or_default(), owner, mode, self.now)?;
-        let mut entry = Entry::directory(mode, time);
+        self.make(&path.parent().unwrap_or_default(), owner, mode)?;
+        let mut entry = Entry::directory(mode, self.now);
         (entry.uid, entry.gid) = owner.unwrap_or_default();
         self.insert(path.clone(), entry, Content::Empty);
         Ok(())
@@ -158,6 +153,20 @@ impl<'t> Placing<'t> {
             self.insert(path.clone(), entry, Content::Empty);
         }
         Ok(())
+    }
+
+    /// Gives a directory the time of the one whose contents were copied into it.
+    fn date(&mut self, path: &RelPath, mtime: Timestamp) {
+        let mtime = mtime.truncated();
+        match self.names.get(path) {
+            Some(&inode) => self.inodes[inode].0.mtime = mtime,
+            None => {
+                let entry = self.tree.get(path).map(|found| Entry { mtime, ..found.entry.clone() });
+                if let Some(entry) = entry {
+                    self.insert(path.clone(), entry, Content::Empty);
+                }
+            }
+        }
     }
 
     /// Puts one entry at `path`, whose directory is made where it is missing. A directory that exists keeps what it holds
@@ -234,7 +243,7 @@ impl<'t> Placing<'t> {
 
     fn unpacked_path(&mut self, name: &RelPath) -> Result<RelPath, Conflict> {
         let path = self.follow(name, false)?;
-        self.make(&path.parent().unwrap_or_default(), None, 0o755, self.now)?;
+        self.make(&path.parent().unwrap_or_default(), None, 0o755)?;
         Ok(path)
     }
 
@@ -294,8 +303,10 @@ impl<'t> Placing<'t> {
             return self.put(&target, entry, content(layer, &from));
         }
         let target = self.resolve(destination)?;
-        let time = source.get(&selected.path).map_or(self.now, |found| found.entry.mtime.truncated());
-        self.directory_of(&target, time)?;
+        self.directory(&target)?;
+        if let Some(found) = source.get(&selected.path) {
+            self.date(&target, found.entry.mtime);
+        }
         let mut inodes: HashMap<(usize, RelPath), usize> = HashMap::new();
         let mut passed = HashSet::new();
         for (path, found) in source.below(&selected.path) {

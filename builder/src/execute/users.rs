@@ -9,7 +9,7 @@ pub struct Identity {
     pub uid: u32,
     /// The primary group.
     pub gid: u32,
-    /// The supplementary groups.
+    /// The supplementary groups: the primary one is among them, so that leaving it changes nothing.
     pub groups: Vec<u32>,
     /// The home directory.
     pub home: String,
@@ -57,14 +57,13 @@ pub fn identity(tree: &Tree, user: &str) -> Result<Identity, UnknownName> {
     let home = entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
     if let Some(group) = group {
         let gid = find_group(&group_text, group)?;
-        return Ok(Identity { uid, gid, groups: Vec::new(), home });
+        return Ok(Identity { uid, gid, groups: vec![gid], home });
     }
     let gid = entry.as_ref().map_or(0, |entry| entry.gid);
-    let mut groups = Vec::new();
+    let mut groups = vec![gid];
     if let Some(entry) = &entry {
         let member = |group: &Group<'_>| group.members.split(',').any(|member| member == entry.name);
-        groups =
-            self::groups(&group_text).filter(member).map(|group| group.gid).filter(|&other| other != gid).collect();
+        groups.extend(self::groups(&group_text).filter(member).map(|group| group.gid).filter(|&other| other != gid));
     }
     Ok(Identity { uid, gid, groups, home })
 }
@@ -149,16 +148,16 @@ mod tests {
 
     #[test]
     fn a_user_brings_its_groups_and_home() {
-        assert_eq!(ids(""), (0, 0, vec![7], "/root".into()));
-        assert_eq!(ids("app"), (1000, 1001, vec![7], "/home/app".into()));
-        assert_eq!(ids("1000"), (1000, 1001, vec![7], "/home/app".into()));
-        assert_eq!(ids("4242"), (4242, 0, vec![], "/".into()));
+        assert_eq!(ids(""), (0, 0, vec![0, 7], "/root".into()));
+        assert_eq!(ids("app"), (1000, 1001, vec![1001, 7], "/home/app".into()));
+        assert_eq!(ids("1000"), (1000, 1001, vec![1001, 7], "/home/app".into()));
+        assert_eq!(ids("4242"), (4242, 0, vec![0], "/".into()));
     }
 
     #[test]
     fn an_explicit_group_is_the_only_one() {
-        assert_eq!(ids("app:extra"), (1000, 7, vec![], "/home/app".into()));
-        assert_eq!(ids("1000:55"), (1000, 55, vec![], "/home/app".into()));
+        assert_eq!(ids("app:extra"), (1000, 7, vec![7], "/home/app".into()));
+        assert_eq!(ids("1000:55"), (1000, 55, vec![55], "/home/app".into()));
     }
 
     #[test]

@@ -92,17 +92,15 @@ impl Lowering {
     }
 
     fn expose(&mut self, words: &[Word], at: &At<'_>) -> Result<String, crate::Error> {
-        let mut texts = Vec::new();
-        for word in words {
-            let words = expand_words(word, at.escape, &self.env).map_err(|error| error.or_at(word.span))?;
-            texts.extend(words.into_iter().map(|text| (text, word.span)));
-        }
-        // BuildKit sorts what is written, and only then reads it.
-        texts.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // BuildKit sorts what is written, and only then expands and reads it.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|one, other| one.raw.cmp(&other.raw));
         let mut ports = Vec::new();
-        for (text, span) in texts {
-            check_port(&text, span, at);
-            ports.extend(dockerfile::parse_expose(&text).map_err(|error| error.or_at(span))?);
+        for word in words {
+            for text in expand_words(word, at.escape, &self.env).map_err(|error| error.or_at(word.span))? {
+                check_port(&text, word.span, at);
+                ports.extend(dockerfile::parse_expose(&text).map_err(|error| error.or_at(word.span))?);
+            }
         }
         self.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Default::default())));
         Ok(history::plain_list("EXPOSE", &ports))

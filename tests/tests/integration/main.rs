@@ -6,6 +6,7 @@
 mod checks;
 mod contexts;
 mod copies;
+mod differential;
 mod drivers;
 mod executor_image;
 mod flask;

@@ -79,6 +79,20 @@ fn a_directorys_contents_are_copied_and_only_the_destination_keeps_its_mode() {
 }
 
 #[test]
+fn a_destination_takes_the_time_of_the_directory() {
+    for into in [&[][..], &["n/"]] {
+        let (source, into) = (tree(&["s/", "s/f"]), tree(into));
+        let mut placing = Placing::new(&into, Restyle::default(), Timestamp::from_secs(9));
+        let Selection::Found(found) = select(&source, "s").unwrap() else { panic!() };
+        let filter = Filter { include: None, exclude: &Ignore::default() };
+        placing.copy(&source, &found[0], filter, "/n", &|_, _| Content::Empty).unwrap();
+        let changes = placing.finish();
+        let Some(Change::Put(entry, _)) = changes.get(&path("n")) else { panic!() };
+        assert_eq!(entry.mtime, Timestamp::from_secs(7));
+    }
+}
+
+#[test]
 fn links_of_the_destination_are_followed_inside_the_root() {
     assert_eq!(plain(&["f"], &["f"], &["usr/", "bin -> ../../usr"], "/bin/"), ["usr 700 5", "usr/f 640 0"]);
     assert_eq!(plain(&["f"], &["f"], &["usr/", "g -> usr/h"], "/g"), ["usr 700 5", "usr/h 640 0"]);
