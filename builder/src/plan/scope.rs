@@ -145,17 +145,17 @@ impl<'a> Globals<'a> {
 }
 
 /// BuildKit's own arguments. `BUILDKIT_SYNTAX` names a front-end image, as `# syntax=` does, and has no effect either.
-const BUILDKIT: [&str; 4] =
-    ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_DOCKERFILE_CHECK"];
+const BUILDKIT: [&str; 5] = [
+    "BUILDKIT_SYNTAX",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_MULTI_PLATFORM",
+];
 
 /// Those of BuildKit's arguments that ask for what is not carried out.
-const WITHOUT_EFFECT: [&str; 5] = [
-    "BUILDKIT_INLINE_CACHE",
-    "BUILDKIT_MULTI_PLATFORM",
-    "BUILDKIT_SANDBOX_HOSTNAME",
-    "BUILDKIT_SBOM_SCAN_CONTEXT",
-    "BUILDKIT_SBOM_SCAN_STAGE",
-];
+const WITHOUT_EFFECT: [&str; 4] =
+    ["BUILDKIT_INLINE_CACHE", "BUILDKIT_SANDBOX_HOSTNAME", "BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// Whether a build argument asks for something that is not carried out.
 pub(super) fn is_without_effect(name: &str, value: &str) -> bool {

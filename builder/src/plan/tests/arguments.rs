@@ -147,13 +147,13 @@ fn arguments_of_buildkit_without_effect_say_so() {
         let plan = Bench::new().build_arg(name, value).plan("FROM scratch\n");
         plan.warnings.into_iter().map(|warning| warning.message).collect()
     };
-    for name in ["INLINE_CACHE", "MULTI_PLATFORM", "SANDBOX_HOSTNAME", "SBOM_SCAN_CONTEXT", "SBOM_SCAN_STAGE"] {
+    for name in ["INLINE_CACHE", "SANDBOX_HOSTNAME", "SBOM_SCAN_CONTEXT", "SBOM_SCAN_STAGE"] {
         let name = format!("BUILDKIT_{name}");
         let expected = format!("--build-arg {name} has no effect: what it asks for is not carried out yet");
         assert_eq!(warnings(&name, "1"), [expected]);
         assert!(warnings(&name, "false").is_empty() && warnings(&name, "").is_empty());
     }
-    for name in ["SYNTAX", "CACHE_MOUNT_NS", "CONTEXT_KEEP_GIT_DIR", "DOCKERFILE_CHECK"] {
+    for name in ["SYNTAX", "MULTI_PLATFORM", "CACHE_MOUNT_NS", "CONTEXT_KEEP_GIT_DIR", "DOCKERFILE_CHECK"] {
         assert!(warnings(&format!("BUILDKIT_{name}"), "").is_empty(), "{name}");
     }
     assert_eq!(warnings("BUILDKIT_NOTHING", "1"), ["no ARG takes --build-arg BUILDKIT_NOTHING"]);
