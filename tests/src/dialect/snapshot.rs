@@ -30,8 +30,11 @@ pub struct Difference {
 #[derive(Debug, Default)]
 pub struct BaseLayers {
     diff_ids: BTreeSet<String>,
-    trees: Mutex<BTreeMap<usize, Vec<(Vec<String>, Tree)>>>,
+    trees: Mutex<BTreeMap<usize, Vec<Merged>>>,
 }
+
+/// Layers, and what they make together.
+type Merged = (Vec<String>, Tree);
 
 impl BaseLayers {
     /// Those of the images that OCI layout directories hold.
