@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::error::Result;
 use super::launch::Place;
-use super::scratch::Sockets;
-use super::supplies::Supply;
+use super::mount::scratch::Sockets;
+use super::mount::supplies::Supply;
 use super::{LayerFile, Run};
 
 /// A root that a command can run in.

@@ -9,10 +9,10 @@ use super::engine::{Engine, Prepared};
 use super::error::{During, Result};
 use super::files::{self, Watched};
 use super::launch::Place;
+use super::mount::scratch::Scratch;
+use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, Rootfs};
-use super::scratch::Scratch;
 use super::stubs::Stubs;
-use super::supplies::Supply;
 use super::walk::Walked;
 use super::{LayerFile, Run, network};
 

@@ -11,10 +11,10 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::attach::Attachment;
 use super::error::{During, Error, Failure, Result, Syscall};
+use super::mount::attach::{self, Attachment};
 use super::rootfs::{self, Rootfs};
-use super::{Network, Run, attach, channel, namespace, privileges, sys};
+use super::{Network, Run, channel, namespace, privileges, sys};
 
 /// What to launch, and where.
 #[derive(Debug, Serialize, Deserialize)]

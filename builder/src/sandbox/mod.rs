@@ -13,17 +13,14 @@
 //! Which kind of root a RUN gets is the [`Driver`]'s business. [`probe()`] finds the best one by trying: it runs the real
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
-//! The reading order is the dependency order: `mount`, what a RUN finds beside its image; `error`, `sys`, `channel` and
-//! `wire` (how processes talk); `files`, `copy`, `mountinfo`, `idmap`, `namespace`, `privileges`, `rootfs`, `attach`,
-//! `launch` and `reap` (how a command gets its surroundings, and its end); `caches` and `supplies`, what mounts are made
-//! of; `engine`, the contract of the drivers, `walk`, `scratch`, `stubs` and `network`, which they share, `overlay`, `flat`
-//! and `in_place`; `worker`; then the builder's side, `hide`, `turn`, `leases`, `proxy`, `start`, `client`, `places`,
-//! `probe` and `doctor`; and `foreign`, which stands alone.
+//! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`, `copy`,
+//! `mountinfo`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
+//! its end); `mount`, what a RUN finds beside its image; `engine`, the contract of the drivers, `walk`, `stubs` and
+//! `network`, which they share, `overlay`, `flat` and `in_place`; `worker`; then the builder's side, `hide`, `turn`, `start`,
+//! `client`, `places`, `probe` and `doctor`; and `foreign`, which stands alone.
 //!
 //! Deliberately absent: instructions, images, caches of steps and registries.
 
-mod attach;
-mod caches;
 mod channel;
 mod client;
 mod copy;
@@ -37,7 +34,6 @@ mod hide;
 mod idmap;
 mod in_place;
 mod launch;
-mod leases;
 mod mount;
 mod mountinfo;
 mod namespace;
@@ -46,13 +42,10 @@ mod overlay;
 mod places;
 mod privileges;
 mod probe;
-mod proxy;
 mod reap;
 mod rootfs;
-mod scratch;
 mod start;
 mod stubs;
-mod supplies;
 pub mod sys;
 mod turn;
 mod walk;

@@ -22,10 +22,10 @@ use yadokari_layers::{Entry, RelPath, Root, Timestamp, Tree, upper};
 use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
 use super::launch::Place;
+use super::mount::scratch::Scratch;
+use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, MOUNT_POINTS, NETWORK_FILES, Rootfs};
-use super::scratch::Scratch;
 use super::stubs::uncovered;
-use super::supplies::Supply;
 use super::{LayerFile, Run, files, network, walk};
 
 /// A name that no directory has costs a lookup in each lower directory: 2.2 us each. So they are folded into the base

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use super::client::{Interrupter, Worker};
 use super::error::{Error, Result, Syscall};
-use super::leases::Caches;
+use super::mount::leases::Caches;
 use super::probe::Footing;
 use super::wire::{Reply, Request, Start};
 use super::{WORKER, channel};

@@ -12,8 +12,8 @@ use yadokari_layers::{Entry, RelPath, Root, Timestamp, Tree};
 use super::Run;
 use super::error::{During, Result, Syscall};
 use super::files;
+use super::mount::supplies::{Supply, find, over_root};
 use super::rootfs::{MOUNT_POINTS, NETWORK_FILES};
-use super::supplies::{Supply, find, over_root};
 
 /// What was put into a root and has to be taken out again.
 #[derive(Debug, Default)]

@@ -22,8 +22,8 @@ use super::error::{During, Error, Result, Syscall};
 use super::flat::Flat;
 use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
+use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
-use super::supplies::{CACHES, Supplies};
 use super::wire::{Kind, Reply, Request, Start};
 use super::{Exit, LayerFile, Run, files, launch, namespace, reap, sys};
 

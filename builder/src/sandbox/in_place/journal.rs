@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use yadokari_layers::RelPath;
 
-use crate::sandbox::caches::{self, DATA};
 use crate::sandbox::error::{During, Error, Result, Syscall};
 use crate::sandbox::files::{self, is_one_of};
+use crate::sandbox::mount::caches::{self, DATA};
 use crate::sandbox::stubs::Settling;
 
 const JOURNAL: &str = "mounts";

@@ -36,8 +36,8 @@ use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
 use super::files::{self, Watched};
 use super::launch::Place;
+use super::mount::supplies::Supply;
 use super::stubs::Stubs;
-use super::supplies::Supply;
 use super::walk::Walked;
 use super::{LayerFile, Network, Run};
 

@@ -15,13 +15,13 @@ use yadokari_layers::{RelPath, Root};
 
 use super::journal::{Change, Journal, Record};
 use super::keep::{Class, Keep};
-use crate::sandbox::caches::{self, DATA};
 use crate::sandbox::copy::{copy, copy_one};
 use crate::sandbox::error::{During, Error, Result, Syscall};
 use crate::sandbox::files::{self, by_fd, is_one_of};
-use crate::sandbox::scratch::Sockets;
+use crate::sandbox::mount::caches::{self, DATA};
+use crate::sandbox::mount::scratch::Sockets;
+use crate::sandbox::mount::supplies::{Supply, What, mismatch, over_root};
 use crate::sandbox::stubs::Settling;
-use crate::sandbox::supplies::{Supply, What, mismatch, over_root};
 
 /// What a tmpfs says it is.
 const TMPFS: u64 = 0x0102_1994;
@@ -113,7 +113,7 @@ impl Placed {
     fn parents_of(&mut self, path: &RelPath, of_image: bool) -> Result<()> {
         let mut missing = Vec::new();
         for above in path.ancestors() {
-            if crate::sandbox::supplies::find(&self.live, &above)?.is_some() {
+            if crate::sandbox::mount::supplies::find(&self.live, &above)?.is_some() {
                 break;
             }
             missing.push(above);

@@ -12,11 +12,11 @@ use std::os::unix::net::UnixListener;
 
 use yadokari_layers::{RelPath, Root};
 
+use super::super::copy::{copy, copy_one};
+use super::super::error::{During, Result, Syscall};
+use super::super::files;
 use super::attach::{Attachment, From, MEMORY, UPPER, WORK};
 use super::caches;
-use super::copy::{copy, copy_one};
-use super::error::{During, Result, Syscall};
-use super::files;
 use super::supplies::{Supply, What, find};
 
 const FILE: &str = "file";
@@ -24,23 +24,23 @@ const SOCKET: &str = "socket";
 
 /// A directory that is empty between RUNs.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(in crate::sandbox) struct Scratch {
     directory: &'static str,
     /// Whether overlays can have their upper directories in it.
     overlays: bool,
 }
 
 /// The listening end of each socket, with the number of its mount.
-pub(super) type Sockets = Vec<(u32, OwnedFd)>;
+pub(in crate::sandbox) type Sockets = Vec<(u32, OwnedFd)>;
 
 impl Scratch {
     /// A directory of this name, which is made when it is needed.
-    pub(super) fn new(directory: &'static str, overlays: bool) -> Self {
+    pub(in crate::sandbox) fn new(directory: &'static str, overlays: bool) -> Self {
         Self { directory, overlays }
     }
 
     /// Makes what the mounts need.
-    pub(super) fn fill(&self, supplies: Vec<Supply>) -> Result<(Vec<Attachment>, Sockets)> {
+    pub(in crate::sandbox) fn fill(&self, supplies: Vec<Supply>) -> Result<(Vec<Attachment>, Sockets)> {
         if supplies.is_empty() {
             return Ok(Default::default());
         }
@@ -107,7 +107,7 @@ impl Scratch {
     }
 
     /// Removes everything.
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(in crate::sandbox) fn clear(&self) -> Result<()> {
         files::discard(files::HERE, self.directory.as_bytes())
     }
 }

@@ -1,4 +1,20 @@
 //! What a RUN finds in its root beside the image: `RUN --mount`, scripts, and whether there is a network.
+//!
+//! ```text
+//!  Mount ─supplies→ Supply ─scratch→ Attachment ─attach→ a mount in the launcher's namespace (overlay, flat)
+//!              │       └─in_place::placed→ a file or directory in `/`
+//!              └ caches: the content of cache directories, of which `leases` says who has them
+//! ```
+//!
+//! `leases` and `proxy`, which serves agent sockets, are the builder's side; `attach` is the launcher's; the others are the
+//! worker's.
+
+pub(super) mod attach;
+pub(super) mod caches;
+pub(super) mod leases;
+pub(super) mod proxy;
+pub(super) mod scratch;
+pub(super) mod supplies;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -13,33 +13,33 @@ use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 use yadokari_layers::{Entry, RelPath, Root, Timestamp};
 
+use super::super::error::{During, Error, Result, Syscall};
+use super::super::files::{self, by_fd};
+use super::super::rootfs::{self, MOUNT_POINTS};
 use super::Secret;
-use super::error::{During, Error, Result, Syscall};
-use super::files::{self, by_fd};
-use super::rootfs::{self, MOUNT_POINTS};
 use super::supplies::{mismatch, over_root, phrase};
 
 /// Where the tmpfs for files is mounted, in the stage's directory.
-pub(super) const MEMORY: &str = "memory";
+pub(in crate::sandbox) const MEMORY: &str = "memory";
 
 /// What the scratch directory of an overlay holds.
-pub(super) const UPPER: &str = "upper";
-pub(super) const WORK: &str = "work";
+pub(in crate::sandbox) const UPPER: &str = "upper";
+pub(in crate::sandbox) const WORK: &str = "work";
 
 /// Something to mount.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Attachment {
+pub(in crate::sandbox) struct Attachment {
     /// Where, in the root.
-    pub(super) target: RelPath,
+    pub(in crate::sandbox) target: RelPath,
     /// Whether it is a directory.
-    pub(super) is_directory: bool,
+    pub(in crate::sandbox) is_directory: bool,
     /// What.
-    pub(super) from: From,
+    pub(in crate::sandbox) from: From,
 }
 
 /// What is mounted.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum From {
+pub(in crate::sandbox) enum From {
     /// What a path leads to in a directory, which is relative to the stage's directory.
     Tree {
         /// The directory, which the path does not leave.
@@ -80,13 +80,13 @@ pub(super) enum From {
 
 /// An attachment whose source is open.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(in crate::sandbox) struct Opened {
     attachment: Attachment,
     sources: Vec<OwnedFd>,
 }
 
 /// Opens the sources, relative to the stage's directory.
-pub(super) fn open(attachments: Vec<Attachment>) -> Result<Vec<Opened>> {
+pub(in crate::sandbox) fn open(attachments: Vec<Attachment>) -> Result<Vec<Opened>> {
     let mut opened = Vec::new();
     let mut memory = None;
     for (number, attachment) in attachments.into_iter().enumerate() {
@@ -144,7 +144,7 @@ fn file(
 }
 
 /// Mounts everything into the root that is the working directory, in the order of the list.
-pub(super) fn attach(opened: Vec<Opened>) -> Result<()> {
+pub(in crate::sandbox) fn attach(opened: Vec<Opened>) -> Result<()> {
     let root = Root::open(Path::new("."))?;
     // What can be written to without getting into a layer.
     let mut mounted: Vec<RelPath> = Vec::new();

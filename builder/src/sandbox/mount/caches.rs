@@ -13,12 +13,12 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use yadokari_layers::Root;
 
-use super::copy::copy;
-use super::error::{Result, Syscall};
-use super::files;
+use super::super::copy::copy;
+use super::super::error::{Result, Syscall};
+use super::super::files;
 
 /// The name of the cache in its slot.
-pub(super) const DATA: &[u8] = b"data";
+pub(in crate::sandbox) const DATA: &[u8] = b"data";
 const NEW: &[u8] = b"new";
 const OLD: &[u8] = b"old";
 /// Locked by whoever makes or replaces the cache: those who share it may come at the same time.
@@ -26,25 +26,25 @@ const LOCK: &str = "lock";
 
 /// What a cache is when it is first made.
 #[derive(Debug)]
-pub(super) struct First {
+pub(in crate::sandbox) struct First {
     /// What it holds.
-    pub(super) seed: Option<Root>,
+    pub(in crate::sandbox) seed: Option<Root>,
     /// Its mode.
-    pub(super) mode: u32,
+    pub(in crate::sandbox) mode: u32,
     /// Its owner.
-    pub(super) uid: u32,
+    pub(in crate::sandbox) uid: u32,
     /// Its group.
-    pub(super) gid: u32,
+    pub(in crate::sandbox) gid: u32,
 }
 
 /// Opens a slot.
-pub(super) fn open(slot: &Path) -> Result<OwnedFd> {
+pub(in crate::sandbox) fn open(slot: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(slot, flags, Mode::empty()).on("open", slot.display())
 }
 
 /// Makes the cache of a slot unless it is there.
-pub(super) fn fill(slot: &Path, first: First) -> Result<()> {
+pub(in crate::sandbox) fn fill(slot: &Path, first: First) -> Result<()> {
     let slot = open(slot)?;
     let _lock = lock(slot.as_fd())?;
     tidy(slot.as_fd())?;
@@ -62,7 +62,7 @@ pub(super) fn fill(slot: &Path, first: First) -> Result<()> {
 }
 
 /// Replaces the cache of a slot by a copy of a directory. Whatever happens, the cache is the old one or the new one.
-pub(super) fn replace(slot: BorrowedFd<'_>, content: OwnedFd) -> Result<()> {
+pub(in crate::sandbox) fn replace(slot: BorrowedFd<'_>, content: OwnedFd) -> Result<()> {
     let _lock = lock(slot)?;
     tidy(slot)?;
     let fresh = files::make(slot, NEW)?;
@@ -75,7 +75,7 @@ pub(super) fn replace(slot: BorrowedFd<'_>, content: OwnedFd) -> Result<()> {
 }
 
 /// Forgets the cache of a slot, because a RUN removed it. The next one gets a new one.
-pub(super) fn remove(slot: BorrowedFd<'_>) -> Result<()> {
+pub(in crate::sandbox) fn remove(slot: BorrowedFd<'_>) -> Result<()> {
     let _lock = lock(slot)?;
     files::discard(slot, OLD)?;
     files::discard(slot, DATA)

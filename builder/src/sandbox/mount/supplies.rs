@@ -13,19 +13,20 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use yadokari_layers::{RelPath, Root, Tree};
 
+use super::super::error::{During, Error, Failure, Result};
+use super::super::files::{self, is_one_of};
+use super::super::{LayerFile, walk};
 use super::caches::{self, First};
-use super::error::{During, Error, Failure, Result};
-use super::files::{self, is_one_of};
-use super::{LayerFile, Mount, MountKind, Secret, walk};
+use super::{Mount, MountKind, Secret};
 
 const SOURCES: &str = "sources";
 
 /// Where the caches are mounted.
-pub(super) const CACHES: &str = "caches";
+pub(in crate::sandbox) const CACHES: &str = "caches";
 
 /// The trees and the caches of a stage.
 #[derive(Debug)]
-pub(super) struct Supplies {
+pub(in crate::sandbox) struct Supplies {
     sources: u32,
     /// Where the caches are, or why they are out of reach.
     caches: Result<PathBuf, Failure>,
@@ -33,16 +34,16 @@ pub(super) struct Supplies {
 
 /// A mount whose parts are all there.
 #[derive(Debug)]
-pub(super) struct Supply {
+pub(in crate::sandbox) struct Supply {
     /// Where it is in the root, as it is written.
-    pub(super) target: RelPath,
+    pub(in crate::sandbox) target: RelPath,
     /// What it is.
-    pub(super) what: What,
+    pub(in crate::sandbox) what: What,
 }
 
 /// What a mount is made of.
 #[derive(Debug)]
-pub(super) enum What {
+pub(in crate::sandbox) enum What {
     /// Something in a tree that nothing may write to.
     Source { tree: String, path: RelPath, is_directory: bool, read_only: bool },
     /// The directory [`caches::DATA`] of a slot.
@@ -57,7 +58,7 @@ pub(super) enum What {
 
 impl Supply {
     /// Whether the mount is a directory.
-    pub(super) fn is_directory(&self) -> bool {
+    pub(in crate::sandbox) fn is_directory(&self) -> bool {
         match self.what {
             What::Source { is_directory, .. } => is_directory,
             What::Cache { .. } | What::Tmpfs { .. } => true,
@@ -66,35 +67,35 @@ impl Supply {
     }
 
     /// The phrase for what goes wrong with it.
-    pub(super) fn phrase(&self) -> String {
+    pub(in crate::sandbox) fn phrase(&self) -> String {
         phrase(&self.target)
     }
 }
 
 /// The phrase for what goes wrong with the mount of a target.
-pub(super) fn phrase(target: &RelPath) -> String {
+pub(in crate::sandbox) fn phrase(target: &RelPath) -> String {
     format!("the mount at '/{target}'")
 }
 
 /// The error of a mount whose place in the root is of another type.
-pub(super) fn mismatch(is_directory: bool, path: &RelPath) -> Error {
+pub(in crate::sandbox) fn mismatch(is_directory: bool, path: &RelPath) -> Error {
     let (is, there) = if is_directory { ("a directory", "none") } else { ("no directory", "one") };
     Error::Refused(format!("what is mounted is {is}, and '/{path}' is {there}"))
 }
 
 /// The error of a mount that would hide everything.
-pub(super) fn over_root() -> Error {
+pub(in crate::sandbox) fn over_root() -> Error {
     Error::Refused("it is '/', which nothing can be mounted over".to_owned())
 }
 
 impl Supplies {
     /// No trees yet.
-    pub(super) fn new(caches: Result<PathBuf, Failure>) -> Self {
+    pub(in crate::sandbox) fn new(caches: Result<PathBuf, Failure>) -> Self {
         Self { sources: 0, caches }
     }
 
-    /// See [`Sandbox::provide`](super::Sandbox::provide).
-    pub(super) fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
+    /// See [`Sandbox::provide`](super::super::Sandbox::provide).
+    pub(in crate::sandbox) fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
         let number = self.sources;
         let sources = files::make(files::HERE, SOURCES)?;
         let root = Root::from_dir(files::make(sources.as_fd(), number.to_string())?);
@@ -104,7 +105,7 @@ impl Supplies {
     }
 
     /// Finds or makes what the mounts of a RUN are made of. `slots` says which directory each cache has.
-    pub(super) fn gather(&self, mounts: Vec<Mount>, slots: &[Option<u32>]) -> Result<Vec<Supply>> {
+    pub(in crate::sandbox) fn gather(&self, mounts: Vec<Mount>, slots: &[Option<u32>]) -> Result<Vec<Supply>> {
         let mut supplies = Vec::new();
         for (number, mount) in mounts.into_iter().enumerate() {
             let named = RelPath::clamped(&mount.target).map_err(yadokari_layers::Error::from)?;
@@ -167,7 +168,7 @@ impl Supplies {
 }
 
 /// What a path leads to in a tree, if it leads to anything.
-pub(super) fn find(root: &Root, path: &RelPath) -> Result<Option<std::os::fd::OwnedFd>> {
+pub(in crate::sandbox) fn find(root: &Root, path: &RelPath) -> Result<Option<std::os::fd::OwnedFd>> {
     match root.find(path).map_err(Error::from) {
         Err(error) if is_one_of(&error, &[Errno::NOENT, Errno::NOTDIR]) => Ok(None),
         found => found.map(Some),

@@ -13,16 +13,16 @@ use std::thread::JoinHandle;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::error::{During, Error, Result, Syscall};
-use super::files::by_fd;
+use super::super::error::{During, Error, Result, Syscall};
+use super::super::files::by_fd;
 
 /// A socket of the host that was found before the RUN, and stays within reach while its path may be gone.
 #[derive(Debug)]
-pub(super) struct Agent(Arc<OwnedFd>);
+pub(in crate::sandbox) struct Agent(Arc<OwnedFd>);
 
 impl Agent {
     /// Finds the socket.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::sandbox) fn open(path: &Path) -> Result<Self> {
         let name = path.display();
         let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).on("open", &name)?;
         let stat = rustix::fs::fstat(&found).on("stat", &name)?;
@@ -42,7 +42,7 @@ impl Agent {
 
 /// Serves a socket until this is dropped.
 #[derive(Debug)]
-pub(super) struct Proxy {
+pub(in crate::sandbox) struct Proxy {
     /// Closed to end it.
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -51,7 +51,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Connects whoever connects to `listener` with the agent.
-    pub(super) fn serve(listener: OwnedFd, agent: Agent) -> Result<Self> {
+    pub(in crate::sandbox) fn serve(listener: OwnedFd, agent: Agent) -> Result<Self> {
         let listener = UnixListener::from(listener);
         // A connection may be gone between the poll and the call.
         listener.set_nonblocking(true).on("fcntl", "a socket of the RUN")?;
@@ -64,7 +64,7 @@ impl Proxy {
     }
 
     /// Ends it, and says why it could not connect the last time that it could not.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(in crate::sandbox) fn end(mut self) -> Result<()> {
         self.join();
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         refused

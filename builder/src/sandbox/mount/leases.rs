@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::error::{During, Error, Result, Syscall};
+use super::super::error::{During, Error, Result, Syscall};
 use super::{Mount, MountKind, Sharing};
 
 /// How often someone who waits for a cache looks whether it is free, or he is interrupted.
@@ -29,7 +29,7 @@ const LONGEST: usize = 128;
 
 /// The directory of caches. While this lives nobody removes it; afterwards it is removed if it is empty.
 #[derive(Debug)]
-pub(super) struct Caches {
+pub(in crate::sandbox) struct Caches {
     path: PathBuf,
     owner: u32,
     lock: File,
@@ -37,15 +37,15 @@ pub(super) struct Caches {
 
 /// The caches of one RUN, which keep others out until this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Leases {
+pub(in crate::sandbox) struct Leases {
     /// For each mount, which directory its cache has.
-    pub(super) slots: Vec<Option<u32>>,
+    pub(in crate::sandbox) slots: Vec<Option<u32>>,
     _locks: Vec<File>,
 }
 
 impl Caches {
     /// Makes the directory, which belongs to `owner`.
-    pub(super) fn open(path: &Path, owner: u32) -> Result<Self> {
+    pub(in crate::sandbox) fn open(path: &Path, owner: u32) -> Result<Self> {
         let path = std::path::absolute(path).on("realpath", path.display())?;
         loop {
             let made = std::fs::create_dir_all(&path).and_then(|()| File::open(&path));
@@ -64,12 +64,12 @@ impl Caches {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::sandbox) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Takes the caches that the mounts of a RUN need, and waits for those that others have.
-    pub(super) fn lease(&self, mounts: &[Mount], interrupted: &AtomicBool) -> Result<Leases> {
+    pub(in crate::sandbox) fn lease(&self, mounts: &[Mount], interrupted: &AtomicBool) -> Result<Leases> {
         // In the order of names, so that no two RUNs wait for each other. One that is mounted twice is taken once.
         let mut wanted: BTreeMap<&str, Sharing> = BTreeMap::new();
         for (target, name, sharing) in mounts.iter().filter_map(cache) {
