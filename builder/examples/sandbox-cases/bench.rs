@@ -137,7 +137,7 @@ pub(crate) fn layer(paths: &[&str]) -> Option<BTreeSet<String>> {
 pub(crate) fn base_layer(path: &Path, busybox: &Path) -> Result<Index, Box<dyn StdError>> {
     let at = Timestamp::from_secs(1_000_000_000);
     let mut changes = Changes::new();
-    for directory in ["bin", "data", "data/deep", "etc", "home", "proc", "tmp"] {
+    for directory in ["bin", "data", "data/deep", "etc", "proc", "srv", "tmp"] {
         let mode = if directory == "tmp" { 0o1777 } else { 0o755 };
         changes.put(RelPath::new(directory)?, Entry::directory(mode, at), Content::Empty);
     }

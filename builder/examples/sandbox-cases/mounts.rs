@@ -192,26 +192,25 @@ fn beside(bench: &Bench, worker: &mut Worker) -> Outcome {
 }
 
 fn whiteouts(bench: &Bench, worker: &mut Worker) -> Outcome {
-    ok(&bench.sh(worker, "rm -r /data/deep /home; rm /top; mkdir /home; ln -s /data/gone2 /link; ln -s home /h")?)?;
+    ok(&bench.sh(worker, "rm -r /data/deep /srv; rm /top; mkdir /srv; ln -s /data/gone2 /link; ln -s srv /h")?)?;
     bench.commit(worker)?;
     let mounts = || {
         vec![
             memory("/data/deep/x/y"),
             file("f", "/top", false, 0o644, 0),
-            memory("/home/z"),
+            memory("/srv/z"),
             memory("/link"),
             memory("/h/w"),
         ]
     };
-    let script =
-        "set -e; ls -d /data/deep/x/y /home/z /data/gone2 /home/w; cat /top; stat -c %a /home; echo n >/home/z/n";
+    let script = "set -e; ls -d /data/deep/x/y /srv/z /data/gone2 /srv/w; cat /top; stat -c %a /srv; echo n >/srv/z/n";
     let output = bench.run(worker, &run(script, mounts()))?;
     ok(&output)?;
-    same(&output.stdout.as_str(), &"/data/deep/x/y\n/data/gone2\n/home/w\n/home/z\nf755\n")?;
+    same(&output.stdout.as_str(), &"/data/deep/x/y\n/data/gone2\n/srv/w\n/srv/z\nf755\n")?;
     same(&bench.commit(worker)?, &None)?;
-    ok(&bench.run(worker, &run("echo n >/home/n", mounts()))?)?;
-    same(&bench.commit(worker)?, &layer(&["home/", "home/n"]))?;
-    let output = bench.sh(worker, "ls /home; ls -d /data/deep /top /data/gone2; test -L /link")?;
+    ok(&bench.run(worker, &run("echo n >/srv/n", mounts()))?)?;
+    same(&bench.commit(worker)?, &layer(&["srv/", "srv/n"]))?;
+    let output = bench.sh(worker, "ls /srv; ls -d /data/deep /top /data/gone2; test -L /link")?;
     same(&(output.stdout.as_str(), output.exit), &("n\n", Exit::Code(0)))
 }
 
