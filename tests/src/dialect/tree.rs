@@ -216,7 +216,7 @@ mod tests {
             }
         });
         tree.apply(&*first).unwrap();
-        assert_eq!(tree.fields()["e"]["mtime"], "implied");
+        assert_eq!(tree.fields()["e"]["time"], "implied");
         let second = layer(|tar| {
             tar.file("d/new", 0o600, b"").unwrap();
             tar.file("d/.wh.a", 0o600, b"").unwrap();
