@@ -83,14 +83,14 @@ const CASES: [Case; 21] = [
         ],
     ),
     Case(
-        "FROM busybox\nCOPY --link a.txt /tmp/\nCOPY --link --chown=7:8 dir /new/dir\nCOPY --link a.txt /etc/group/x\n\
+        "FROM busybox\nCOPY --link a.txt /tmp/\nCOPY --link --chown=7:8 dir /new/dir\nCOPY --link a.txt /bin/busybox/x\n\
          COPY --link <<h b.txt /bin/\nx\nh\nCOPY --link --chmod=600 --chown=daemon a.txt /var/m\nADD --link=false b.txt /b",
         &[
             ("tmp", "0755 0:0 /"),
             ("tmp/a.txt", "0644 0:0 'a'"),
             ("new", "0755 7:8 /"),
             ("new/dir/sub/two", "0644 7:8 '2'"),
-            ("etc/group/x", "0644 0:0 'a'"),
+            ("bin/busybox/x", "0644 0:0 'a'"),
             ("bin/h", "0644 0:0 'x\\n'"),
             ("bin/sh", "0:0 -> busybox"),
             ("var/m", "0600 1:1 'a'"),
