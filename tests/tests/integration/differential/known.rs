@@ -55,8 +55,15 @@ pub(super) const KNOWN: &[Known] = &[
         "outcome",
         "BuildKit takes a group that the image does not know for root's",
     ),
-    buildkit("run-empty meta-cmd-empty", "outcome", "an instruction without arguments is a mistake"),
+    buildkit("run-empty", "outcome", "an instruction without arguments is a mistake"),
     buildkit("stage-trigger-unknown", "outcome", "BuildKit looks at a trigger only where it is pulled"),
+    buildkit(
+        "var-pattern-escape-backtick",
+        "config.Env|history[*",
+        "BuildKit's patterns know the backslash only, whatever the escape character",
+    ),
+    // Newer than Debian's BuildKit: the frontend has it from 1.20 on.
+    buildkit("copy-parents* run-security-sandbox", "outcome", "Debian's BuildKit does not know the flag yet"),
     // Names of stages.
     buildkit(
         "stage-name-case-from stage-base-number stage-target-number",
@@ -74,7 +81,6 @@ pub(super) const KNOWN: &[Known] = &[
         "/* names",
         "an overlay parts the names of a lower file, and BuildKit drops the one that looks unchanged",
     ),
-    buildkit("copy-chmod-and-chown", "/d mode", "BuildKit loses the set-group-ID bit of a destination that it makes"),
     buildkit(
         "add-archive-hard-link-header",
         "/t/* mode|/t/* owner",
@@ -116,7 +122,7 @@ pub(super) const KNOWN: &[Known] = &[
     ),
     // What Buildah lets pass.
     buildah(
-        "add-archive-whiteout copy-many-to-file copy-wildcard-many-to-file meta-cmd-empty \
+        "add-archive-whiteout copy-many-to-file copy-wildcard-many-to-file \
          meta-workdir-user-unknown-group stage-trigger-unknown",
         "outcome",
         "Buildah does not mind, as BuildKit",
@@ -173,6 +179,15 @@ pub(super) const KNOWN: &[Known] = &[
     buildah("add-archive-chown", "/t/* owner", "Buildah's --chown does not reach an archive"),
     buildah("add-archive-hard-link-header", "/t/* mode|/t/* owner", "Buildah's names of a file take the last header"),
     buildah("add-archive-hard-link-of-link", "outcome", "Buildah makes no names of symbolic links"),
+    buildah("meta-cmd-empty", "config.Cmd", "Buildah's empty command has no words"),
+    buildah("add-archive-no-unpack", "outcome", "Buildah does not know ADD --unpack"),
+    buildah("copy-link-over-symlink", "/*", "Buildah's --link follows links of the stage"),
+    buildah("copy-exclude", "/y/sub*", "Buildah matches --exclude from the context's root"),
+    buildah(
+        "run-heredoc-shebang run-mount-tmpfs run-mount-secret-env",
+        "outcome",
+        "Buildah knows no script with an interpreter under chroot isolation, no size of a tmpfs and no secret in a variable",
+    ),
     // What is put together by chance.
     buildah("generated-*", "outcome", "Buildah wants a match"),
     buildah("generated-*", "config.ExposedPorts", "Buildah writes ports as they are given"),
@@ -189,30 +204,8 @@ pub(super) const KNOWN: &[Known] = &[
 
 /// Cases of what is not carried out yet, and what that is.
 pub(super) const PENDING: &[(&str, &str)] = &[
-    (
-        "copy-wildcard-parent-missing copy-from-wildcard-parent-missing",
-        "the error for a pattern below a directory that is not there",
-    ),
-    ("copy-link copy-link-over-symlink", "COPY --link"),
-    ("copy-exclude copy-exclude-except", "COPY --exclude"),
-    ("run-network-none run-network-default run-network-host", "RUN --network"),
-    (
-        "run-mount-bind run-mount-bind-default-type run-mount-bind-from run-mount-bind-file run-mount-bind-rw",
-        "RUN --mount=type=bind",
-    ),
-    ("run-mount-relative run-mount-variable", "RUN --mount=type=bind"),
-    ("run-mount-cache run-mount-cache-mode", "RUN --mount=type=cache"),
-    ("run-mount-tmpfs run-mount-parent-kept-out", "RUN --mount=type=tmpfs"),
-    (
-        "run-mount-secret run-mount-secret-missing run-mount-secret-env run-mount-secret-target",
-        "RUN --mount=type=secret",
-    ),
-    ("stage-named-context*", "named contexts"),
     ("run-heredoc-after-a-space", "here-documents whose name stands after a space"),
-    ("run-heredoc-shebang", "scripts that name their interpreter"),
-    ("add-archive-bzip2 add-archive-xz", "ADD of bzip2 and xz archives"),
-    ("add-archive-no-unpack", "ADD --unpack"),
-    ("stage-platform-other", "FROM --platform of another machine"),
+    ("run-network-none", "RUN --network=none in the overlay driver"),
 ];
 
 impl Known {
