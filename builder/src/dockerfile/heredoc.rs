@@ -18,6 +18,8 @@ pub(super) struct Document {
     expand: bool,
     /// The introducer was `<<-`: leading tabs do not count.
     chomp: bool,
+    /// White space stands between `<<` and the word.
+    apart: bool,
     /// The body as it stands in the file.
     body: String,
 }
@@ -57,11 +59,17 @@ pub(super) fn documents(
     arguments: Text<'_>,
     lines: &mut Lines<'_>,
 ) -> Result<(Vec<Document>, Option<usize>), Diagnostic> {
-    let mut documents: Vec<Document> = arguments.quoted_words('\\').into_iter().filter_map(introducer).collect();
+    let words = arguments.quoted_words('\\');
+    let introduced = (0..words.len()).filter_map(|at| introducer(words[at], words.get(at + 1).copied(), arguments));
+    let mut documents = Vec::new();
     let mut end = None;
-    for document in &mut documents {
-        loop {
+    for mut document in introduced {
+        let before = lines.clone();
+        let found = loop {
             let Some((start, line)) = lines.physical()? else {
+                if document.apart {
+                    break false;
+                }
                 let error = Diagnostic::new(format!("the here-document has no end: no line is '{}'", document.name));
                 let help = match document.chomp {
                     true => "the line that ends it may begin with tabs and holds the word alone",
@@ -69,30 +77,41 @@ pub(super) fn documents(
                 };
                 return Err(error.at(document.span).help(help));
             };
-            end = Some(start + without_end(line).len());
             let text = if document.chomp { line.trim_start_matches('\t') } else { line };
             if without_end(text) == document.name {
-                break;
+                end = Some(start + without_end(line).len());
+                break true;
             }
             document.body.push_str(line);
+        };
+        if found {
+            documents.push(document);
+        } else {
+            // `$((1 << 3))`, which BuildKit takes for one without an end.
+            *lines = before;
         }
     }
     Ok((documents, end))
 }
 
-/// Reads a word as `[DIGITS]<<[-]NAME`.
-fn introducer(word: Text<'_>) -> Option<Document> {
+/// Reads a word as `[DIGITS]<<[-]NAME`, or `[DIGITS]<<` with the name in the next one.
+fn introducer(word: Text<'_>, next: Option<Text<'_>>, all: Text<'_>) -> Option<Document> {
     let text = word.as_str().trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (chomp, quoted) = match text.strip_prefix('-') {
         Some(quoted) => (true, quoted),
         None => (false, text),
     };
+    let apart = text.is_empty();
+    let last = if apart { next? } else { word };
+    let quoted = if apart { last.as_str() } else { quoted };
     if quoted.is_empty() || quoted.contains('<') {
         return None;
     }
     let name = unquote(quoted);
     let expand = name == quoted;
-    Some(Document { range: word.range(), span: word.span(), name, expand, chomp, body: String::new() })
+    let offset = all.range().start;
+    let whole = all.slice(word.range().start - offset..last.range().end - offset);
+    Some(Document { range: whole.range(), span: whole.span(), name, expand, chomp, apart, body: String::new() })
 }
 
 /// `text` without its quotes and escapes.
@@ -126,7 +145,7 @@ mod tests {
 
     #[test]
     fn introducers_are_words_of_their_own() {
-        let cases: [(&str, &[(&str, bool)]); 15] = [
+        let cases: [(&str, &[(&str, bool)]); 18] = [
             ("<<EOF", &[("EOF", true)]),
             ("cat <<EOF > f", &[("EOF", true)]),
             ("cat 3<<-EOF", &[("EOF", true)]),
@@ -135,7 +154,10 @@ mod tests {
             ("<<\\EOF", &[("EOF", false)]),
             ("<<$x", &[("$x", true)]),
             ("a<<EOF", &[]),
-            ("a << EOF", &[]),
+            ("a << EOF", &[("EOF", true)]),
+            ("a 3<<  \"EOF\" b", &[("EOF", false)]),
+            ("a <<- EOF", &[]),
+            ("a << <EOF", &[]),
             ("a <<<EOF", &[]),
             ("echo \"a <<EOF\"", &[]),
             ("echo 'a <<EOF'", &[]),
@@ -150,6 +172,16 @@ mod tests {
                 documents.iter().map(|document| (document.name.as_str(), document.expand)).collect();
             assert_eq!(found, expected, "{line}");
         }
+    }
+
+    #[test]
+    fn two_signs_alone_introduce_nothing_where_no_line_ends_it() {
+        let source = Source::new("Dockerfile", "echo $((1 << 3)) <<EOF\ntext\nEOF\nnext\n");
+        let mut lines = Lines::new(&source, 0, '\\');
+        let line = lines.logical().unwrap().unwrap();
+        let (documents, _) = documents(Text::of(&line), &mut lines).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(documents.iter().map(Document::content).collect::<Vec<_>>(), ["text\n"]);
+        assert_eq!(lines.physical().unwrap_or_else(|error| panic!("{error}")).unwrap().1, "next\n");
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Line {
 }
 
 /// Reads the lines of a file in order.
+#[derive(Clone)]
 pub(super) struct Lines<'s> {
     text: &'s str,
     at: usize,

@@ -204,7 +204,6 @@ pub(super) const KNOWN: &[Known] = &[
 
 /// Cases of what is not carried out yet, and what that is.
 pub(super) const PENDING: &[(&str, &str)] = &[
-    ("run-heredoc-after-a-space", "here-documents whose name stands after a space"),
     ("run-network-none", "RUN --network=none in the overlay driver"),
 ];
 
