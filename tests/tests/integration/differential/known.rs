@@ -100,6 +100,7 @@ pub(super) const KNOWN: &[Known] = &[
         "outcome",
         "BuildKit's shell is the first process of its namespace, which no signal from inside ends",
     ),
+    buildkit("run-network-none", "/x kind", "/sys is the container's own and names devices that cannot be used"),
     // What is put together by chance.
     buildkit("generated-*", "layers|history[*].empty_layer", "a step that changes nothing makes no layer"),
     buildkit(
@@ -166,6 +167,7 @@ pub(super) const KNOWN: &[Known] = &[
     buildah("ignore-escape", "/x/a.txt kind", "Buildah makes a regular expression of the rule, as BuildKit"),
     buildah("ignore-exception-parent", "/x/top* mode", "Buildah makes the directories above an exception anew"),
     // Files of Buildah's.
+    buildah("run-network-none", "/x kind", "/sys is the container's own and names devices that cannot be used"),
     buildah("copy-file-over-*link", "/*", "Buildah replaces a link at the destination, or goes into it"),
     buildah(
         "copy-chmod copy-chmod-and-chown",
@@ -203,9 +205,7 @@ pub(super) const KNOWN: &[Known] = &[
 ];
 
 /// Cases of what is not carried out yet, and what that is.
-pub(super) const PENDING: &[(&str, &str)] = &[
-    ("run-network-none", "RUN --network=none in the overlay driver"),
-];
+pub(super) const PENDING: &[(&str, &str)] = &[];
 
 impl Known {
     /// Whether it is the one that is meant.
