@@ -167,7 +167,6 @@ pub(super) const KNOWN: &[Known] = &[
     buildah("ignore-escape", "/x/a.txt kind", "Buildah makes a regular expression of the rule, as BuildKit"),
     buildah("ignore-exception-parent", "/x/top* mode", "Buildah makes the directories above an exception anew"),
     // Files of Buildah's.
-    buildah("run-network-none", "/x kind", "/sys is the container's own and names devices that cannot be used"),
     buildah("copy-file-over-*link", "/*", "Buildah replaces a link at the destination, or goes into it"),
     buildah(
         "copy-chmod copy-chmod-and-chown",
