@@ -17,6 +17,7 @@
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
 
 mod archive;
+pub mod cache;
 pub mod check;
 pub mod cli;
 pub mod context;

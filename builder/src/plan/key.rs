@@ -4,6 +4,7 @@
 //! does not change the result: modification times, inode numbers, labels, proxy settings. A change of this encoding
 //! changes [`KeyHasher::VERSION`], and the test below fails until its golden values are written anew.
 
+use serde::{Deserialize, Serialize};
 use yadokari_layers::{Digest, Entry, Key, KeyHasher, Kind, RelPath};
 use yadokari_registry::Platform;
 
@@ -11,6 +12,15 @@ use super::Mode;
 use super::op::{Access, Copy, Elsewhere, Mkdir, MountKind, Run};
 use super::select::Selected;
 use crate::remote::{Fetched, Remote};
+
+/// One of the things that a key is made of, by a name that means something to whoever wrote the Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// `command`, `variable PATH`, `file src/main.c`
+    pub name: String,
+    /// What stands for its value.
+    pub value: Digest,
+}
 
 /// The key of nothing, for a platform.
 pub(super) fn scratch(platform: &Platform) -> Key {

@@ -191,7 +191,7 @@ impl Lowering {
     pub(super) fn step(&mut self, op: Op, key: Key, created_by: String, at: &At<'_>) {
         self.history.push(own_line(created_by, Some(self.steps.len())));
         let span = (!at.trigger).then_some(at.instruction.span);
-        self.steps.push(Step { op, key, layer_key: None, text: at.instruction.text.clone(), span });
+        self.steps.push(Step { op, key, layer_key: None, inputs: Vec::new(), text: at.instruction.text.clone(), span });
         self.key = key;
     }
 }

@@ -38,6 +38,7 @@ use crate::image::ImageConfig;
 use crate::remote::{Fetched, Remote};
 
 pub(crate) use copy::through_link;
+pub use key::Input;
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use names::meant;
@@ -226,6 +227,8 @@ pub struct Step {
     /// The identity of its layer alone, where that does not depend on what is below: a linked copy. The same layer can
     /// be put on another base.
     pub layer_key: Option<Key>,
+    /// What the key is made of besides what is below, in the order in which it enters the key.
+    pub inputs: Vec<Input>,
     /// The instruction as written, for progress.
     pub text: String,
     /// The instruction's place in the Dockerfile; `None` for an ONBUILD trigger, which stands in its base's config.

@@ -186,7 +186,14 @@ impl Lowering {
         let key = key::copy(&self.key, &copy, &key::Inputs::Context(context_inputs(directory, &copy)?));
         let text = from.text.trim().to_owned();
         self.history.push(own_line(format!("FROM {name}"), Some(0)));
-        self.steps.push(Step { op: Op::Copy(copy), key, layer_key: None, text, span: Some(from.span) });
+        self.steps.push(Step {
+            op: Op::Copy(copy),
+            key,
+            layer_key: None,
+            inputs: Vec::new(),
+            text,
+            span: Some(from.span),
+        });
         self.key = key;
         Ok(())
     }
