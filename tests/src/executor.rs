@@ -82,7 +82,11 @@ impl Executor {
     /// The executor's command line for a build of `/workspace` whose images come from `registry`, the ones of Docker
     /// Hub included. What is built and where it goes is the caller's to add.
     pub fn job(registry: &Registry) -> Job {
-        let host = registry.host();
+        Self::job_at(registry.host())
+    }
+
+    /// The same for a registry by its address.
+    pub fn job_at(host: &str) -> Job {
         Job::new([
             "/kaniko/executor",
             "--context",

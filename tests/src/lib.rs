@@ -2,6 +2,7 @@
 //!
 //! - [`packages`] sees to the Debian tools, [`cache`] keeps what takes long to make;
 //! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
+//! - [`Traffic`] is what a registry was asked for, and a [`SlowProxy`] makes it far away;
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
 //! - a [`Context`] is a directory of files to build from;
@@ -25,10 +26,12 @@ mod http;
 mod image;
 mod layout;
 mod listing;
+mod proxy;
 mod registry;
 mod scratch;
 mod settings;
 mod snapshot;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 
@@ -42,10 +45,12 @@ pub use http::{Request, Response, free_address};
 pub use image::Image;
 pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};
 pub use listing::{Entry, Kind, Listing};
+pub use proxy::{Passed, SlowProxy};
 pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
 pub use snapshot::run_times;
+pub use traffic::Traffic;
 
 pub(crate) use image::unpack;
 

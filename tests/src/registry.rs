@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::error::{At, Error, Result};
 use crate::http::{self, Request, Response};
-use crate::layout::TAG;
-use crate::{Base, Running, packages, run, scratch};
+use crate::layout::{TAG, digest};
+use crate::{Base, Running, Traffic, packages, run, scratch};
 
 /// The user and the password that [`Registry::with_password`] asks for.
 pub const CREDENTIALS: (&str, &str) = ("builder", "a password with spaces");
@@ -52,6 +52,8 @@ pub struct Served {
     pub path: String,
     /// The status code.
     pub status: u16,
+    /// The bytes of the answer's body.
+    pub bytes: u64,
 }
 
 impl Registry {
@@ -141,6 +143,37 @@ impl Registry {
         Ok((answer.status == 200).then_some(answer.body))
     }
 
+    /// Deletes what a tag names, and so every tag that names the same.
+    pub fn forget(&self, repository: &str, tag: &str) -> Result<()> {
+        let (digest, _) = self.manifest(repository, tag)?.unwrap_or_default();
+        let path = format!("/v2/{repository}/manifests/{digest}");
+        let answer = self.authorised(Request::delete(&self.host, &path)).send()?;
+        if answer.status == 202 {
+            return Ok(());
+        }
+        let detail = format!("{}: {}", answer.status, answer.text());
+        Err(Error::Http { method: "DELETE".into(), address: self.host.clone(), path: path.clone(), detail })
+    }
+
+    /// What is wrong with the blobs that a tag's manifest names: they are missing, or not what they should be. Empty where
+    /// there is such an image and it is whole.
+    pub fn flaws(&self, repository: &str, tag: &str) -> Result<Vec<String>> {
+        let Some((_, manifest)) = self.manifest(repository, tag)? else { return Ok(vec![format!("no tag {tag}")]) };
+        let layers = manifest["layers"].as_array().into_iter().flatten();
+        let named = layers.chain([&manifest["config"]]).filter_map(|blob| blob["digest"].as_str());
+        let mut flaws = Vec::new();
+        for name in named {
+            match self.blob(repository, name)? {
+                None => flaws.push(format!("{name} is missing")),
+                Some(bytes) => {
+                    let found = digest(&mut &bytes[..]).at("hash", name)?;
+                    flaws.extend((found != name).then(|| format!("{name} is {found}")));
+                }
+            }
+        }
+        Ok(flaws)
+    }
+
     /// A raw GET with the credentials, if it has any, and all the manifest types accepted.
     pub fn get(&self, path: &str) -> Result<Response> {
         let kinds =
@@ -148,11 +181,7 @@ impl Registry {
         let docker =
             ["manifest.v2", "manifest.list.v2"].map(|k| format!("application/vnd.docker.distribution.{k}+json"));
         let request = Request::get(&self.host, path).header("Accept", [kinds, docker].concat().join(", "));
-        match self.credentials {
-            Some((user, password)) => request.password(user, password),
-            None => request,
-        }
-        .send()
+        self.authorised(request).send()
     }
 
     /// Where a stored blob's content is, for tests that spoil it.
@@ -180,6 +209,25 @@ impl Registry {
         let Some(process) = &self.process else { return Ok(Vec::new()) };
         let (log, _) = process.printed()?;
         Ok(log.lines().filter_map(served).collect())
+    }
+
+    /// How many requests were answered so far: from where [`Registry::traffic`] counts.
+    pub fn mark(&self) -> Result<usize> {
+        Ok(self.traffic(0)?.0.len())
+    }
+
+    /// What was answered since a mark was taken.
+    pub fn traffic(&self, mark: usize) -> Result<Traffic> {
+        // A line is written when its answer is gone, and so a little after who asked has it.
+        thread::sleep(Duration::from_millis(20));
+        Ok(Traffic(self.served()?.into_iter().skip(mark).collect()))
+    }
+
+    fn authorised<'a>(&self, request: Request<'a>) -> Request<'a> {
+        match self.credentials {
+            Some((user, password)) => request.password(user, password),
+            None => request,
+        }
     }
 
     fn launch(credentials: Option<(&'static str, &'static str)>) -> Result<Self> {
@@ -244,6 +292,7 @@ fn served(line: &str) -> Option<Served> {
     let mut quoted = line.split('"');
     let mut request = quoted.nth(1)?.split(' ');
     let (method, path) = (request.next()?.to_owned(), request.next()?.to_owned());
-    let status = quoted.next()?.split_whitespace().next()?.parse().ok()?;
-    Some(Served { method, path, status })
+    let mut answer = quoted.next()?.split_whitespace();
+    let (status, bytes) = (answer.next()?.parse().ok()?, answer.next()?.parse().unwrap_or(0));
+    Some(Served { method, path, status, bytes })
 }

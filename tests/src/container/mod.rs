@@ -193,6 +193,12 @@ impl Job {
         self
     }
 
+    /// Puts words before the command: a program that runs it.
+    pub fn under<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.argv.splice(..0, words.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));

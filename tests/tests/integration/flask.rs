@@ -23,7 +23,7 @@ fn is_pips_own(path: &Path) -> bool {
 }
 
 /// The fixture, and beside its Dockerfile one whose first stage tells pip the date.
-fn context() -> Result<Context> {
+pub(crate) fn context() -> Result<Context> {
     let context = Context::new()?;
     let source = format!("{}/.", fixture("flask").display());
     run("cp", ["-a".as_ref(), source.as_ref(), context.path().as_os_str()])?;
@@ -59,7 +59,7 @@ fn build(registry: &Registry, context: &Context, dockerfile: &str) -> Result<Vec
 }
 
 /// What the image's first page says.
-fn answer(image: &Image) -> Result<String> {
+pub(crate) fn answer(image: &Image) -> Result<String> {
     let address = free_address()?;
     let port = address.rsplit(':').next().unwrap_or_default();
     let mut live = image.container(Variant::Docker)?.env("PORT", port).open()?;

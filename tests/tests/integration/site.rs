@@ -24,9 +24,14 @@ pub(crate) fn container(variant: Variant, context: &Path) -> Result<Container> {
 
 /// A build of the context's `dockerfile` that pushes `name`. The build argument REGISTRY is the registry's address.
 pub(crate) fn job(registry: &Registry, dockerfile: &str, name: &str) -> Job {
-    let (destination, argument) = (registry.reference(name), format!("REGISTRY={}", registry.host()));
+    job_at(registry.host(), dockerfile, name)
+}
+
+/// The same with a registry by its address.
+pub(crate) fn job_at(host: &str, dockerfile: &str, name: &str) -> Job {
+    let (destination, argument) = (format!("{host}/{name}"), format!("REGISTRY={host}"));
     let words = ["--dockerfile", dockerfile, "--destination", &destination, "--build-arg", &argument];
-    Executor::job(registry).env("SOURCE_DATE_EPOCH", EPOCH).args(words)
+    Executor::job_at(host).env("SOURCE_DATE_EPOCH", EPOCH).args(words)
 }
 
 /// What builds left in their work directory: nothing, if all is well, but the lock by which they take turns.
