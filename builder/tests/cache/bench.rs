@@ -10,7 +10,7 @@ use yadokari::cache::Settings;
 use yadokari::dockerfile::Source;
 use yadokari::execute::{Interrupt, NetworkFiles};
 use yadokari::output::Destination;
-use yadokari::plan::Options;
+use yadokari::plan::{ContextMode, Options};
 use yadokari::progress::{Level, Progress};
 use yadokari::secrets::{Agents, Secrets};
 use yadokari::{Request, sandbox};
@@ -70,6 +70,11 @@ impl Bench {
         Ended { result, log: log.text(), seen: self.served.seen().split_off(before) }
     }
 
+    /// A directory that stays as long as the registry.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The repository `name`, as a reference.
     pub(crate) fn reference(&self, name: &str) -> Reference {
         format!("{}/{name}", self.served.host()).parse().unwrap()
@@ -77,7 +82,6 @@ impl Bench {
 
     fn request(&self, world: &World, place: &Path, cache: Option<Settings>, name: &str) -> Request {
         let (context, host): (_, Platform) = (place.join("context"), "linux/amd64".parse().unwrap());
-        _ = cache;
         Request {
             dockerfile: Source::new("Dockerfile", world.dockerfile().replace("HOST", &self.served.host())),
             dockerfile_path: context.join("Dockerfile"),
@@ -91,9 +95,12 @@ impl Bench {
                 platform_is_given: false,
                 host,
                 epoch: Some(EPOCH),
+                context_mode: if world.raw { ContextMode::Raw } else { ContextMode::Git },
             },
             index: None,
             destinations: vec![Destination::Registry(self.reference(name))],
+            cache,
+            skip_existing: false,
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
             sandbox: sandbox::Settings {
                 driver: None,

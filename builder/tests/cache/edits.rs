@@ -14,7 +14,7 @@ pub(crate) enum Edit {
     /// The file changes its mode alone.
     Executable(usize),
     Ignore(usize),
-    /// The clone is made under another umask.
+    /// The clone is made under another umask. The image shows it, and so do the keys if they are to.
     Umask,
     Argument(usize),
     /// `base:1` is another image, in its labels and times, or in its files too.
@@ -51,7 +51,7 @@ impl Edit {
                 Some(at) => _ = world.ignored.remove(at),
                 None => world.ignored.push(*line),
             },
-            Self::Umask => world.group_writes = !world.group_writes,
+            Self::Umask => world.group_writes ^= world.raw,
             Self::Argument(value) => world.argument = *value,
             Self::Base(base) => world.base = *base,
             Self::Insert(stage, at, step) => {

@@ -23,9 +23,12 @@ struct Tally {
     failed: Cell<u32>,
 }
 
-fn settings(bench: &Bench) -> Settings {
-    Settings {
-        place: Place::Registry(bench.reference("app/cache")),
+/// A cache of the many that a user may ask for. All share their repositories, so that each finds what others wrote.
+fn settings(bench: &Bench, number: usize) -> Settings {
+    let registry = |name: &str| Place::Registry(bench.reference(name));
+    let own = |name: &str, also: Option<&str>| Scopes { own: Some(name.into()), also: also.map(Into::into) };
+    let plain = Settings {
+        place: registry("app/cache"),
         also: Vec::new(),
         ttl: Duration::from_secs(3600),
         write: true,
@@ -33,16 +36,35 @@ fn settings(bench: &Bench) -> Settings {
         runs: true,
         scopes: Scopes::default(),
         key: None,
+    };
+    match number % 12 {
+        0 => Settings { copies: false, ..plain },
+        1 => Settings { runs: false, ..plain },
+        2 => Settings { write: false, ..plain },
+        3 => Settings {
+            place: Place::Layout(bench.directory().join("cache")),
+            also: vec![registry("app/cache")],
+            ..plain
+        },
+        4 => Settings { also: vec![Place::Layout(bench.directory().join("cache"))], ..plain },
+        5 => Settings { scopes: own("branch", None), ..plain },
+        6 => Settings { scopes: own("branch", Some("main")), ..plain },
+        7 => Settings { scopes: own("main", None), ..plain },
+        8 => Settings { key: Some(b"key".to_vec().into()), ..plain },
+        _ => plain,
     }
 }
 
+/// One without a limit.
+const PLAIN: usize = 11;
+
 /// Builds a project, and again after each edit, every time with all that the cache has by then and without it.
-async fn follow(bench: &Bench, first: &World, edits: &[Edit], tally: &Tally) {
+async fn follow(bench: &Bench, first: &World, edits: &[(Edit, usize)], tally: &Tally) {
     let mut worlds = vec![first.clone()];
-    let mut last = compare(bench, first, tally).await;
-    for edit in edits {
+    let mut last = compare(bench, first, PLAIN, tally).await;
+    for (edit, cache) in edits {
         let world = edit.of(&worlds);
-        last = compare(bench, &world, tally).await;
+        last = compare(bench, &world, *cache, tally).await;
         worlds.push(world);
     }
     if let (Some(digest), Some(world)) = (last, worlds.last()) {
@@ -51,9 +73,9 @@ async fn follow(bench: &Bench, first: &World, edits: &[Edit], tally: &Tally) {
 }
 
 /// Builds a project in both ways; the digest, where it can be built at all.
-async fn compare(bench: &Bench, world: &World, tally: &Tally) -> Option<Digest> {
+async fn compare(bench: &Bench, world: &World, cache: usize, tally: &Tally) -> Option<Digest> {
     let plain = bench.build(world, None, "plain:1").await;
-    let cached = bench.build(world, Some(settings(bench)), "app:1").await;
+    let cached = bench.build(world, Some(settings(bench, cache)), "app:1").await;
     let count = if plain.result.is_ok() { &tally.built } else { &tally.failed };
     count.set(count.get() + 1);
     let same = match (&plain.result, &cached.result) {
@@ -62,15 +84,18 @@ async fn compare(bench: &Bench, world: &World, tally: &Tally) -> Option<Digest> 
     };
     let (text, [without, with]) =
         (world.dockerfile(), [&plain, &cached].map(|end| format!("{:?}\n{}", end.result, end.log)));
-    assert!(same, "{text}\nwithout the cache: {without}\nwith it: {with}");
+    assert!(same, "{text}\nwithout the cache: {without}\nwith cache {cache}: {with}");
+    assert!(!cached.log.contains("warning: cache: ") || cache % 12 == 8, "{text}\nwith cache {cache}: {with}");
     plain.result.ok()
 }
 
 /// Builds a project of which nothing changed: neither for the same tag nor for another repository is a layer moved.
 async fn repeat(bench: &Bench, world: &World, digest: Digest) {
     let layers = layers(bench, "app").await;
+    // The last build need not have written all that it knew.
+    bench.build(world, Some(settings(bench, PLAIN)), "app:1").await;
     for name in ["app:1", "elsewhere:1"] {
-        let again = bench.build(world, Some(settings(bench)), name).await;
+        let again = bench.build(world, Some(settings(bench, PLAIN)), name).await;
         let said = || format!("{name}: {:?}\n{}\n{}", again.result, world.dockerfile(), again.log);
         assert_eq!(again.result.as_ref().ok(), Some(&digest), "{}", said());
         assert_eq!(moved(&again, &layers), [""; 0], "{}", said());
@@ -105,7 +130,7 @@ fn a_cached_build_makes_the_image_of_an_uncached_one() {
     let rng_seed = if standard.rng_seed == RngSeed::Random { RngSeed::Fixed(1) } else { standard.rng_seed };
     let cases = if standard.cases == 256 { CASES } else { standard.cases };
     let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 400, ..standard };
-    let result = TestRunner::new(config).run(&(any_world(), vec(any_edit(), 1..5)), |(world, edits)| {
+    let result = TestRunner::new(config).run(&(any_world(), vec((any_edit(), 0..12_usize), 1..5)), |(world, edits)| {
         runtime.block_on(async {
             let bench = Bench::new(client.clone()).await;
             follow(&bench, &world, &edits, &tally).await;

@@ -16,6 +16,8 @@ pub(crate) struct World {
     pub(crate) context: BTreeMap<usize, Node>,
     /// The lines of the ignore file; without any there is no such file.
     pub(crate) ignored: Vec<usize>,
+    /// Whether all bits of the context's modes enter keys.
+    pub(crate) raw: bool,
     /// Whether the context was cloned under a umask of 002.
     pub(crate) group_writes: bool,
     /// The value of the build argument A; the first choice is none.
@@ -292,13 +294,9 @@ pub(crate) fn any_world() -> impl Strategy<Value = World> {
         context.extend(nodes);
         context
     });
-    let rest = (vec(0..IGNORED.len(), 0..3), any::<bool>(), 0..VALUES.len(), 0..4_usize);
-    (context, rest, vec(stage(), 1..4)).prop_map(|(context, (ignored, group_writes, argument, base), stages)| World {
-        context,
-        ignored,
-        group_writes,
-        argument,
-        base,
-        stages,
+    let modes = (any::<bool>(), any::<bool>());
+    let rest = (vec(0..IGNORED.len(), 0..3), modes, 0..VALUES.len(), 0..4_usize);
+    (context, rest, vec(stage(), 1..4)).prop_map(|(context, (ignored, (raw, group_writes), argument, base), stages)| {
+        World { context, ignored, raw, group_writes, argument, base, stages }
     })
 }

@@ -17,7 +17,7 @@ use crate::site;
 enum Part {
     /// The layers that the first build made.
     Layers,
-    /// What else the cache keeps in blobs: indexes and configs.
+    /// What else the cache keeps in blobs: what layers and images say.
     Small,
     /// The records themselves.
     Manifests,
@@ -51,15 +51,9 @@ const DAMAGES: [Damage; 5] = [Damage::None, Damage::Deleted, Damage::Cut, Damage
 const NEEDS: [Need; 3] = [Need::Unpacked, Need::Pushed, Need::Elsewhere];
 
 /// Whether a build must notice: it reads what is damaged, and can tell it from what was never there.
-fn notices(part: Part, damage: Damage, need: Need) -> bool {
-    match (part, damage) {
-        (_, Damage::None) => false,
-        // A registry says of a record that it lost the same as of one that it never had.
-        (Part::Manifests, Damage::Deleted) => false,
-        // The image's own manifest is all that is read where nothing changed.
-        (Part::Small, _) => need != Need::Elsewhere,
-        _ => true,
-    }
+fn notices(part: Part, damage: Damage) -> bool {
+    // A registry says of a record that it lost the same as of one that it never had.
+    damage != Damage::None && (part, damage) != (Part::Manifests, Damage::Deleted)
 }
 
 /// All paths have the case's number, so that no two cases have a blob in common but for the base's.
@@ -144,7 +138,7 @@ impl Site {
         }
         let said = warnings(&output);
         let names = |line: &String| victims.iter().chain(&tags).any(|name| line.contains(name.as_str()));
-        match notices(part, damage, need) {
+        match notices(part, damage) {
             true if !said.iter().any(names) => wrong.push(format!("no warning names what is damaged: {said:?}")),
             false if damage == Damage::None && !said.is_empty() => {
                 wrong.push(format!("said without a reason: {said:?}"))
