@@ -207,6 +207,8 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
         index: is_index.then_some(platforms),
         named_contexts,
         destinations: destinations(&args)?,
+        cache: None,
+        skip_existing: false,
         pack: pack::Options::default(),
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,

@@ -3,19 +3,22 @@
 //! Blobs first, then the manifests, then their index, then tags: an interrupted build leaves no tag on a half image. Layers travel while
 //! later steps are executed.
 
+pub mod tags;
 mod tarball;
 mod uploads;
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
 use yadokari_registry::{Manifest, Platform, Reference};
 
 use crate::execute::StageResult;
 use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
+use crate::sources::layers_of;
 
-pub use uploads::Uploads;
+pub use uploads::{Finished, Uploads};
 
 /// Where an image goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,10 +90,46 @@ impl Made {
         self.images.iter().flat_map(|image| &image.layers)
     }
 
+    /// Everything but the layers, in one text.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let image = |image: &Image| StoredImage { config: text(&image.config), manifest: text(&image.manifest.bytes) };
+        let images = self.images.iter().map(image).collect();
+        let stored = StoredMade { images, index: self.index.as_ref().map(|index| text(&index.bytes)) };
+        serde_json::to_vec(&stored).expect("texts have a form in JSON")
+    }
+
+    /// Reads what [`Made::encode`] wrote. The error says what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let stored: StoredMade = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let image = |StoredImage { config, manifest }: StoredImage| {
+            let manifest = Manifest::new(MANIFEST, manifest);
+            let image = manifest.image().map_err(|error| error.to_string())?;
+            let (config, layers) = layers_of(&image, config.as_bytes()).map(|(_, layers)| (config, layers))?;
+            Ok(Image { config: config.into(), manifest, layers })
+        };
+        let images: Vec<Image> = stored.images.into_iter().map(image).collect::<Result<_, String>>()?;
+        let index = stored.index.map(|index| Manifest::new(INDEX, index));
+        if images.is_empty() { Err("it has no image".into()) } else { Ok(Self { images, index }) }
+    }
+
     /// What the tags will point to: the index, or else the only image's manifest.
     pub fn root(&self) -> &Manifest {
         self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
+}
+
+/// The form in which an image is kept apart from its layers.
+#[derive(Serialize, Deserialize)]
+struct StoredMade {
+    images: Vec<StoredImage>,
+    index: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredImage {
+    config: String,
+    manifest: String,
 }
 
 /// Writes config and manifest of the target. With `epoch` no byte depends on the clock.

@@ -1,5 +1,7 @@
 //! The whole line, without a RUN, against a registry in memory.
 
+mod cache;
+
 use std::fs;
 use std::time::Duration;
 
@@ -63,6 +65,8 @@ impl Bench {
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
+            cache: None,
+            skip_existing: false,
             pack: pack::Options { clamp: Some(0), ..pack::Options::default() },
             sandbox: sandbox::Settings {
                 driver: None,
