@@ -13,7 +13,7 @@ use yadokari_registry::Platform;
 use super::*;
 use crate::context::Contexts;
 use crate::dockerfile::{Source, parse};
-use crate::plan::{ImageName, Known, Options, Planned, plan};
+use crate::plan::{ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
@@ -91,6 +91,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: Some(EPOCH),
+            context_mode: ContextMode::default(),
         };
         let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {
             panic!("nothing is fetched here")

@@ -132,6 +132,7 @@ mod tests {
     use super::*;
     use crate::image::ImageConfig;
     use crate::plan::{Base, HistoryLine, Stage};
+    use yadokari_layers::KeyHasher;
 
     fn layer(text: &str) -> LayerRef {
         let (digest, diff_id) = (Digest::of(text), Digest::of(format!("tar of {text}")));
@@ -145,6 +146,7 @@ mod tests {
         let stage = Stage {
             name: "stage-0".into(),
             base: Base::Scratch,
+            base_key: KeyHasher::new("test").finish(),
             steps: Vec::new(),
             config: ImageConfig {
                 history: vec![old],
