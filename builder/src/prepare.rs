@@ -85,11 +85,6 @@ impl Prepared {
         }
     }
 
-    /// What tells the target from others.
-    pub(crate) fn target(&self) -> &Digest {
-        &self.target
-    }
-
     /// What earlier builds made of a plan's steps.
     pub(crate) fn earlier(&self, plan: &Plan) -> Option<Earlier<'_>> {
         self.cache.as_ref().map(|cache| Earlier::new(cache, self.pack(plan)))

@@ -21,7 +21,7 @@ use yadokari_registry::{Client, ClientOptions, Platform, Reference};
 use crate::dockerfile::Source;
 use crate::execute::{Interrupt, NetworkFiles};
 use crate::output::Destination;
-use crate::plan::Options;
+use crate::plan::{ContextMode, Options};
 use crate::progress::Progress;
 use crate::{Built, Error, Request, context, sandbox};
 
@@ -203,6 +203,7 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
             platform_is_given,
             host,
             epoch,
+            context_mode: ContextMode::default(),
         },
         index: is_index.then_some(platforms),
         named_contexts,

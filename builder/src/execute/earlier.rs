@@ -11,7 +11,7 @@ use crate::plan::{LayerRef, Step, content_of, record_key};
 
 /// What a step made.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Its layer, if it changed anything.
     pub(super) layer: Option<LayerRef>,
     /// What stands for the layer's content where later steps depend on it.
@@ -74,7 +74,7 @@ impl<'a> Earlier<'a> {
 
     /// The key under which the layer of a step is looked for, where it is at all.
     pub fn key(&self, step: &Step) -> Option<Key> {
-        self.cache.covers(step).then(|| record_key(&step.layer_or_key(), &self.pack))
+        self.cache.covers(step).then(|| record_key(&step.stored_under(), &self.pack))
     }
 
     /// What the cache said of a step when it was asked for all of them.

@@ -27,7 +27,7 @@ use yadokari_layers::{Key, Timestamp, pack};
 
 use crate::context::{Context, Contexts};
 use crate::output::Finished;
-use crate::plan::{Base, LayerRef, Origin, Plan};
+use crate::plan::{LayerRef, Origin, Plan};
 use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
@@ -93,14 +93,14 @@ pub struct StageResult {
     /// For each step, the layer that it made, if it changed anything.
     pub made: Vec<Option<LayerRef>>,
     /// What stands for all that the stage holds.
-    state: Option<Key>,
+    pub(crate) state: Option<Key>,
 }
 
 impl Executor<'_> {
     /// Executes what is needed of the plan, each stage after those it needs. The result is in the plan's order.
     pub fn execute(&self) -> Result<Vec<StageResult>, crate::Error> {
         let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), self.fetch);
-        let chain = target_chain(self.plan);
+        let chain = self.plan.target_chain();
         let upcoming = self.upcoming();
         let mut results: Vec<StageResult> = Vec::new();
         for position in 0..self.plan.stages.len() {
@@ -132,15 +132,6 @@ impl Executor<'_> {
 /// SOURCE_DATE_EPOCH where there is one, but nothing is made in the future.
 fn made_at(clock: i64, epoch: Option<i64>) -> Timestamp {
     Timestamp::from_secs(epoch.map_or(clock, |epoch| epoch.min(clock)))
-}
-
-/// The target and the stages that it starts from: their layers are the image's, all others only serve to copy from.
-pub(crate) fn target_chain(plan: &Plan) -> Vec<usize> {
-    let below = |&position: &usize| match plan.stages[position].base {
-        Base::Stage(below) => Some(below),
-        Base::Scratch | Base::Image(_) => None,
-    };
-    std::iter::successors(Some(plan.stages.len() - 1), below).collect()
 }
 
 /// Chooses the driver by trying.

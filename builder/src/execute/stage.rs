@@ -10,7 +10,7 @@ use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::earlier::Outcome;
 use super::mounts::{Mounts, with_secrets};
-use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused, selected_content};
+use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
 use super::{Executor, StageResult, users};
 use crate::cache::NewStep;
 use crate::output::Finished;
@@ -115,14 +115,15 @@ impl<'a> StageRun<'a> {
     /// The key of a step by the content of all that it depends on; `None` where it takes what is not there.
     fn content_key(&self, step: &Step) -> Result<Option<Key>, crate::Error> {
         let mut from = Vec::new();
-        for taken in step.taken() {
-            let key = match (taken.origin, &step.op) {
-                (Origin::Stage(stage), Op::Copy(copy)) => {
-                    let layers = &self.results[*stage].layers;
-                    selected_content(self.blobs, copy, layers, self.executor.pack.clamp)?
+        for taken in step.op.taken() {
+            let key = match taken.origin() {
+                Origin::Stage(stage) => {
+                    let tree = self.blobs.tree(&self.results[*stage].layers)?;
+                    taken.content(&tree, self.executor.pack.clamp)?
                 }
-                (Origin::Stage(stage), _) => self.results[*stage].state,
-                (_, _) => Some(taken.key),
+                // An image is known by its content without being read.
+                Origin::Image(name) => Some(plan::image_key(&name.platform, &self.executor.fetch.layers(name))),
+                Origin::Context | Origin::Named(_) | Origin::Nothing => None,
             };
             let Some(key) = key else { return Ok(None) };
             from.push(key);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use yadokari_layers::{Content, Entry, Key, RelPath, Tree};
+use yadokari_layers::{Content, RelPath, Tree};
 
 use super::blobs::Blobs;
 use super::copy::{Conflict, Placing};
 use super::{Executor, remote, unpack};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{self, Copy, CopySource, LayerRef, Selected, Selection, through_link};
+use crate::plan::{Copy, CopySource, LayerRef, Selected, Selection, through_link};
 use crate::remote::Fetched;
 
 pub(super) fn copy_from_context(
@@ -73,7 +73,8 @@ pub(super) fn copy_from_layers(
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for (_, selected) in &selected {
         let filter = selected.filter(&copy.exclude);
-        for path in taken(&tree, &selected.path, &|below| filter.takes(below)) {
+        let parts = tree.part(&selected.path, &|below| filter.takes(below));
+        for path in parts.into_iter().filter(|part| !part.is_passage).map(|part| part.path) {
             if let Some((name, found)) = tree.content(path)
                 && found.entry.is_file()
             {
@@ -102,40 +103,6 @@ pub(super) fn copy_from_layers(
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
-}
-
-/// What stands for the files that a copy takes from layers; `None` where it takes what is not there.
-pub(super) fn selected_content(
-    blobs: &Blobs<'_>,
-    copy: &Copy,
-    layers: &[LayerRef],
-    clamp: Option<i64>,
-) -> Result<Option<Key>, crate::Error> {
-    let tree = blobs.tree(layers)?;
-    let mut entries: Vec<(Vec<u8>, &Entry)> = Vec::new();
-    for source in &copy.sources {
-        let Selection::Found(found) = copy.select(&tree, source)? else { return Ok(None) };
-        for selected in found {
-            let filter = selected.filter(&copy.exclude);
-            let name = selected.name.clone().unwrap_or_default();
-            for path in taken(&tree, &selected.path, &|below| filter.takes(below)) {
-                let below = path.strip_prefix(&selected.path).unwrap_or_default();
-                let place = [&name[..], b"/", below.as_bytes()].concat();
-                // A hard link is what it says, and the content behind it.
-                let stated = tree.get(path).map(|found| found.entry);
-                let behind = tree.content(path).map(|(_, found)| found.entry);
-                entries.extend(stated.into_iter().chain(behind).map(|entry| (place.clone(), entry)));
-            }
-        }
-    }
-    Ok(Some(plan::selected_content(entries.iter().map(|(place, entry)| (&place[..], *entry)), clamp)))
-}
-
-/// `path` and all below it, as far as `takes` takes it by its path below `path`.
-fn taken<'t>(tree: &'t Tree, path: &'t RelPath, takes: &dyn Fn(&RelPath) -> bool) -> Vec<&'t RelPath> {
-    let itself = tree.get(path).map(|_| path);
-    let all = itself.into_iter().chain(tree.below(path).map(|(path, _)| path));
-    all.filter(|found| found.strip_prefix(path).is_some_and(|below| takes(&below))).collect()
 }
 
 /// `--exclude` holds below copied directories and not for what is a source itself, which its author may not have meant.

@@ -33,7 +33,7 @@ impl<'p> Upcoming<'p> {
             }
             let stage = &plan.stages[position];
             let missed = stage.steps.iter().zip(stages[position].1.clone()).filter(|(_, made)| !made);
-            let taken = missed.flat_map(|(step, _)| step.taken()).map(|taken| taken.origin);
+            let taken = missed.flat_map(|(step, _)| step.op.taken()).map(|taken| taken.origin());
             let from = taken.filter_map(|origin| if let Origin::Stage(from) = origin { Some(*from) } else { None });
             let base = if let Base::Stage(below) = stage.base { Some(below) } else { None };
             from.chain(base).for_each(|needed| stages[needed].0 = true);

@@ -171,6 +171,7 @@ mod tests {
     use super::*;
     use crate::image::ImageConfig;
     use crate::plan::{Base, HistoryLine, Stage};
+    use yadokari_layers::KeyHasher;
 
     fn layer(text: &str) -> LayerRef {
         let (digest, diff_id) = (Digest::of(text), Digest::of(format!("tar of {text}")));
@@ -184,6 +185,7 @@ mod tests {
         let stage = Stage {
             name: "stage-0".into(),
             base: Base::Scratch,
+            base_key: KeyHasher::new("test").finish(),
             steps: Vec::new(),
             config: ImageConfig {
                 history: vec![old],
@@ -201,7 +203,7 @@ mod tests {
         let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
         let [base, run, copy] = ["base", "run", "copy"].map(layer);
         let made = vec![Some(run), None, Some(copy)];
-        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made }], epoch);
+        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made, state: None }], epoch);
         assert_eq!(image.layers, [base, run, copy]);
         ImageConfig::parse(&image.config).unwrap()
     }

@@ -148,7 +148,11 @@ async fn what_was_made_anew_and_is_what_it_was_lets_the_rest_hit() {
     // The stage has another key and the same file at the place that is copied.
     let text = TEXT.replace("COPY a .", "COPY a b /other/\nCOPY a .");
     let changed = bench.run(&text, |_| {}).await;
-    assert!(changed.log.contains("[stage-1 1/2] cached") && changed.log.contains("[stage-1 2/2] cached"), "{}", changed.log);
+    assert!(
+        changed.log.contains("[stage-1 1/2] cached") && changed.log.contains("[stage-1 2/2] cached"),
+        "{}",
+        changed.log
+    );
     assert_eq!(changed.built.digest, bench.uncached(&text).await);
 }
 

@@ -62,6 +62,7 @@ impl Bench {
                 platform_is_given: !platforms.is_empty(),
                 host,
                 epoch: Some(0),
+                context_mode: plan::ContextMode::default(),
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
