@@ -230,7 +230,11 @@ impl Shared {
         if route == Route::Token {
             return self.serving.auth.token(head, &body, &mut state.tokens);
         }
-        let actions = if matches!(head.method.as_str(), "GET" | "HEAD") { "pull" } else { "pull,push" };
+        let actions = match (head.method.as_str(), &route) {
+            ("GET" | "HEAD", _) => "pull",
+            ("DELETE", Route::Manifest(..)) => "pull,delete",
+            _ => "pull,push",
+        };
         if let Some(repository) = route.repository()
             && let Some(refusal) = self.serving.auth.check(head, &self.host, repository, actions, &state.tokens)
         {

@@ -2,6 +2,7 @@
 
 mod auth;
 mod fetch;
+mod lists;
 mod stores;
 mod wire;
 

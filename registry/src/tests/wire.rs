@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{answer, client, count, fixture, image, quick, repository};
 use crate::memory::{Effect, Fault, Locations, Memory, Serving};
 use crate::{
-    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, Store as _, Version,
+    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, Size, Store as _, Version,
     Written, media, pull_manifest,
 };
 
@@ -156,6 +156,29 @@ async fn registries_that_declare_no_digest_or_refuse_head_are_served_by_get() {
     assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(manifest.digest));
     memory.corrupt_manifest(&manifest.digest, Manifest::new(media::OCI_MANIFEST, "{}"));
     assert!(store.read_manifest(&Version::Digest(manifest.digest)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_blob_without_a_declared_length_is_there_all_the_same() {
+    // The test registry always declares one.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.unwrap() > 2 {
+                line.clear();
+            }
+            stream.write_all(b"HTTP/1.1 200 -\r\nconnection: close\r\n\r\n").await.unwrap();
+        }
+    });
+    let store = client(quick()).repository(&format!("{host}/app").parse().unwrap());
+    let digest = Digest::of("x");
+    assert_eq!(store.blob_size(&digest).await.unwrap(), Some(Size::Untold));
+    assert!(store.has_blob(&digest).await.unwrap());
+    serving.abort();
 }
 
 #[tokio::test]
