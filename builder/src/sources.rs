@@ -10,7 +10,7 @@ use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, Index, blob_path};
 use yadokari_registry::media::LayerCompression;
 use yadokari_registry::{
-    Client, ImageManifest, Layout, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve,
+    Client, ImageManifest, Layout, Reference, Resolved, Size, Store, Version, digest_of, pull_manifest, resolve,
 };
 
 use crate::cache::{Cache, LayerOrigin};
@@ -157,6 +157,21 @@ impl Sources {
             return image.origin.repository.clone();
         }
         self.cache.as_ref()?.origin(layer)?.repository
+    }
+
+    /// Looks whether a layer that the cache named has its size in a store that says it has the layer. One that has not was
+    /// cut off there, and cannot be used.
+    pub async fn check_size(&self, store: &dyn Store, layer: &LayerRef) -> Result<(), crate::Error> {
+        let Some(cache) = self.cache.as_ref().filter(|cache| cache.origin(&layer.digest).is_some()) else {
+            return Ok(());
+        };
+        match store.blob_size(&layer.digest).await {
+            Ok(Some(Size::Told(size))) if size != layer.size => {
+                cache.spoil(layer.digest, &format!("{} has {size} bytes of {}", store.describe(), layer.size));
+                Err(crate::Error::Stale { layer: layer.digest })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What brings layers while steps are executed.

@@ -259,6 +259,7 @@ async fn base_layer(
     if !blob.path.exists() {
         // Only a transfer of its bytes needs the file, so the transfer is left to fail before the file is fetched.
         if let Ok(written) = target.store.write_blob(&blob, from).await {
+            sources.check_size(&*target.store, layer).await?;
             return Ok(written);
         }
         sources.download(layer, blobs).await?;
