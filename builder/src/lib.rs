@@ -80,6 +80,10 @@ pub struct Request {
     pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
+    /// Where steps that were executed before are looked for, and written; `None` for no cache.
+    pub cache: Option<cache::Settings>,
+    /// Whether nothing is built where the destinations have an image of the same content already.
+    pub skip_existing: bool,
     /// The client of all registries.
     pub client: yadokari_registry::Client,
 }

@@ -75,6 +75,8 @@ impl Bench {
             secrets: Secrets::default(),
             agents: Agents::default(),
             network_files: execute::NetworkFiles::default(),
+            cache: None,
+            skip_existing: false,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }
