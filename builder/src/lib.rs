@@ -75,10 +75,6 @@ pub struct Request {
     pub index: Option<Vec<Platform>>,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
-    /// Where what steps made is looked for and kept.
-    pub cache: Option<cache::Settings>,
-    /// Whether a destination whose tag is the key of all inputs ends the build when it is there.
-    pub skip_existing: bool,
     /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
     /// Where RUN steps run.
@@ -89,6 +85,10 @@ pub struct Request {
     pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
+    /// Where steps that were executed before are looked for, and written; `None` for no cache.
+    pub cache: Option<cache::Settings>,
+    /// Whether nothing is built where the destinations have an image of the same content already.
+    pub skip_existing: bool,
     /// The client of all registries.
     pub client: yadokari_registry::Client,
 }
@@ -105,9 +105,15 @@ pub struct Built {
 }
 
 /// Builds an image: the whole line, in its order.
-pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
+pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
     let prepared = Prepared::new(&request, &progress).await?;
     let key = prepared.key();
+    output::name_by_key(&mut request.destinations, &key, request.skip_existing);
+    if request.skip_existing
+        && let Some(built) = reuse::existing(&request, &key, &progress).await?
+    {
+        return Ok(built);
+    }
     let found = match reuse::look(&request, &prepared, &key, &progress).await? {
         Found::There(built) => {
             prepared.finish_cache().await;

@@ -19,6 +19,21 @@ pub(crate) enum Found {
     Nowhere,
 }
 
+/// The image that the destinations' repositories have under the tag which is its key, when all of them have it. Their other tags
+/// are pointed to it.
+pub(crate) async fn existing(request: &Request, key: &Key, progress: &Progress) -> Result<Option<Built>, Error> {
+    let Some(tags) = tags::look(&request.destinations, &request.client).await else {
+        let message = "only registries can be asked for an image that is there: leave other outputs out".into();
+        return Err(Error::Usage { flag: "--skip-existing", message });
+    };
+    let Some(digest) = tags::held(&tags, &key.hex()) else { return Ok(None) };
+    if !tags::point(&tags, &digest, progress).await? {
+        return Ok(None);
+    }
+    let (size, layers) = tags::measure(&tags, &digest).await;
+    Ok(Some(Built { digest, size, layers }))
+}
+
 /// Asks for the image that was made of the inputs which `key` stands for. Where the destinations' repositories have it, their
 /// tags are pointed to it.
 pub(crate) async fn look(

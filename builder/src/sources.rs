@@ -159,15 +159,15 @@ impl Sources {
         self.cache.as_ref()?.origin(layer)?.repository
     }
 
-    /// Looks whether a layer that the cache named has its size in a store that says it has the layer. One that has not was
-    /// cut off there, and cannot be used.
-    pub async fn check_size(&self, store: &dyn Store, layer: &LayerRef) -> Result<(), crate::Error> {
-        let Some(cache) = self.cache.as_ref().filter(|cache| cache.origin(&layer.digest).is_some()) else {
-            return Ok(());
-        };
-        match store.blob_size(&layer.digest).await {
+    /// Looks whether a layer that the cache named has its size there. One that has not was cut off, and must not be
+    /// mounted into another repository.
+    pub async fn check_size(&self, layer: &LayerRef) -> Result<(), crate::Error> {
+        let of_image = self.lock().layers.contains_key(&layer.digest);
+        let Some(cache) = self.cache.as_ref().filter(|_| !of_image) else { return Ok(()) };
+        let Some(origin) = cache.origin(&layer.digest) else { return Ok(()) };
+        match origin.store.blob_size(&layer.digest).await {
             Ok(Some(Size::Told(size))) if size != layer.size => {
-                cache.spoil(layer.digest, &format!("{} has {size} bytes of {}", store.describe(), layer.size));
+                cache.spoil(layer.digest, &format!("{} has {size} bytes of {}", origin.store.describe(), layer.size));
                 Err(crate::Error::Stale { layer: layer.digest })
             }
             _ => Ok(()),

@@ -55,6 +55,8 @@ struct State {
     layers: HashMap<Digest, Stored>,
     /// Layers that turned out to be missing or wrong.
     spoiled: HashSet<Digest>,
+    /// What was said not to be used.
+    ignored: HashSet<String>,
     /// Records that were used and are to be kept.
     aging: Vec<Record>,
     /// Names that this build has written.
@@ -133,8 +135,11 @@ impl Cache {
         }
     }
 
+    /// Says, once, that something is not used.
     fn ignored(&self, what: &str, reason: &dyn std::fmt::Display) {
-        self.progress.warning(&format!("cache: ignored {what}: {reason}"));
+        if self.lock().ignored.insert(what.to_owned()) {
+            self.progress.warning(&format!("cache: ignored {what}: {reason}"));
+        }
     }
 
     /// The key that records are signed with.

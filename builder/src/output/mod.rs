@@ -3,43 +3,22 @@
 //! Blobs first, then the manifests, then their index, then tags: an interrupted build leaves no tag on a half image. Layers travel while
 //! later steps are executed.
 
+mod destination;
 pub mod tags;
 mod tarball;
 mod uploads;
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
-use yadokari_registry::{Manifest, Platform, Reference};
+use yadokari_registry::{Manifest, Platform};
 
 use crate::execute::StageResult;
 use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
 
+pub use destination::{Destination, name, name_by_key};
 pub use uploads::{Finished, Uploads};
-
-/// Where an image goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// A registry, under a tag.
-    Registry(Reference),
-    /// An OCI layout directory. The tag is the first destination's, or `latest`.
-    Layout {
-        /// The directory, made where it is missing.
-        directory: PathBuf,
-        /// The name in its index.
-        tag: String,
-    },
-    /// A tar archive as `docker save` writes it.
-    Tarball {
-        /// The file, which is replaced.
-        path: PathBuf,
-        /// What `docker load` calls the image.
-        names: Vec<Reference>,
-    },
-}
 
 /// An image as bytes and the layers it names.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use futures_util::future::{join_all, try_join_all};
 use yadokari_layers::Digest;
-use yadokari_registry::{Client, RegistryStore, Store as _, Version};
+use yadokari_registry::{Client, Descriptor, RegistryStore, Store as _, Version};
 
 use super::Destination;
 use crate::progress::Progress;
@@ -28,6 +28,23 @@ pub async fn look(destinations: &[Destination], client: &Client) -> Option<Vec<T
         Tag { store, version, now }
     });
     Some(join_all(tags).await)
+}
+
+/// The digest that the tag `name` points to in every repository; `None` where one lacks it, or they differ.
+pub fn held(tags: &[Tag], name: &str) -> Option<Digest> {
+    let mut digests =
+        tags.iter().filter(|tag| matches!(&tag.version, Version::Tag(tag) if tag == name)).map(|tag| tag.now);
+    let first = digests.next()??;
+    digests.all(|other| other == Some(first)).then_some(first)
+}
+
+/// The compressed size of an image's layers in bytes, and their number, as far as the first repository tells. Of an index
+/// of several images it is nothing.
+pub async fn measure(tags: &[Tag], digest: &Digest) -> (u64, usize) {
+    let Some(tag) = tags.first() else { return (0, 0) };
+    let manifest = tag.store.read_manifest(&Version::Digest(*digest)).await.ok().flatten();
+    let image = manifest.and_then(|manifest| manifest.image().ok());
+    image.map_or((0, 0), |image| (image.layers().iter().map(Descriptor::size).sum(), image.layers().len()))
 }
 
 /// Points all tags to a manifest. False, with nothing changed, where a repository does not have it.

@@ -66,8 +66,6 @@ impl Bench {
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
-            cache: None,
-            skip_existing: false,
             pack: pack::Options { clamp: Some(0), ..pack::Options::default() },
             sandbox: sandbox::Settings {
                 driver: None,
@@ -80,6 +78,8 @@ impl Bench {
             secrets: Secrets::default(),
             agents: Agents::default(),
             network_files: execute::NetworkFiles::default(),
+            cache: None,
+            skip_existing: false,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

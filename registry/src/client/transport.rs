@@ -186,6 +186,11 @@ impl Connection<'_> {
         if let Some(known) = self.client.known_origin(host) {
             return Ok(known);
         }
+        // Many requests may begin at once; one of them finds out for all.
+        let _alone = self.client.probing.lock().await;
+        if let Some(known) = self.client.known_origin(host) {
+            return Ok(known);
+        }
         let mut failures = Vec::new();
         for origin in order {
             match self.probe(&origin).await {
