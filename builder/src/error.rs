@@ -112,6 +112,12 @@ pub enum Error {
         /// Why.
         source: Box<yadokari_registry::Error>,
     },
+    /// A layer that the cache named cannot be had. The build goes on without it.
+    #[error("layer {layer} of the cache cannot be had")]
+    Stale {
+        /// The layer.
+        layer: yadokari_layers::Digest,
+    },
     /// Layers, roots, files.
     #[error(transparent)]
     Layers(#[from] yadokari_layers::Error),
@@ -194,6 +200,7 @@ impl Error {
                 ExitCode::Protocol
             }
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
+            Self::Stale { .. } => ExitCode::Unavailable,
             Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
             Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,
         };

@@ -183,7 +183,7 @@ impl ImageConfig {
 }
 
 /// A blob as a manifest names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobRef {
     /// The media type.

@@ -1,7 +1,7 @@
 //! From a Dockerfile to an image in a registry, without a daemon and without privilege.
 //!
 //! ```text
-//!  text ─parse→ Dockerfile ─plan→ Plan ─execute→ Layers ─assemble→ Image ─push→ registry
+//!  text ─parse→ Dockerfile ─plan→ Plan ─look up→ Plan + hits ─execute→ Layers ─assemble→ Image ─push→ registry
 //! ```
 //!
 //! [`build`] is this line. Each arrow is a module:
@@ -9,6 +9,7 @@
 //! - [`dockerfile`] parses, [`plan`] lowers to three operations: pure, save that planning hashes the [`context`].
 //! - [`check`] does these two alone and says what they find.
 //! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
+//! - [`cache`] knows what steps made in earlier builds.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
 //! - [`secrets`] are what a RUN may see and an image never holds.
@@ -26,10 +27,13 @@ pub mod dockerfile;
 mod error;
 pub mod execute;
 pub mod image;
+mod making;
 pub mod output;
 pub mod plan;
+mod prepare;
 pub mod progress;
 pub mod remote;
+mod reuse;
 pub mod sandbox;
 pub mod secrets;
 pub mod sources;
@@ -43,14 +47,15 @@ use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
 
-use context::{Context, Contexts};
 use dockerfile::Source;
-use execute::{Done, Executor, Interrupt};
-use output::{Destination, Made, Uploads};
+use execute::Interrupt;
+use making::Making;
+use output::{Destination, Uploads};
 use plan::Options;
+use prepare::Prepared;
 use progress::Progress;
+use reuse::Found;
 use secrets::{Agents, Secrets};
-use sources::Sources;
 
 /// Everything that a build is asked to do.
 #[derive(Debug)]
@@ -80,6 +85,10 @@ pub struct Request {
     pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
+    /// Where steps that were executed before are looked for, and written; `None` for no cache.
+    pub cache: Option<cache::Settings>,
+    /// Whether nothing is built where the destinations have an image of the same content already.
+    pub skip_existing: bool,
     /// The client of all registries.
     pub client: yadokari_registry::Client,
 }
@@ -96,68 +105,46 @@ pub struct Built {
 }
 
 /// Builds an image: the whole line, in its order.
-pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
-    let file = dockerfile::parse(&request.dockerfile)?;
-    let context = Context::open(&request.context, &request.dockerfile_path)?;
-    let contexts = Contexts::open(context, &request.named_contexts)?;
-    let work = execute::WorkDir::create(&request.sandbox.work_dir)?;
-    let secrets = request.secrets.clone();
-    let remotes =
-        remote::Fetcher::new(request.client.clone(), work.downloads(), Arc::new(move |name: &str| secrets.text(name)));
-    let sources = Sources::new(request.client.clone());
-    let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
-    let (mut plans, mut said) = (Vec::new(), Vec::new());
-    let mut warn = |warning: &dockerfile::Diagnostic| {
-        // Most platforms have the same ones.
-        if !said.contains(warning) {
-            progress.warning(&warning.render(&request.dockerfile, false));
-            said.push(warning.clone());
+pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Interrupt) -> Result<Built, Error> {
+    let prepared = Prepared::new(&request, &progress).await?;
+    let key = prepared.key();
+    output::name_by_key(&mut request.destinations, &key, request.skip_existing);
+    if request.skip_existing
+        && let Some(built) = reuse::existing(&request, &key, &progress).await?
+    {
+        return Ok(built);
+    }
+    let found = match reuse::look(&request, &prepared, &key, &progress).await? {
+        Found::There(built) => {
+            prepared.finish_cache().await;
+            return Ok(built);
         }
+        Found::Somewhere(found) => Some(found),
+        Found::Nowhere => None,
     };
-    // All platforms are planned before anything is executed for one.
-    for platform in &platforms {
-        let options = Options { platform: platform.clone(), ..request.options.clone() };
-        let plan = sources.plan(&file, &options, &contexts, &remotes, &progress).await;
-        // What is found often explains why there is no plan.
-        let plan = plan.inspect_err(|_| sources.found(&file, &options, &contexts).iter().for_each(&mut warn))?;
-        plan.warnings.iter().for_each(&mut warn);
-        check::fail_on_findings(&plan.warnings, plan.findings_are_errors)?;
-        plans.push(plan);
-    }
-    let probe = execute::choose_driver(&plans, &request.sandbox, &progress)?;
-    let driver = probe.as_ref().and_then(|probe| probe.chosen);
-    plans.iter().try_for_each(|plan| execute::check(plan, driver, &request.secrets, &request.agents))?;
-    let uploads = Uploads::start(&request.destinations, &request.client, &sources, work.blobs()).await?;
-    let done = Done::default();
-    let mut images = Vec::new();
-    for (plan, platform) in plans.iter().zip(&platforms) {
-        let label = if platforms.len() > 1 { format!("{platform} ") } else { String::new() };
-        // The file may say itself what time it is.
-        let pack = pack::Options { clamp: plan.epoch, ..request.pack };
-        let executor = Executor {
-            plan,
-            contexts: &contexts,
-            done: &done,
-            label: &label,
-            fetch: &sources.fetcher(&progress),
-            pack: &pack,
-            work: &work,
-            sandbox: probe.as_ref().map(|probe| (probe, &request.sandbox)),
-            secrets: &request.secrets,
-            agents: &request.agents,
-            network_files: &request.network_files,
-            progress: &progress,
-            interrupt: &interrupt,
-            finished: &|layer| uploads.send(layer),
+    prepared.look_up().await;
+    let blobs = prepared.work.blobs();
+    let uploads = Uploads::start(&request.destinations, &request.client, &prepared.sources, blobs).await?;
+    let built = async {
+        let brought = match &found {
+            Some(found) => reuse::bring(&prepared, found, &uploads).await?,
+            None => None,
         };
-        let stages = tokio::task::block_in_place(|| executor.execute())?;
-        images.push(output::assemble(plan, &stages, pack.clamp));
-    }
-    let made = match &request.index {
-        Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
-        None => Made::image(images.remove(0)),
+        let made = match brought {
+            Some(made) => made,
+            None => Making::new(&request, &prepared, &uploads, &progress, &interrupt).make().await?,
+        };
+        let digest = uploads.finish(&made, &progress).await?;
+        Ok::<_, Error>((digest, made))
     };
-    let digest = uploads.finish(&made, &progress).await?;
+    let built = built.await;
+    // What steps made is kept, however the build ended.
+    uploads.close().await;
+    if let Ok((_, made)) = &built {
+        prepared.keep(&key, made).await;
+    }
+    prepared.finish_cache().await;
+    let (digest, made) = built?;
     Ok(Built { digest, size: made.layers().map(|layer| layer.size).sum(), layers: made.layers().count() })
 }
 

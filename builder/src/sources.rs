@@ -1,16 +1,19 @@
 //! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{join_all, try_join, try_join_all};
-use yadokari_layers::{Compression, Digest, blob_path};
+use yadokari_layers::{Compression, Digest, Index, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{Client, Layout, Reference, Resolved, Store, Version, digest_of, pull_manifest, resolve};
+use yadokari_registry::{
+    Client, ImageManifest, Layout, Reference, Resolved, Size, Store, Version, digest_of, pull_manifest, resolve,
+};
 
+use crate::cache::{Cache, LayerOrigin};
 use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::Fetch;
@@ -25,28 +28,49 @@ const LAYOUT: &str = "oci:";
 /// Images by name, and where their layers can be had.
 pub struct Sources {
     client: Client,
+    cache: Option<Arc<Cache>>,
     found: Mutex<Found>,
 }
 
 #[derive(Default)]
 struct Found {
     known: Known,
-    layers: BTreeMap<Digest, Arc<Origin>>,
+    layers: BTreeMap<Digest, Arc<ImageLayer>>,
+    /// What layers say that had to be read for it.
+    indexes: Vec<(LayerRef, Arc<Index>)>,
 }
 
-/// A store that has a layer.
-struct Origin {
-    store: Arc<dyn Store>,
+/// Where the layers of an image are.
+struct ImageLayer {
+    origin: LayerOrigin,
     /// The image, as the Dockerfile names it.
     name: String,
-    /// The registry and repository, when that is what the store is.
-    repository: Option<(String, String)>,
 }
 
 impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
-        Self { client, found: Mutex::default() }
+        Self { client, cache: None, found: Mutex::default() }
+    }
+
+    /// The same, with the layers that the cache has.
+    pub fn with_cache(self, cache: Option<Arc<Cache>>) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
+    }
+
+    /// The layers of an image that the plan names, the lowest first.
+    pub fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
+        self.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+    }
+
+    /// What layers of images say that had to be read for it, each once.
+    pub fn new_indexes(&self) -> Vec<(LayerRef, Arc<Index>)> {
+        std::mem::take(&mut self.lock().indexes)
     }
 
     /// Plans, fetching what the plan says it needs, until it needs nothing more. What is no image comes by `fetcher`.
@@ -127,9 +151,27 @@ impl Sources {
         }
     }
 
-    /// Where a layer of a base image comes from, for mounting it across repositories: the registry and repository.
+    /// Where a layer comes from that was not made here, for mounting it across repositories: the registry and repository.
     pub fn repository_of(&self, layer: &Digest) -> Option<(String, String)> {
-        self.lock().layers.get(layer)?.repository.clone()
+        if let Some(image) = self.lock().layers.get(layer) {
+            return image.origin.repository.clone();
+        }
+        self.cache.as_ref()?.origin(layer)?.repository
+    }
+
+    /// Looks whether a layer that the cache named has its size there. One that has not was cut off, and must not be
+    /// mounted into another repository.
+    pub async fn check_size(&self, layer: &LayerRef) -> Result<(), crate::Error> {
+        let of_image = self.lock().layers.contains_key(&layer.digest);
+        let Some(cache) = self.cache.as_ref().filter(|_| !of_image) else { return Ok(()) };
+        let Some(origin) = cache.origin(&layer.digest) else { return Ok(()) };
+        match origin.store.blob_size(&layer.digest).await {
+            Ok(Some(Size::Told(size))) if size != layer.size => {
+                cache.spoil(layer.digest, &format!("{} has {size} bytes of {}", origin.store.describe(), layer.size));
+                Err(crate::Error::Stale { layer: layer.digest })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What brings layers while steps are executed.
@@ -154,7 +196,7 @@ impl Sources {
                 let layout = Layout::open(directory).map_err(failed)?;
                 let version = match version {
                     Some(version) => version,
-                    None => only_tag(&layout).map_err(failed)?,
+                    None => only_tag(&layout).await.map_err(failed)?,
                 };
                 let resolved = resolve(&layout, &version, platform).await.map_err(failed)?;
                 (Arc::new(layout), None, resolved)
@@ -168,7 +210,7 @@ impl Sources {
         };
         progress.debug(&format!("image {name} for {platform}: {}", resolved.manifest.digest));
         let image = base_image(name, &resolved)?;
-        let origin = Arc::new(Origin { store, name: name.to_owned(), repository });
+        let origin = Arc::new(ImageLayer { origin: LayerOrigin { store, repository }, name: name.to_owned() });
         let mut found = self.lock();
         for layer in &image.layers {
             found.layers.entry(layer.digest).or_insert_with(|| Arc::clone(&origin));
@@ -182,29 +224,20 @@ impl Sources {
         if to.exists() {
             return Ok(());
         }
-        let origin = self.lock().layers.get(&layer.digest).map(Arc::clone);
-        let origin = origin.expect("a layer that is not on disk was named by a base image");
-        let host = |operation| {
-            let path = to.clone();
-            move |source| crate::Error::Host { operation, path, source }
-        };
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
-        let mut full = None;
-        let mut sink = |piece: &[u8]| {
-            file.write_all(piece).map_err(|error| {
-                let kind = error.kind();
-                full = Some(error);
-                std::io::Error::from(kind)
-            })
-        };
-        let read = origin.store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
-        if let Some(error) = full {
-            return Err(host("write")(error));
+        let of_image = self.lock().layers.get(&layer.digest).map(Arc::clone);
+        if let Some(image) = of_image {
+            let failed =
+                |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
+            return read_to(&*image.origin.store, layer, &to, failed).await;
         }
-        let failed = |source| crate::Error::Image { name: origin.name.clone(), meant: None, source: Box::new(source) };
-        read.map_err(failed)?;
-        file.persist(&to).map_err(|error| host("rename to")(error.error))?;
-        Ok(())
+        let stale = crate::Error::Stale { layer: layer.digest };
+        let Some(cache) = &self.cache else { return Err(stale) };
+        let Some(origin) = cache.origin(&layer.digest) else { return Err(stale) };
+        let spoiled = |error| {
+            cache.spoil(layer.digest, &error);
+            crate::Error::Stale { layer: layer.digest }
+        };
+        read_to(&*origin.store, layer, &to, spoiled).await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -212,7 +245,34 @@ impl Sources {
     }
 }
 
-/// Brings layers of base images from within the threads that execute steps.
+/// Writes a layer to the file `to`, which appears when all of it is verified.
+async fn read_to(
+    store: &dyn Store,
+    layer: &LayerRef,
+    to: &Path,
+    failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
+) -> Result<(), crate::Error> {
+    let host = |operation| move |source| crate::Error::Host { operation, path: to.to_owned(), source };
+    let directory = to.parent().unwrap_or(to);
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
+    let mut full = None;
+    let mut sink = |piece: &[u8]| {
+        file.write_all(piece).map_err(|error| {
+            let kind = error.kind();
+            full = Some(error);
+            std::io::Error::from(kind)
+        })
+    };
+    let read = store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
+    if let Some(error) = full {
+        return Err(host("write")(error));
+    }
+    read.map_err(failed)?;
+    file.persist(to).map_err(|error| host("rename to")(error.error))?;
+    Ok(())
+}
+
+/// Brings layers from within the threads that execute steps.
 pub struct Fetcher<'a> {
     sources: &'a Sources,
     progress: &'a Progress,
@@ -221,7 +281,19 @@ pub struct Fetcher<'a> {
 
 impl Fetch for Fetcher<'_> {
     fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
-        self.sources.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+        self.sources.layers(image)
+    }
+
+    fn indexes(&self, layers: &[LayerRef]) -> HashMap<Digest, Arc<Index>> {
+        let cache = self.sources.cache.as_ref().filter(|_| !layers.is_empty());
+        cache.map(|cache| self.runtime.block_on(cache.indexes(layers))).unwrap_or_default()
+    }
+
+    fn indexed(&self, layer: &LayerRef, index: &Arc<Index>) {
+        let mut found = self.sources.lock();
+        if self.sources.cache.is_some() && found.layers.contains_key(&layer.digest) {
+            found.indexes.push((*layer, Arc::clone(index)));
+        }
     }
 
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
@@ -253,8 +325,8 @@ fn layout_name(text: &str) -> (&str, Option<Version>) {
 }
 
 /// A layout that holds one image needs no tag in its name.
-fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
-    let tags = layout.tags()?;
+async fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
+    let tags = layout.tags().await?;
     match &tags[..] {
         [only] => Ok(Version::Tag(only.clone())),
         _ if tags.iter().any(|tag| tag == "latest") => Ok(Version::Tag("latest".into())),
@@ -267,26 +339,37 @@ fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
 
 /// What planning needs of a resolved image.
 fn base_image(name: &str, resolved: &Resolved) -> Result<BaseImage, crate::Error> {
-    let bad = |reason: String| crate::Error::BadImage { name: name.to_owned(), reason };
-    let config = ImageConfig::parse(&resolved.config).map_err(|error| bad(format!("its config: {error}")))?;
-    let descriptors = resolved.image.layers();
+    let bad = |reason| crate::Error::BadImage { name: name.to_owned(), reason };
+    let (config, layers) = layers_of(&resolved.image, &resolved.config).map_err(bad)?;
+    Ok(BaseImage { manifest: resolved.manifest.digest, config, layers })
+}
+
+/// An image's config and its layers, the lowest first. The error says what is wrong with it.
+pub(crate) fn layers_of(image: &ImageManifest, config: &[u8]) -> Result<(ImageConfig, Vec<LayerRef>), String> {
+    let config = ImageConfig::parse(config).map_err(|error| format!("its config: {error}"))?;
+    let descriptors = image.layers();
     let diff_ids = &config.rootfs.diff_ids;
     if descriptors.len() != diff_ids.len() {
-        return Err(bad(format!("{} layers, but {} diff ids in its config", descriptors.len(), diff_ids.len())));
+        return Err(format!("{} layers, but {} diff ids in its config", descriptors.len(), diff_ids.len()));
     }
     let mut layers = Vec::new();
     for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
         let media_type = descriptor.media_type().to_string();
-        let compression = match LayerCompression::of(&media_type) {
-            Some(LayerCompression::None) => Compression::None,
-            Some(LayerCompression::Gzip) => Compression::Gzip,
-            Some(LayerCompression::Zstd) => Compression::Zstd,
-            None => return Err(bad(format!("a layer has the unknown media type {media_type}"))),
-        };
-        let digest = digest_of(descriptor).map_err(|error| bad(error.to_string()))?;
+        let compression =
+            compression(&media_type).ok_or_else(|| format!("a layer has the unknown media type {media_type}"))?;
+        let digest = digest_of(descriptor).map_err(|error| error.to_string())?;
         layers.push(LayerRef { digest, size: descriptor.size(), compression, diff_id: *diff_id });
     }
-    Ok(BaseImage { manifest: resolved.manifest.digest, config, layers })
+    Ok((config, layers))
+}
+
+/// How a layer of this media type is compressed.
+pub(crate) fn compression(media_type: &str) -> Option<Compression> {
+    Some(match LayerCompression::of(media_type)? {
+        LayerCompression::None => Compression::None,
+        LayerCompression::Gzip => Compression::Gzip,
+        LayerCompression::Zstd => Compression::Zstd,
+    })
 }
 
 #[cfg(test)]

@@ -50,4 +50,4 @@ pub use layer::{Compression, Layer};
 pub use links::follow_links;
 pub use path::{InvalidPath, RelPath};
 pub use root::{Lost, Root, Skipped};
-pub use tree::{Found, Tree};
+pub use tree::{Found, Part, Tree};

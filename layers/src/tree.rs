@@ -1,6 +1,6 @@
 //! The merged view of a list of layers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,6 +29,19 @@ pub struct Found<'a> {
     pub layer: usize,
     /// What the layer says.
     pub entry: &'a Entry,
+}
+
+/// An entry of a part of a tree.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// Where it is in the part: the root for what the part begins with.
+    pub below: RelPath,
+    /// Where it is in the tree.
+    pub path: &'a RelPath,
+    /// What is there.
+    pub found: Found<'a>,
+    /// Whether it is a directory on the way to what was taken, and was not taken itself.
+    pub is_passage: bool,
 }
 
 impl Tree {
@@ -176,6 +189,29 @@ impl Tree {
         self.range_below(directory).map(|(path, &node)| (path, self.found(node)))
     }
 
+    /// `path` and what `takes` takes of all below it, after the directories on the way there that it does not take. What
+    /// `takes` is asked about are paths below `path`; the root is `path` itself. The root of the tree is not in it, and
+    /// neither are directories that no layer states.
+    pub fn part<'a>(&'a self, path: &RelPath, takes: &dyn Fn(&RelPath) -> bool) -> Vec<Part<'a>> {
+        let mut parts = Vec::new();
+        let mut seen = HashSet::new();
+        let itself = self.nodes.get_key_value(path).map(|(path, &node)| (path, self.found(node)));
+        for (at, found) in itself.into_iter().chain(self.below(path)) {
+            let below = at.strip_prefix(path).unwrap_or_default();
+            if !takes(&below) {
+                continue;
+            }
+            let above: Vec<RelPath> = below.ancestors().take_while(|above| seen.insert(above.clone())).collect();
+            for below in above.into_iter().rev().filter(|above| !takes(above)) {
+                if let Some((path, &node)) = self.nodes.get_key_value(&path.join(&below)) {
+                    parts.push(Part { below, path, found: self.found(node), is_passage: true });
+                }
+            }
+            parts.push(Part { below, path: at, found, is_passage: false });
+        }
+        parts
+    }
+
     /// The names in `directory`, sorted.
     pub fn names(&self, directory: &RelPath) -> BTreeSet<Vec<u8>> {
         self.range_below(directory)
@@ -306,6 +342,22 @@ mod tests {
         let tree = tree(&[&["etc/", "etc/passwd -> ../real", "real"], &["etc/group"]]);
         assert_eq!(tree.inline(&path("etc/group")), Some(&b"etc/group"[..]));
         assert_eq!(tree.inline(&path("etc/passwd")), Some(&b"real"[..]));
+    }
+
+    #[test]
+    fn a_part_is_what_is_taken_and_the_way_to_it() {
+        let tree = tree(&[&["a/", "a/b/", "a/b/c", "a/b/d", "a/b-", "a/e/", "a/e/f", "g/h"]]);
+        let part = |at: &str, takes: &dyn Fn(&RelPath) -> bool| -> Vec<String> {
+            let parts = tree.part(&RelPath::new(at).unwrap(), takes).into_iter();
+            parts.map(|part| format!("{}{}", part.below, if part.is_passage { " passed" } else { "" })).collect()
+        };
+        assert_eq!(part("a/b", &|_| true), ["", "c", "d"]);
+        assert_eq!(part("a/b/c", &|_| true), [""]);
+        assert_eq!(part("", &|below| below.as_bytes().ends_with(b"c")), ["a passed", "a/b passed", "a/b/c"]);
+        assert_eq!(part("", &|below| below.as_bytes().ends_with(b"h")), ["g/h"], "no layer states g");
+        let but_b = |below: &RelPath| below.as_bytes() != b"b";
+        assert_eq!(part("a", &but_b), ["", "b-", "b passed", "b/c", "b/d", "e", "e/f"]);
+        assert_eq!(part("none", &|_| true), Vec::<String>::new());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a user says of the cache.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use yadokari_registry::Reference;
 use zeroize::Zeroizing;
 
 /// Where records are, which are used, and which are written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where records are read first, and written.
     pub place: Place,
@@ -25,6 +26,16 @@ pub struct Settings {
     pub scopes: Scopes,
     /// What records are signed with. Where there is a key, a record without its signature is none.
     pub key: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, also, ttl, write, copies, runs, scopes, key } = self;
+        let mut shown = f.debug_struct("Settings");
+        shown.field("place", place).field("also", also).field("ttl", ttl).field("write", write);
+        shown.field("copies", copies).field("runs", runs).field("scopes", scopes);
+        shown.field("key", &key.as_ref().map(|_| "***")).finish()
+    }
 }
 
 /// A repository of records.

@@ -14,6 +14,9 @@ use crate::progress::Level;
 use crate::sandbox::Driver;
 use crate::{Error, context};
 
+use super::cache::CacheFlags;
+use super::registry::RegistryFlags;
+
 /// Builds OCI images from Dockerfiles in unprivileged containers.
 #[derive(Debug, Parser)]
 #[command(name = "yadokari", disable_version_flag = true, args_override_self = true)]
@@ -64,7 +67,8 @@ pub(super) struct Build {
     /// The Dockerfile: a path as it is, or below the context; a URL; - for the standard input.
     #[arg(long, short = 'f', default_value = "Dockerfile", value_parser = path())]
     pub(super) dockerfile: PathBuf,
-    /// Push the image under this name. Repeatable.
+    /// Push the image under this name. In its tag {key} stands for the content hash that `yadokari key` prints.
+    /// Repeatable.
     #[arg(long, short = 'd', short_alias = 't', visible_alias = "tag", value_name = "REGISTRY/REPOSITORY:TAG")]
     pub(super) destination: Vec<String>,
     /// Give an ARG a value; without `=` the environment's. Repeatable.
@@ -104,21 +108,8 @@ pub(super) struct Build {
     /// Write the manifest's digest to a file.
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(super) digest_file: Option<PathBuf>,
-    /// Pull docker.io's images from this registry first. Repeatable.
-    #[arg(long, value_name = "HOST[/PATH]", env = "KANIKO_REGISTRY_MIRROR")]
-    pub(super) registry_mirror: Vec<String>,
-    /// Pull a registry's images from another first. Repeatable, or separated by `;`.
-    #[arg(long, value_name = "REGISTRY=HOST[/PATH]", env = "KANIKO_REGISTRY_MAP")]
-    pub(super) registry_map: Vec<String>,
-    /// Speak plain HTTP to this registry. Repeatable. Registries on loopback need no flag.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub(super) insecure_registry: Vec<String>,
-    /// Speak plain HTTP to every registry.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
-    pub(super) insecure: bool,
-    /// The same as --insecure: pulls and pushes share one client.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
-    pub(super) insecure_pull: bool,
+    #[command(flatten)]
+    pub(super) registry: RegistryFlags,
     /// Add a label to the image. Repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
@@ -128,9 +119,14 @@ pub(super) struct Build {
     /// Run in place even where `/` holds the files of another image.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) force: bool,
-    /// The cache in the registry. It is not carried out yet: only `--cache=false` is taken.
+    #[command(flatten)]
+    pub(super) cache: CacheFlags,
+    /// What of the context's modes counts: whether a file is executable, as in git, or all of it.
+    #[arg(long, default_value = "git")]
+    pub(super) context_mode: ContextMode,
+    /// Build nothing where the destinations have an image of the same content already: one whose tag holds {key}.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
-    pub(super) cache: bool,
+    pub(super) skip_existing: bool,
     /// How much is said.
     #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
     pub(super) verbosity: Verbosity,
@@ -150,6 +146,24 @@ pub(super) struct Check {
     /// How the report is written.
     #[arg(long, default_value = "text")]
     pub(super) format: Format,
+}
+
+/// What of a context's modes enters the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ContextMode {
+    /// Executable or not.
+    Git,
+    /// All bits.
+    Raw,
+}
+
+impl From<ContextMode> for crate::plan::ContextMode {
+    fn from(mode: ContextMode) -> Self {
+        match mode {
+            ContextMode::Git => Self::Git,
+            ContextMode::Raw => Self::Raw,
+        }
+    }
 }
 
 /// A form of the report.
@@ -174,7 +188,7 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// A path, which may be empty: callers write `--tar-path=$VARIABLE`.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
@@ -205,13 +219,10 @@ impl Verbosity {
 impl Build {
     /// Nothing is silently ignored: what is typed and not carried out yet is an error.
     pub(super) fn refuse_what_is_not_carried_out(&self) -> Result<(), Error> {
-        let refuse = |flag, message: &str| Err(Error::Usage { flag, message: message.into() });
         let is_url = |path: &Path| path.to_str().is_some_and(|path| path.contains("://"));
-        if self.cache {
-            return refuse("--cache", "the cache is not carried out yet");
-        }
         if self.digest_file.as_deref().is_some_and(is_url) {
-            return refuse("--digest-file", "sending the digest to a URL is not carried out yet");
+            let message = "sending the digest to a URL is not carried out yet".into();
+            return Err(Error::Usage { flag: "--digest-file", message });
         }
         Ok(())
     }
@@ -280,12 +291,6 @@ impl Build {
     pub(super) fn labels(&self) -> Result<Pairs, Error> {
         self.label.iter().map(|text| pair("--label", text)).collect()
     }
-
-    /// `--registry-map`
-    pub(super) fn registry_maps(&self) -> Result<Pairs, Error> {
-        let maps = self.registry_map.iter().flat_map(|text| text.split(';')).filter(|text| !text.is_empty());
-        maps.map(|text| pair("--registry-map", text)).collect()
-    }
 }
 
 /// SOURCE_DATE_EPOCH: a build argument wins over the environment, and an empty one is none.
@@ -301,12 +306,12 @@ pub(super) fn epoch(build_args: &[(String, String)], env: Environment<'_>) -> Re
 }
 
 /// Names and their values.
-type Pairs = Vec<(String, String)>;
+pub(super) type Pairs = Vec<(String, String)>;
 
 /// The values of environment variables.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
+pub(super) fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(Error::Usage { flag, message: format!("'{text}' is not of the form NAME=VALUE") }),

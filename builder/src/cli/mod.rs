@@ -2,10 +2,14 @@
 //! and nowhere else.
 
 mod args;
+mod cache;
 mod contexts;
 mod credentials;
+mod duration;
 mod exit;
 mod paths;
+mod registry;
+mod scope;
 mod secrets;
 
 use std::ffi::OsString;
@@ -16,11 +20,11 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 use yadokari_layers::pack;
-use yadokari_registry::{Client, ClientOptions, Platform, Reference};
+use yadokari_registry::{Platform, Reference};
 
 use crate::dockerfile::Source;
 use crate::execute::{Interrupt, NetworkFiles};
-use crate::output::Destination;
+use crate::output::{self, Destination};
 use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, context, sandbox};
@@ -85,9 +89,9 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
             let Check { mut build, format } = *check;
             // A look has no result that could go anywhere.
             build.no_push = true;
-            Ok(Invocation::Check(Box::new(CheckInvocation { build: build_invocation(build)?, format })))
+            Ok(Invocation::Check(Box::new(CheckInvocation { build: build_invocation(build, Cache::Unused)?, format })))
         }
-        Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build)?))),
+        Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build, Cache::AsGiven)?))),
     }
 }
 
@@ -148,7 +152,16 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
     }
 }
 
-fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
+/// Whether an invocation uses the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// Where the flags say so.
+    AsGiven,
+    /// It does not, whatever the flags say.
+    Unused,
+}
+
+fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let progress = Arc::new(Progress::new(args.verbosity.level()));
     let env = |name: &str| std::env::var(name).ok();
@@ -178,20 +191,14 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
     let variable = |name: &str| std::env::var_os(name);
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
     hide.extend(secret_files);
-    let client = Client::new(ClientOptions {
-        insecure: args.insecure || args.insecure_pull,
-        insecure_registries: args.insecure_registry.clone(),
-        mirrors: args.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
-        maps: args.registry_maps()?,
-        ca_certificates: paths::ca_certificates(),
-        credentials,
-        user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
-        proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
-        ..ClientOptions::default()
-    });
-    let client = client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })?;
+    let client = args.registry.client(credentials)?;
     let home = paths::home();
     let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
+    let names = names(&args)?;
+    let cache = match cache {
+        Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
+        Cache::Unused => None,
+    };
     let request = Request {
         dockerfile,
         dockerfile_path,
@@ -203,15 +210,18 @@ fn build_invocation(args: Build) -> Result<BuildInvocation, Error> {
             platform_is_given,
             host,
             epoch,
+            context_mode: args.context_mode.into(),
         },
         index: is_index.then_some(platforms),
         named_contexts,
-        destinations: destinations(&args)?,
+        destinations: destinations(&args, names)?,
         pack: pack::Options::default(),
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),
+        cache,
+        skip_existing: args.skip_existing,
         context,
         client,
     };
@@ -223,13 +233,14 @@ fn given(path: &Option<PathBuf>) -> Option<PathBuf> {
     path.clone().filter(|path| !path.as_os_str().is_empty())
 }
 
+/// The names of `--destination`.
+fn names(args: &Build) -> Result<Vec<Reference>, Error> {
+    let bad = |error: yadokari_registry::Error| Error::Usage { flag: "--destination", message: error.to_string() };
+    args.destination.iter().map(|text| output::name(text).map_err(bad)).collect()
+}
+
 /// Where the image goes, by flags. Without any the command line is wrong.
-fn destinations(args: &Build) -> Result<Vec<Destination>, Error> {
-    let mut names: Vec<Reference> = Vec::new();
-    for text in &args.destination {
-        let bad = |error: yadokari_registry::Error| Error::Usage { flag: "--destination", message: error.to_string() };
-        names.push(text.parse().map_err(bad)?);
-    }
+fn destinations(args: &Build, names: Vec<Reference>) -> Result<Vec<Destination>, Error> {
     let mut destinations = Vec::new();
     if let Some(directory) = given(&args.oci_layout_path) {
         let tag = names.first().and_then(|name| name.tag().map(str::to_owned)).unwrap_or_else(|| "latest".into());

@@ -1,5 +1,6 @@
 //! Command lines as pipelines write them.
 
+use super::args::ContextMode;
 use super::*;
 use crate::progress::Level;
 
@@ -97,7 +98,7 @@ fn truth_values_are_gos_and_may_follow_a_space() {
         assert_eq!(build(&line).no_push, expected, "{line}");
     }
     let build = build("executor --cleanup true --force --insecure false --insecure-pull -d r/i");
-    assert!(build.cleanup && build.force && !build.insecure && build.insecure_pull);
+    assert!(build.cleanup && build.force && !build.registry.insecure && build.registry.insecure_pull);
     assert!(error("executor --no-push=maybe").contains("write true or false"));
     assert!(error("executor --no-push maybe").contains("write true or false"));
 }
@@ -111,7 +112,7 @@ fn lists_repeat_and_do_not_split_at_commas() {
     assert_eq!(build.destination, ["a,b", "c", "e"]);
     assert_eq!(build.label, ["x=1,y=2"]);
     assert_eq!(build.labels().unwrap(), [("x".to_owned(), "1,y=2".to_owned())]);
-    assert_eq!(build.insecure_registry, ["h:1"]);
+    assert_eq!(build.registry.insecure_registry, ["h:1"]);
 }
 
 #[test]
@@ -168,15 +169,29 @@ fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
 
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
-    for (line, flag) in [
-        ("executor --cache", "--cache"),
-        ("executor --cache true", "--cache"),
-        ("executor --digest-file https://example.org/d", "--digest-file"),
+    let line = "executor --digest-file https://example.org/d";
+    let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
+    assert!(error.starts_with("--digest-file") && error.contains("not carried out"), "{error}");
+}
+
+#[test]
+fn the_flags_of_the_cache_are_read_as_pipelines_write_them() {
+    for (line, cache) in [
+        ("executor", None),
+        ("executor --cache", Some(true)),
+        ("executor --cache true", Some(true)),
+        ("executor --cache=true --cache=0", Some(false)),
+        ("executor --cache --cache-ttl=2190h0m0s --cache-copy-layers --cache-run-layers=false", Some(true)),
+        ("executor --cache --cache-repo oci:/cache --cache-from r/a --cache-from r/b", Some(true)),
     ] {
-        let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
-        assert!(error.starts_with(flag) && error.contains("not carried out"), "{error}");
+        assert_eq!(build(line).cache.cache, cache, "{line}");
     }
-    assert!(build("executor --cache=false").refuse_what_is_not_carried_out().is_ok());
+    let plain = build("executor");
+    assert!(plain.context_mode == ContextMode::Git && !plain.skip_existing);
+    let other = build("executor --context-mode=raw --skip-existing");
+    assert!(other.context_mode == ContextMode::Raw && other.skip_existing);
+    assert!(error("executor --context-mode=tree").contains("git, raw"));
+    assert!(error("executor --cache-ttl=soon").contains("'soon' is not a duration"));
 }
 
 #[test]
@@ -207,6 +222,7 @@ fn the_epoch_is_a_build_argument_or_the_environments() {
 
 #[test]
 fn an_image_needs_somewhere_to_go() {
+    let destinations = |args: &Build| destinations(args, names(args)?);
     assert!(destinations(&build("executor")).is_err());
     assert!(destinations(&build("executor --tar-path /t")).is_err());
     assert!(destinations(&build("executor --no-push")).unwrap().is_empty());
@@ -225,10 +241,10 @@ fn an_image_needs_somewhere_to_go() {
 
 #[test]
 fn registry_maps_are_separated_by_semicolons() {
-    let maps = build("executor --registry-map a=b;c=d/e --registry-map f=g").registry_maps().unwrap();
+    let maps = build("executor --registry-map a=b;c=d/e --registry-map f=g").registry.maps().unwrap();
     let expected = [("a", "b"), ("c", "d/e"), ("f", "g")];
     assert_eq!(maps, expected.map(|(from, to)| (from.to_owned(), to.to_owned())));
-    assert!(build("executor --registry-map a").registry_maps().is_err());
+    assert!(build("executor --registry-map a").registry.maps().is_err());
 }
 
 #[test]

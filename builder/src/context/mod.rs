@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use walkdir::WalkDir;
-use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, RelPath, Root, Timestamp, Tree};
+use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, Part, RelPath, Root, Timestamp, Tree};
 
 use crate::dockerfile::closest;
 
@@ -34,6 +34,17 @@ pub struct Context {
     digests: Mutex<HashMap<RelPath, Digest>>,
     /// Directories that we may not read. They matter where something is copied from them.
     unreadable: Mutex<BTreeSet<RelPath>>,
+}
+
+/// A file of a context, or something else that is copied like one.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    /// Its path below what was asked for.
+    pub below: RelPath,
+    /// What it is. A file has its digest.
+    pub entry: Entry,
+    /// Whether it is a directory on the way to what is taken, and is not taken itself.
+    pub is_passage: bool,
 }
 
 impl Context {
@@ -152,22 +163,13 @@ impl Context {
         }
     }
 
-    /// `path` and what `takes` takes of all below it, by their paths below `path`, with the digests of all files. A hard
-    /// link to something that is not among them is a file here: nothing else stands for its content.
-    pub fn hashed(
-        &self,
-        path: &RelPath,
-        takes: &dyn Fn(&RelPath) -> bool,
-    ) -> Result<Vec<(RelPath, Entry)>, crate::Error> {
+    /// `path` and what `takes` takes of all below it, with the digests of all files, and the directories on the way there.
+    /// A hard link to something that is not among them is a file here: nothing else stands for its content.
+    pub fn hashed(&self, path: &RelPath, takes: &dyn Fn(&RelPath) -> bool) -> Result<Vec<Hashed>, crate::Error> {
         let tree = self.tree()?;
         self.check_readable(path, takes)?;
-        let itself = tree.get(path).into_iter().map(|found| (path, found));
         let mut entries = Vec::new();
-        for (at, found) in itself.chain(tree.below(path)) {
-            let below = at.strip_prefix(path).unwrap_or_default();
-            if !takes(&below) {
-                continue;
-            }
+        for Part { below, path: at, found, is_passage } in tree.part(path, takes) {
             let (name, mut entry) = match tree.content(at) {
                 Some((name, first)) if !name.strip_prefix(path).is_some_and(|name| takes(&name)) => {
                     (name, first.entry.clone())
@@ -177,7 +179,7 @@ impl Context {
             if let Kind::File { content, .. } = &mut entry.kind {
                 *content = Some(self.digest(name)?);
             }
-            entries.push((below, entry));
+            entries.push(Hashed { below, entry, is_passage });
         }
         Ok(entries)
     }
@@ -372,8 +374,10 @@ mod tests {
         fs::hard_link(directory.path().join("a"), directory.path().join("b")).unwrap();
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
         let entries = context.hashed(&RelPath::root(), &all).unwrap();
-        assert!(matches!(&entries[0].1.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
-        assert!(matches!(&entries[1].1.kind, Kind::Hardlink { target } if target.as_bytes() == b"a"));
+        assert!(
+            matches!(&entries[0].entry.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc"))
+        );
+        assert!(matches!(&entries[1].entry.kind, Kind::Hardlink { target } if target.as_bytes() == b"a"));
     }
 
     #[test]
@@ -383,13 +387,13 @@ mod tests {
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
         for (path, number) in [("d", 1), ("d/link", 0)] {
             let entries = context.hashed(&RelPath::new(path).unwrap(), &all).unwrap();
-            let Kind::File { content, .. } = &entries[number].1.kind else { panic!("{entries:?}") };
+            let Kind::File { content, .. } = &entries[number].entry.kind else { panic!("{entries:?}") };
             assert_eq!(*content, Some(Digest::of("abc")));
         }
         let but_a = |below: &RelPath| below.as_bytes() != b"a";
         let entries = context.hashed(&RelPath::root(), &but_a).unwrap();
-        let (_, link) = entries.iter().find(|(path, _)| path.as_bytes() == b"d/link").unwrap();
-        assert!(matches!(&link.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
+        let link = entries.iter().find(|file| file.below.as_bytes() == b"d/link").unwrap();
+        assert!(matches!(&link.entry.kind, Kind::File { content: Some(digest), .. } if *digest == Digest::of("abc")));
     }
 
     #[test]
@@ -429,8 +433,8 @@ mod tests {
         nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o640)).unwrap();
         let context = Context::open(directory.path(), Path::new("/none")).unwrap();
         let entries = context.hashed(&RelPath::root(), &all).unwrap();
-        let names: Vec<&[u8]> = entries.iter().map(|(path, _)| path.as_bytes()).collect();
+        let names: Vec<&[u8]> = entries.iter().map(|file| file.below.as_bytes()).collect();
         assert_eq!(names, [&b"bytes-\xff"[..], b"f", b"pipe"]);
-        assert_eq!(entries[2].1.kind, Kind::Fifo);
+        assert_eq!(entries[2].entry.kind, Kind::Fifo);
     }
 }

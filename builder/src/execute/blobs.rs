@@ -5,9 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use yadokari_layers::{
-    Digest, Error as LayersError, HashingReader, Index, Layer, RelPath, Tree, blob_path, compress, tar,
-};
+use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, RelPath, Tree, blob_path, compress, tar};
 
 use crate::plan::{ImageName, LayerRef};
 
@@ -15,6 +13,14 @@ use crate::plan::{ImageName, LayerRef};
 pub trait Fetch: Sync {
     /// The layers of an image that the plan names, the lowest first.
     fn layers(&self, image: &ImageName) -> Vec<LayerRef>;
+
+    /// What layers say, of which that is known without reading them.
+    fn indexes(&self, _layers: &[LayerRef]) -> HashMap<Digest, Arc<Index>> {
+        HashMap::new()
+    }
+
+    /// Takes note of what a layer says that had to be read for it.
+    fn indexed(&self, _layer: &LayerRef, _index: &Arc<Index>) {}
 
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
     /// verified.
@@ -40,19 +46,25 @@ impl<'a> Blobs<'a> {
     }
 
     /// Remembers the index of a layer that was just made.
-    pub(super) fn made(&self, layer: &Layer) {
-        self.lock().insert(layer.digest, Arc::clone(&layer.index));
+    pub(super) fn made(&self, layer: &LayerRef, index: &Arc<Index>) {
+        self.lock().insert(layer.digest, Arc::clone(index));
     }
 
-    /// What the layers say together, the lowest first. Those whose index is unknown are fetched and read.
+    /// What the layers say together, the lowest first.
     pub(super) fn tree(&self, layers: &[LayerRef]) -> Result<Tree, crate::Error> {
-        let unknown: Vec<LayerRef> = {
+        Ok(Tree::of(self.indexes(layers)?))
+    }
+
+    /// What each of the layers says. Those of which nobody knows it are fetched and read.
+    pub(super) fn indexes(&self, layers: &[LayerRef]) -> Result<Vec<Arc<Index>>, crate::Error> {
+        let unknown = || -> Vec<LayerRef> {
             let known = self.lock();
             layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()
         };
-        self.fetch.fetch(&unknown, &self.directory)?;
-        let indexes: Result<Vec<_>, _> = layers.iter().map(|layer| self.index(layer)).collect();
-        Ok(Tree::of(indexes?))
+        let found = self.fetch.indexes(&unknown());
+        self.lock().extend(found);
+        self.fetch.fetch(&unknown(), &self.directory)?;
+        layers.iter().map(|layer| self.index(layer)).collect()
     }
 
     /// What one layer says.
@@ -66,6 +78,7 @@ impl<'a> Blobs<'a> {
         if found != layer.diff_id {
             return Err(LayersError::DiffId { layer: layer.digest, expected: layer.diff_id, found }.into());
         }
+        self.fetch.indexed(layer, &index);
         self.lock().insert(layer.digest, Arc::clone(&index));
         Ok(index)
     }

@@ -12,27 +12,31 @@
 
 mod blobs;
 mod copy;
-mod done;
+mod earlier;
 mod interrupt;
 mod mounts;
 mod remote;
 mod stage;
+mod transfer;
 mod unpack;
+mod upcoming;
 mod users;
 mod work_dir;
 
-use yadokari_layers::{Layer, Timestamp, pack};
+use yadokari_layers::{Key, Timestamp, pack};
 
 use crate::context::{Context, Contexts};
-use crate::plan::{Base, LayerRef, Origin, Plan};
+use crate::output::Finished;
+use crate::plan::{LayerRef, Origin, Plan};
 use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
 
 pub use blobs::Fetch;
-pub use done::Done;
+pub use earlier::{Done, Earlier};
 pub use interrupt::Interrupt;
 pub use mounts::check;
+pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
 
@@ -57,7 +61,9 @@ pub struct Executor<'a> {
     pub done: &'a Done,
     /// What the lines of progress begin with: the platform, where there are several.
     pub label: &'a str,
-    /// Brings the layers of base images.
+    /// What earlier builds made.
+    pub earlier: Option<Earlier<'a>>,
+    /// Brings layers that were not made here.
     pub fetch: &'a dyn Fetch,
     /// How layers are written.
     pub pack: &'a pack::Options,
@@ -75,26 +81,33 @@ pub struct Executor<'a> {
     pub progress: &'a Progress,
     /// Ends the build early.
     pub interrupt: &'a Interrupt,
-    /// Takes each layer of the target's chain as soon as it is made.
-    pub finished: &'a (dyn Fn(Layer) -> Result<(), crate::Error> + Sync),
+    /// Takes what steps have made, as soon as it is there.
+    pub finished: &'a (dyn Fn(Finished) -> Result<(), crate::Error> + Sync),
 }
 
-/// What became of a stage.
-#[derive(Debug, Clone)]
+/// What became of a stage. Of one that nothing needed, nothing did.
+#[derive(Debug, Clone, Default)]
 pub struct StageResult {
     /// All layers, the lowest first.
     pub layers: Vec<LayerRef>,
     /// For each step, the layer that it made, if it changed anything.
     pub made: Vec<Option<LayerRef>>,
+    /// What stands for all that the stage holds.
+    pub(crate) state: Option<Key>,
 }
 
 impl Executor<'_> {
-    /// Executes all stages of the plan, each after those it needs. The result is in the plan's order.
+    /// Executes what is needed of the plan, each stage after those it needs. The result is in the plan's order.
     pub fn execute(&self) -> Result<Vec<StageResult>, crate::Error> {
         let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), self.fetch);
-        let chain = target_chain(self.plan);
+        let chain = self.plan.target_chain();
+        let upcoming = self.upcoming();
         let mut results: Vec<StageResult> = Vec::new();
         for position in 0..self.plan.stages.len() {
+            if !upcoming.needs(position) {
+                results.push(StageResult::default());
+                continue;
+            }
             let run = stage::StageRun::new(self, &blobs, &results, position)?;
             let result = run.execute(chain.contains(&position))?;
             results.push(result);
@@ -121,26 +134,14 @@ fn made_at(clock: i64, epoch: Option<i64>) -> Timestamp {
     Timestamp::from_secs(epoch.map_or(clock, |epoch| epoch.min(clock)))
 }
 
-/// The target and the stages that it starts from: their layers are the image's, all others only serve to copy from.
-pub(crate) fn target_chain(plan: &Plan) -> Vec<usize> {
-    let below = |&position: &usize| match plan.stages[position].base {
-        Base::Stage(below) => Some(below),
-        Base::Scratch | Base::Image(_) => None,
-    };
-    std::iter::successors(Some(plan.stages.len() - 1), below).collect()
-}
-
-/// Chooses the driver by trying, when one of the plans executes anything at all.
-pub fn choose_driver(plans: &[Plan], settings: &Settings, progress: &Progress) -> Result<Option<Probe>, crate::Error> {
-    if !plans.iter().any(Plan::has_run) {
-        return Ok(None);
-    }
+/// Chooses the driver by trying.
+pub fn choose_driver(settings: &Settings, progress: &Progress) -> Result<Probe, crate::Error> {
     let probe = probe(settings);
     match probe.chosen {
         Some(driver) => progress.info(&format!("sandbox: {driver}")),
         None => return Err(crate::Error::NoDriver(doctor_lines(&probe).join("\n"))),
     }
-    Ok(Some(probe))
+    Ok(probe)
 }
 
 #[cfg(test)]

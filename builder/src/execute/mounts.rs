@@ -7,18 +7,24 @@ use yadokari_layers::{Compression, Entry, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
-use super::stage::{at, layer_files};
-use super::{Executor, StageResult};
+use super::stage::layer_files;
+use super::transfer::at;
+use super::{Executor, StageResult, Upcoming};
 use crate::context::Context;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, MountSharing, Span};
-use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Plan, Run, Selected, Selection, literal};
+use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Run, Selected, Selection, literal};
 use crate::sandbox::{self, Driver, Sandbox, Sharing, Worker};
 use crate::secrets::{Agents, Secrets};
 
-/// Fails where a RUN of the plan asks for what there is not: it is better to know before anything runs.
-pub fn check(plan: &Plan, driver: Option<Driver>, secrets: &Secrets, agents: &Agents) -> Result<(), crate::Error> {
-    for (step, run) in plan.commands() {
+/// Fails where a RUN that has to be executed asks for what there is not: it is better to know before anything runs.
+pub fn check(
+    upcoming: &Upcoming<'_>,
+    driver: Option<Driver>,
+    secrets: &Secrets,
+    agents: &Agents,
+) -> Result<(), crate::Error> {
+    for (step, run) in upcoming.commands() {
         if let (Some(span), Some(driver)) = (run.no_network, driver.filter(|driver| !driver.can_isolate_network())) {
             let error = Diagnostic::new(format!("RUN --network=none cannot be promised by the sandbox '{driver}'"));
             let help = "run 'yadokari doctor' to see what a sandbox with namespaces needs here";

@@ -1,23 +1,21 @@
 //! One stage: its steps in order, each to a layer.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
+use yadokari_layers::{Content, Entry, Index, Key, Layer, Tree, pack};
 
 use super::blobs::Blobs;
-use super::copy::{Conflict, Placing, Restyle};
+use super::copy::{Placing, Restyle};
+use super::earlier::Outcome;
 use super::mounts::{Mounts, with_secrets};
-use super::{Executor, StageResult, remote, unpack, users};
-use crate::context::Context;
-use crate::dockerfile::{Diagnostic, Span};
-use crate::plan::{
-    Base, Copy, CopySource, LayerRef, Mkdir, Op, Origin, Run, Selected, Selection, Stage, Step, through_link,
-};
+use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
+use super::{Executor, StageResult, users};
+use crate::cache::NewStep;
+use crate::output::Finished;
+use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
 use crate::progress::StepDone;
-use crate::remote::Fetched;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
@@ -28,10 +26,14 @@ pub(super) struct StageRun<'a> {
     stage: &'a Stage,
     /// All layers so far, the lowest first.
     layers: Vec<LayerRef>,
-    /// What they say together, once something asked.
+    /// What stands for all that they hold.
+    state: Key,
+    /// What they said together when something asked last.
     tree: Option<Tree>,
     /// The root file system, once a RUN needed one.
     worker: Option<Worker>,
+    /// How many of the layers are in it.
+    applied: usize,
     /// What RUN steps mounted so far.
     mounts: Mounts<'a>,
 }
@@ -44,47 +46,89 @@ impl<'a> StageRun<'a> {
         position: usize,
     ) -> Result<Self, crate::Error> {
         let stage = &executor.plan.stages[position];
-        let layers = match &stage.base {
-            Base::Scratch => Vec::new(),
-            Base::Image(name) => executor.fetch.layers(name),
-            Base::Stage(below) => results[*below].layers.clone(),
+        let (layers, state) = match &stage.base {
+            Base::Scratch => (Vec::new(), stage.base_key),
+            Base::Image(name) => (executor.fetch.layers(name), stage.base_key),
+            Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
         };
         let mounts = Mounts::new(executor, blobs, results);
-        Ok(Self { executor, blobs, results, stage, layers, tree: None, worker: None, mounts })
+        let (tree, worker, applied) = (None, None, 0);
+        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts })
     }
 
-    /// Executes the steps. The layers are handed on where `wanted` says that they belong to the image.
+    /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
     pub(super) fn execute(mut self, wanted: bool) -> Result<StageResult, crate::Error> {
         let mut made = Vec::new();
-        let stage = self.stage;
+        let (stage, executor) = (self.stage, self.executor);
         for (number, step) in stage.steps.iter().enumerate() {
-            self.executor.interrupt.check()?;
-            let name = format!("{}{} {}/{}", self.executor.label, stage.name, number + 1, stage.steps.len());
-            self.executor.progress.step(&name, &step.text, &step.key);
+            executor.interrupt.check()?;
+            let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
+            executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
-            let layer = match self.executor.done.find(&step.key) {
-                Some(layer) => self.apply(layer)?,
-                None => self.step(&name, step).map_err(|error| self.interrupted_or(error))?,
-            };
-            self.executor.done.remember(step.key, layer.as_ref());
-            let done = StepDone { time: start.elapsed(), size: layer.as_ref().map(|layer| layer.size) };
-            self.executor.progress.step_done(&name, done);
-            made.push(layer.as_ref().map(LayerRef::from));
-            if let Some(layer) = layer {
-                self.layers.push(LayerRef::from(&layer));
-                self.blobs.made(&layer);
-                if let Some(tree) = &mut self.tree {
-                    tree.push(Arc::clone(&layer.index));
+            let (outcome, record, is_cached) = self.outcome(&name, step).map_err(|error| self.interrupted_or(error))?;
+            let size = outcome.layer.as_ref().map(|layer| layer.size);
+            executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
+            made.push(outcome.layer);
+            if let (Some(layer), Some(content)) = (&outcome.layer, &outcome.content) {
+                self.layers.push(*layer);
+                self.state = plan::state(&self.state, content);
+            }
+            let layer = outcome.layer;
+            if !is_cached {
+                if let (Some(layer), Some(index)) = (&layer, &outcome.index) {
+                    self.blobs.made(layer, index);
                 }
-                if wanted {
-                    (self.executor.finished)(layer)?;
-                }
+                executor.done.remember(step.key, outcome);
+            }
+            if !is_cached && wanted && layer.is_some() || record.is_some() {
+                (executor.finished)(Finished { layer, wanted, record })?;
             }
         }
         if let Some(worker) = self.worker.take() {
-            self.executor.work.retire(worker);
+            executor.work.retire(worker);
         }
-        Ok(StageResult { layers: self.layers, made })
+        Ok(StageResult { layers: self.layers, made, state: Some(self.state) })
+    }
+
+    /// What a step makes, what the cache is to keep of it, and whether the cache had it.
+    fn outcome(&mut self, name: &str, step: &Step) -> Result<(Outcome, Option<NewStep>, bool), crate::Error> {
+        let executor = self.executor;
+        if let Some(done) = executor.done.find(&step.key) {
+            return Ok((done, None, false));
+        }
+        let Some(earlier) = &executor.earlier else {
+            return Ok((Outcome::of(self.step(name, step)?, executor.pack), None, false));
+        };
+        if let Some(found) = earlier.find(step) {
+            return Ok((found, None, true));
+        }
+        // What is below may have been made anew, and be what it was before all the same.
+        let content = self.content_key(step)?;
+        if let Some(found) = content.and_then(|content| earlier.look(step, &content)) {
+            return Ok((found, None, true));
+        }
+        let outcome = Outcome::of(self.step(name, step)?, executor.pack);
+        let record = earlier.record(step, content, &outcome);
+        Ok((outcome, record, false))
+    }
+
+    /// The key of a step by the content of all that it depends on; `None` where it takes what is not there.
+    fn content_key(&self, step: &Step) -> Result<Option<Key>, crate::Error> {
+        let mut from = Vec::new();
+        for taken in step.op.taken() {
+            let key = match taken.origin() {
+                Origin::Stage(stage) => {
+                    let tree = self.blobs.tree(&self.results[*stage].layers)?;
+                    taken.content(&tree, self.executor.pack.clamp)?
+                }
+                // An image is known by its content without being read.
+                Origin::Image(name) => Some(plan::image_key(&name.platform, &self.executor.fetch.layers(name))),
+                Origin::Context | Origin::Named(_) | Origin::Nothing => None,
+            };
+            let Some(key) = key else { return Ok(None) };
+            from.push(key);
+        }
+        Ok(Some(step.content_key(&self.state, &from)))
     }
 
     /// A failure that an interrupt caused is an interrupt.
@@ -95,33 +139,17 @@ impl<'a> StageRun<'a> {
     fn step(&mut self, name: &str, step: &Step) -> Result<Option<Layer>, crate::Error> {
         match &step.op {
             Op::Run(run) => self.run(name, run, step),
-            Op::Copy(copy) => {
-                let layer = self.copy(copy, step)?;
-                self.apply(layer)
-            }
-            Op::Mkdir(mkdir) => {
-                let layer = self.mkdir(mkdir, step)?;
-                self.apply(layer)
-            }
+            Op::Copy(copy) => self.copy(copy, step),
+            Op::Mkdir(mkdir) => self.mkdir(mkdir, step),
         }
     }
 
     /// The tree of all layers so far.
     fn tree(&mut self) -> Result<&Tree, crate::Error> {
-        if self.tree.is_none() {
-            self.tree = Some(self.blobs.tree(&self.layers)?);
-        }
-        Ok(self.tree.as_ref().expect("it was just made"))
-    }
-
-    /// Keeps a root, where there is one, in step with a layer that was made without it.
-    fn apply(&mut self, layer: Option<Layer>) -> Result<Option<Layer>, crate::Error> {
-        if let (Some(layer), Some(worker)) = (&layer, &mut self.worker) {
-            let file = layer_file(self.blobs, &LayerRef::from(layer), Arc::clone(&layer.index))?;
-            let warnings = worker.push(file)?;
-            warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
-        }
-        Ok(layer)
+        let tree = self.tree.get_or_insert_default();
+        let fresh = &self.layers[tree.layers().len()..];
+        self.blobs.indexes(fresh)?.into_iter().for_each(|index| tree.push(index));
+        Ok(tree)
     }
 
     fn mkdir(&mut self, mkdir: &Mkdir, step: &Step) -> Result<Option<Layer>, crate::Error> {
@@ -212,7 +240,10 @@ impl<'a> StageRun<'a> {
             executor.interrupt.check()?;
             return Err(crate::Error::Run { text: step.text.clone(), code });
         }
-        self.commit()
+        let layer = self.commit()?;
+        // It is in the root that it was taken from.
+        self.applied += usize::from(layer.is_some());
+        Ok(layer)
     }
 
     /// Packs what the sandbox says has changed, while it says so.
@@ -235,17 +266,27 @@ impl<'a> StageRun<'a> {
         }
     }
 
-    /// The root file system of this stage, made of all layers so far when it is first needed.
+    /// The root file system of this stage. It is made of all layers when it is first needed; those that were made without
+    /// it since then are put on it when it is needed again.
     fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
-        if self.worker.is_none() {
-            let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since the plan has a RUN");
-            let mut worker = Worker::start(probe, settings, &self.stage.name)?;
-            self.executor.interrupt.watch(worker.interrupter());
-            let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
-            let warnings = worker.materialise(layer_files(self.blobs, &self.layers, &indexes)?)?;
-            warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
-            self.worker = Some(worker);
-        }
+        let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
+        let files = layer_files(self.blobs, &self.layers[self.applied..], &indexes[self.applied..])?;
+        let warnings = match &mut self.worker {
+            Some(worker) => {
+                let pushed = files.into_iter().map(|file| worker.push(file)).collect::<Result<Vec<_>, _>>()?;
+                pushed.concat()
+            }
+            None => {
+                let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
+                let mut worker = Worker::start(probe, settings, &self.stage.name)?;
+                self.executor.interrupt.watch(worker.interrupter());
+                let warnings = worker.materialise(files)?;
+                self.worker = Some(worker);
+                warnings
+            }
+        };
+        warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        self.applied = self.layers.len();
         Ok(self.worker.as_mut().expect("it was just made"))
     }
 }
@@ -261,160 +302,4 @@ pub(super) fn layer_files(
 
 fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
     Ok(LayerFile { index, blob: blobs.open(layer)? })
-}
-
-fn copy_from_context(
-    executor: &Executor<'_>,
-    context: &Context,
-    placing: &mut Placing<'_>,
-    copy: &Copy,
-    spool: &std::path::Path,
-    span: Option<Span>,
-) -> Result<(), crate::Error> {
-    // A build that takes nothing from the context does not read it.
-    let nothing = Tree::new();
-    let tree = if copy.sources.iter().any(|source| source.elsewhere.is_none()) { context.tree()? } else { &nothing };
-    let selected = select_all(tree, copy, span)?;
-    let several = selected.len() + copy.inline.len() > 1;
-    for (source, selected) in &selected {
-        if let Some(elsewhere) = &source.elsewhere {
-            if several && matches!(elsewhere.fetched, Fetched::File(_)) && !copy.unpack_downloads {
-                needs_directory(placing, copy, span)?;
-            }
-            let copied = remote::copy(placing, copy, elsewhere, spool, span);
-            copied.map_err(|refusal| refusal.at(source, span))?;
-            continue;
-        }
-        let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
-        if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
-            for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
-                if given {
-                    executor.progress.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));
-                }
-            }
-            continue;
-        }
-        if !tree.is_directory(&selected.path) {
-            warn_of_exclude(executor, copy, selected);
-            if several {
-                needs_directory(placing, copy, span)?;
-            }
-        }
-        let filter = selected.filter(&copy.exclude);
-        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| context.content(path));
-        copied.map_err(|conflict| refused(conflict, span))?;
-    }
-    Ok(())
-}
-
-/// Copies from the layers of a stage or an image. What they say is known from their indexes; only the layers that hold
-/// what is copied are read, each once.
-fn copy_from_layers(
-    executor: &Executor<'_>,
-    blobs: &Blobs<'_>,
-    placing: &mut Placing<'_>,
-    copy: &Copy,
-    layers: &[LayerRef],
-    spool: &std::path::Path,
-    span: Option<Span>,
-) -> Result<(), crate::Error> {
-    let tree = blobs.tree(layers)?;
-    let selected = select_all(&tree, copy, span)?;
-    let several = selected.len() + copy.inline.len() > 1;
-    let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
-    for (_, selected) in &selected {
-        let itself = tree.get(&selected.path).map(|_| &selected.path);
-        let filter = selected.filter(&copy.exclude);
-        for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
-            if !path.strip_prefix(&selected.path).is_some_and(|below| filter.takes(&below)) {
-                continue;
-            }
-            if let Some((name, found)) = tree.content(path)
-                && found.entry.is_file()
-            {
-                wanted.entry(found.layer).or_default().push(name.clone());
-            }
-        }
-    }
-    let mut contents = BTreeMap::new();
-    for (layer, names) in wanted {
-        contents.insert(layer, blobs.extract(&layers[layer], &names, spool)?);
-    }
-    let content = |layer: usize, name: &RelPath| {
-        contents
-            .get(&layer)
-            .and_then(|files| files.get(name))
-            .map_or(Content::Empty, |file| Content::Host(file.clone()))
-    };
-    for (_, selected) in &selected {
-        if !tree.is_directory(&selected.path) {
-            warn_of_exclude(executor, copy, selected);
-            if several {
-                needs_directory(placing, copy, span)?;
-            }
-        }
-        let copied = placing.copy(&tree, selected, selected.filter(&copy.exclude), &copy.destination, &content);
-        copied.map_err(|conflict| refused(conflict, span))?;
-    }
-    Ok(())
-}
-
-/// `--exclude` holds below copied directories and not for what is a source itself, which its author may not have meant.
-fn warn_of_exclude(executor: &Executor<'_>, copy: &Copy, selected: &Selected) {
-    let name = selected.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    if copy.exclude.excludes(&name) {
-        let message =
-            format!("--exclude holds inside of copied directories only: the source '{}' is copied", selected.path);
-        executor.progress.warning(&message);
-    }
-}
-
-/// What each source selects, in their order. A source elsewhere is one by itself.
-fn select_all<'c>(
-    tree: &Tree,
-    copy: &'c Copy,
-    span: Option<Span>,
-) -> Result<Vec<(&'c CopySource, Selected)>, crate::Error> {
-    let mut all = Vec::new();
-    for source in &copy.sources {
-        if source.elsewhere.is_some() {
-            all.push((source, Selected { name: None, path: RelPath::root(), include: None }));
-            continue;
-        }
-        let refuse = |error: Diagnostic| Err(if span.is_some() { error.at(source.span) } else { error }.into());
-        let selected = match copy.select(tree, source)? {
-            Selection::Found(selected) => selected,
-            Selection::Missing(path) => {
-                let error = Diagnostic::new(format!("'{path}' does not exist in what is copied from"));
-                return refuse(error.label("no such file or directory"));
-            }
-            Selection::ThroughLink(link) => return refuse(through_link(&link)),
-        };
-        all.extend(selected.into_iter().map(|selected| (source, selected)));
-    }
-    Ok(all)
-}
-
-/// A file among several sources needs a directory: one that the destination is marked as, or one that is there by now.
-fn needs_directory(placing: &Placing<'_>, copy: &Copy, span: Option<Span>) -> Result<(), crate::Error> {
-    let destination = &copy.destination;
-    if placing.means_directory(destination).map_err(|conflict| refused(conflict, span))? {
-        return Ok(());
-    }
-    let error = Diagnostic::new(Conflict::NeedsDirectory(destination.clone()).to_string());
-    let error = error.help(format!("write the destination as '{destination}/'"));
-    Err(if span.is_some() { error.at(copy.destination_span) } else { error }.into())
-}
-
-/// Something that the Dockerfile asks for and the tree does not allow.
-fn refused(conflict: Conflict, span: Option<Span>) -> crate::Error {
-    match conflict {
-        Conflict::Layers(error) => error.into(),
-        conflict => at(conflict, span),
-    }
-}
-
-pub(super) fn at(error: impl std::fmt::Display, span: Option<Span>) -> crate::Error {
-    let error = Diagnostic::new(error.to_string());
-    span.map_or(error.clone(), |span| error.at(span)).into()
 }

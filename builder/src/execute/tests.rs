@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{XattrFlags, setxattr};
-use yadokari_layers::{Compression, Entry, Kind, Layer, RelPath, Tree};
+use yadokari_layers::{Compression, Entry, Kind, RelPath, Tree};
 use yadokari_registry::Platform;
 
 use super::*;
 use crate::context::Contexts;
 use crate::dockerfile::{Source, parse};
-use crate::plan::{ImageName, Known, Options, Planned, plan};
+use crate::plan::{ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
@@ -91,6 +91,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: Some(EPOCH),
+            context_mode: ContextMode::default(),
         };
         let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {
             panic!("nothing is fetched here")
@@ -102,6 +103,7 @@ impl Bench {
             contexts: &contexts,
             done: &Done::default(),
             label: "",
+            earlier: None,
             fetch: &NothingToFetch,
             pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
             work: &work,
@@ -111,7 +113,7 @@ impl Bench {
             network_files: &NetworkFiles::default(),
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &Interrupt::default(),
-            finished: &|_: Layer| Ok(()),
+            finished: &|_| Ok(()),
         };
         let layers = executor.execute().map_err(rendered)?.pop().unwrap().layers;
         let messages = String::from_utf8(messages.0.lock().unwrap().clone()).unwrap();

@@ -3,40 +3,22 @@
 //! Blobs first, then the manifests, then their index, then tags: an interrupted build leaves no tag on a half image. Layers travel while
 //! later steps are executed.
 
+mod destination;
+pub mod tags;
 mod tarball;
 mod uploads;
 
-use std::path::PathBuf;
-
+use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
-use yadokari_registry::{Manifest, Platform, Reference};
+use yadokari_registry::{Manifest, Platform};
 
 use crate::execute::StageResult;
 use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
+use crate::sources::layers_of;
 
-pub use uploads::Uploads;
-
-/// Where an image goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// A registry, under a tag.
-    Registry(Reference),
-    /// An OCI layout directory. The tag is the first destination's, or `latest`.
-    Layout {
-        /// The directory, made where it is missing.
-        directory: PathBuf,
-        /// The name in its index.
-        tag: String,
-    },
-    /// A tar archive as `docker save` writes it.
-    Tarball {
-        /// The file, which is replaced.
-        path: PathBuf,
-        /// What `docker load` calls the image.
-        names: Vec<Reference>,
-    },
-}
+pub use destination::{Destination, name, name_by_key};
+pub use uploads::{Finished, Uploads};
 
 /// An image as bytes and the layers it names.
 #[derive(Debug, Clone)]
@@ -87,10 +69,46 @@ impl Made {
         self.images.iter().flat_map(|image| &image.layers)
     }
 
+    /// Everything but the layers, in one text.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let image = |image: &Image| StoredImage { config: text(&image.config), manifest: text(&image.manifest.bytes) };
+        let images = self.images.iter().map(image).collect();
+        let stored = StoredMade { images, index: self.index.as_ref().map(|index| text(&index.bytes)) };
+        serde_json::to_vec(&stored).expect("texts have a form in JSON")
+    }
+
+    /// Reads what [`Made::encode`] wrote. The error says what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let stored: StoredMade = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let image = |StoredImage { config, manifest }: StoredImage| {
+            let manifest = Manifest::new(MANIFEST, manifest);
+            let image = manifest.image().map_err(|error| error.to_string())?;
+            let (config, layers) = layers_of(&image, config.as_bytes()).map(|(_, layers)| (config, layers))?;
+            Ok(Image { config: config.into(), manifest, layers })
+        };
+        let images: Vec<Image> = stored.images.into_iter().map(image).collect::<Result<_, String>>()?;
+        let index = stored.index.map(|index| Manifest::new(INDEX, index));
+        if images.is_empty() { Err("it has no image".into()) } else { Ok(Self { images, index }) }
+    }
+
     /// What the tags will point to: the index, or else the only image's manifest.
     pub fn root(&self) -> &Manifest {
         self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
+}
+
+/// The form in which an image is kept apart from its layers.
+#[derive(Serialize, Deserialize)]
+struct StoredMade {
+    images: Vec<StoredImage>,
+    index: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredImage {
+    config: String,
+    manifest: String,
 }
 
 /// Writes config and manifest of the target. With `epoch` no byte depends on the clock.
@@ -132,6 +150,7 @@ mod tests {
     use super::*;
     use crate::image::ImageConfig;
     use crate::plan::{Base, HistoryLine, Stage};
+    use yadokari_layers::KeyHasher;
 
     fn layer(text: &str) -> LayerRef {
         let (digest, diff_id) = (Digest::of(text), Digest::of(format!("tar of {text}")));
@@ -145,6 +164,7 @@ mod tests {
         let stage = Stage {
             name: "stage-0".into(),
             base: Base::Scratch,
+            base_key: KeyHasher::new("test").finish(),
             steps: Vec::new(),
             config: ImageConfig {
                 history: vec![old],
@@ -162,7 +182,7 @@ mod tests {
         let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
         let [base, run, copy] = ["base", "run", "copy"].map(layer);
         let made = vec![Some(run), None, Some(copy)];
-        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made }], epoch);
+        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made, state: None }], epoch);
         assert_eq!(image.layers, [base, run, copy]);
         ImageConfig::parse(&image.config).unwrap()
     }

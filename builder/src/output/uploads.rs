@@ -1,38 +1,72 @@
 //! Layers on their way out while the build goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use yadokari_layers::{Digest, Layer, blob_path};
-use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, RegistryStore, Store, Version, Written};
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use yadokari_layers::{Digest, blob_path};
+use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Size, Store, Version, Written};
 
 use super::{Destination, Made, tarball};
+use crate::cache::{Cache, NewStep};
 use crate::plan::LayerRef;
 use crate::progress::Progress;
 use crate::sources::Sources;
 
 /// How many finished layers may wait before the next step has to.
 const QUEUE: usize = 4;
+/// How many blobs are looked for, linked or sent at once when the build is over.
+const AT_ONCE: usize = 8;
 
-/// Sends finished layers to every destination, side by side with the build.
+/// What a step has made.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its layer, if it changed anything.
+    pub layer: Option<LayerRef>,
+    /// Whether the layer is the image's.
+    pub wanted: bool,
+    /// What the cache keeps of it.
+    pub record: Option<NewStep>,
+}
+
+/// Sends finished layers to every destination, and to the cache, side by side with the build.
 pub struct Uploads<'a> {
-    targets: Arc<Vec<Target>>,
+    shared: Arc<Shared>,
     tarballs: Vec<&'a Destination>,
     sources: &'a Sources,
+    queue: mpsc::Sender<Message>,
+    sender: JoinHandle<()>,
+}
+
+enum Message {
+    Finished(Finished),
+    /// Answered when everything before it has been sent to the destinations.
+    Barrier(oneshot::Sender<()>),
+}
+
+struct Shared {
+    targets: Vec<Target>,
     blobs: PathBuf,
-    queue: mpsc::Sender<LayerRef>,
-    /// Gives the layers that every target has by now, and how each target came by them.
-    sender: JoinHandle<Vec<(Digest, Written)>>,
-    failure: Arc<Mutex<Option<crate::Error>>>,
+    cache: Option<Arc<Cache>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The layers that every target has by now, and how each target came by them.
+    written: BTreeMap<Digest, Vec<Written>>,
+    failure: Option<crate::Error>,
 }
 
 /// A repository, and the names that the image gets there.
 struct Target {
     store: Arc<dyn Store>,
-    registry: Option<String>,
+    /// The registry and repository, when that is what the store is.
+    repository: Option<(String, String)>,
     tags: Vec<Version>,
 }
 
@@ -56,78 +90,74 @@ impl<'a> Uploads<'a> {
                         target.tags.push(tag);
                         continue;
                     }
-                    check(&store).await?;
-                    let registry = Some(store.registry().to_owned());
-                    targets.push(Target { store: Arc::new(store), registry, tags: vec![tag] });
+                    store.check_push().await.map_err(|source| failed(&store, source))?;
+                    let repository = Some((store.registry().to_owned(), store.repository().to_owned()));
+                    targets.push(Target { store: Arc::new(store), repository, tags: vec![tag] });
                 }
                 Destination::Layout { directory, tag } => {
-                    let layout = Layout::create(directory).map_err(|source| failed(directory.display(), source))?;
+                    let layout = Layout::create(directory).map_err(|source| {
+                        let destination = directory.display().to_string();
+                        crate::Error::Push { destination, source: Box::new(source) }
+                    })?;
                     let tags = vec![Version::Tag(tag.clone())];
-                    targets.push(Target { store: Arc::new(layout), registry: None, tags });
+                    targets.push(Target { store: Arc::new(layout), repository: None, tags });
                 }
                 Destination::Tarball { .. } => tarballs.push(destination),
             }
         }
-        let targets = Arc::new(targets);
-        let (queue, mut finished) = mpsc::channel::<LayerRef>(QUEUE);
-        let (to, from) = (Arc::clone(&targets), blobs.to_owned());
-        let failure = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&failure);
-        let sender = tokio::spawn(async move {
-            let mut written = Vec::new();
-            while let Some(layer) = finished.recv().await {
-                let blob = file_blob(&from, &layer);
-                for target in to.iter() {
-                    match target.store.write_blob(&blob, None).await {
-                        Ok(done) => written.push((layer.digest, done)),
-                        Err(source) => {
-                            *lock(&slot) = Some(failed(target.store.describe(), source));
-                            return written;
-                        }
-                    }
-                }
-            }
-            written
-        });
-        Ok(Self { targets, tarballs, sources, blobs: blobs.to_owned(), queue, sender, failure })
+        let (blobs, cache) = (blobs.to_owned(), sources.cache().cloned());
+        let shared = Arc::new(Shared { targets, blobs, cache, state: Mutex::default() });
+        let (queue, finished) = mpsc::channel(QUEUE);
+        let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
+        Ok(Self { shared, tarballs, sources, queue, sender })
     }
 
-    /// Takes a layer that was just made. Waits when too many are under way; fails when an earlier one could not be
+    /// Takes what a step has just made. Waits when too much is under way; fails when an earlier layer could not be
     /// sent, since the image would lack it.
-    pub fn send(&self, layer: Layer) -> Result<(), crate::Error> {
-        match self.queue.blocking_send(LayerRef::from(&layer)) {
-            Ok(()) => Ok(()),
-            Err(_) => lock(&self.failure).take().map_or(Ok(()), Err),
-        }
+    pub fn send(&self, finished: Finished) -> Result<(), crate::Error> {
+        // The task at the other end goes on until this one is gone.
+        _ = self.queue.blocking_send(Message::Finished(finished));
+        self.failure()
     }
 
-    /// Sends what is left: base layers, the configs, the manifests and their index, and last the tags. Returns the digest
-    /// that the tags point to.
-    pub async fn finish(self, made: &Made, progress: &Progress) -> Result<Digest, crate::Error> {
-        drop(self.queue);
-        let sent = match self.sender.await {
-            Ok(sent) => sent,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        if let Some(error) = lock(&self.failure).take() {
-            return Err(error);
+    /// Sees to it that every destination has all layers. One that cannot be had from the cache is
+    /// [`Error::Stale`](crate::Error::Stale).
+    pub async fn complete(&self, made: &Made) -> Result<(), crate::Error> {
+        let (all_sent, sent) = oneshot::channel();
+        if self.queue.send(Message::Barrier(all_sent)).await.is_ok() {
+            _ = sent.await;
         }
-        let mut seen: BTreeSet<Digest> = sent.iter().map(|(digest, _)| *digest).collect();
+        self.failure()?;
+        let mut seen: BTreeSet<Digest> = self.shared.lock().written.keys().copied().collect();
         let left: Vec<&LayerRef> = made.layers().filter(|layer| seen.insert(layer.digest)).collect();
-        let mut written: Vec<Written> = sent.iter().map(|(_, written)| *written).collect();
-        for target in self.targets.iter() {
-            for layer in &left {
-                written.push(base_layer(self.sources, target, layer, &self.blobs).await?);
-            }
-            let fail = |source| failed(target.store.describe(), source);
-            for image in &made.images {
-                let config = BytesBlob::new(image.config.clone());
-                target.store.write_blob(&config, None).await.map_err(fail)?;
-            }
+        let targets = &self.shared.targets;
+        let transfers = left.iter().flat_map(|&layer| targets.iter().map(move |target| (target, layer)));
+        let transfers = transfers.map(async |(target, layer)| {
+            let written = base_layer(self.sources, target, layer, &self.shared.blobs).await?;
+            self.shared.lock().written.entry(layer.digest).or_default().push(written);
+            Ok::<_, crate::Error>(())
+        });
+        stream::iter(transfers).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        if !self.tarballs.is_empty() {
+            let layers = made.layers().map(|layer| self.sources.download(layer, &self.shared.blobs));
+            try_join_all(layers).await?;
         }
+        Ok(())
+    }
+
+    /// Sends what is left when every destination has all layers: the configs, the manifests and their index, and last the
+    /// tags. Returns the digest that the tags point to.
+    pub async fn finish(&self, made: &Made, progress: &Progress) -> Result<Digest, crate::Error> {
+        let targets = &self.shared.targets;
+        let configs = made.images.iter().map(|image| BytesBlob::new(image.config.clone())).collect::<Vec<_>>();
+        let configs = targets.iter().flat_map(|target| configs.iter().map(move |config| (target, config)));
+        let written = configs.map(async |(target, config)| {
+            target.store.write_blob(config, None).await.map_err(|source| failed(&*target.store, source))
+        });
+        try_join_all(written).await?;
         let root = made.root();
-        for target in self.targets.iter() {
-            let fail = |source| failed(target.store.describe(), source);
+        for target in targets {
+            let fail = |source| failed(&*target.store, source);
             // Tags point to the index: what it names is there before.
             for image in made.images.iter().filter(|_| made.index.is_some()) {
                 let version = Version::Digest(image.manifest.digest);
@@ -138,55 +168,114 @@ impl<'a> Uploads<'a> {
                 progress.pushed(&target.store.describe(), tag, &root.digest);
             }
         }
-        for destination in self.tarballs {
+        for destination in &self.tarballs {
             let Destination::Tarball { path, names } = destination else { continue };
             // The command line lets no more than one image into an archive.
-            let image = &made.images[0];
-            for layer in &image.layers {
-                self.sources.download(layer, &self.blobs).await?;
-            }
-            tokio::task::block_in_place(|| tarball::write(path, image, names, &self.blobs))?;
+            tokio::task::block_in_place(|| tarball::write(path, &made.images[0], names, &self.shared.blobs))?;
             progress.info(&format!("wrote {}", path.display()));
         }
+        let written: Vec<Written> = self.shared.lock().written.values().flatten().copied().collect();
         progress.transfers(&written);
         Ok(root.digest)
     }
+
+    /// Waits until the cache has what was on its way there.
+    pub async fn close(self) {
+        drop(self.queue);
+        if let Err(error) = self.sender.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+
+    fn failure(&self) -> Result<(), crate::Error> {
+        self.shared.lock().failure.take().map_or(Ok(()), Err)
+    }
 }
 
-/// Puts a layer into a target: nothing is sent when it is there or can be mounted from the base image's repository; a
-/// base layer that is nowhere near is fetched first.
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a layer to every target that lacks it. After a failure nothing is sent any more.
+    async fn send(&self, layer: &LayerRef) {
+        if self.lock().failure.is_some() || self.lock().written.contains_key(&layer.digest) {
+            return;
+        }
+        let blob = file_blob(&self.blobs, layer);
+        let sent = self.targets.iter().map(|target| async {
+            target.store.write_blob(&blob, None).await.map_err(|source| failed(&*target.store, source))
+        });
+        match try_join_all(sent).await {
+            Ok(written) => _ = self.lock().written.insert(layer.digest, written),
+            Err(error) => self.lock().failure = Some(error),
+        }
+    }
+}
+
+/// Sends what comes, each layer to the destinations first: the cache can be given it from there.
+async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
+    let mut records = JoinSet::new();
+    while let Some(message) = queue.recv().await {
+        let finished = match message {
+            Message::Finished(finished) => finished,
+            Message::Barrier(done) => {
+                _ = done.send(());
+                continue;
+            }
+        };
+        let wanted = finished.layer.filter(|_| finished.wanted);
+        if let Some(layer) = &wanted {
+            shared.send(layer).await;
+        }
+        if let (Some(cache), Some(record)) = (&shared.cache, finished.record) {
+            let (shared, cache) = (Arc::clone(&shared), Arc::clone(cache));
+            if records.len() >= QUEUE {
+                _ = records.join_next().await;
+            }
+            records.spawn(async move {
+                let sent = wanted.is_some_and(|layer| shared.lock().written.contains_key(&layer.digest));
+                let targets = shared.targets.iter().filter(|_| sent);
+                let repositories: Vec<_> = targets.filter_map(|target| target.repository.clone()).collect();
+                cache.write_step(&record, &shared.blobs, &repositories).await;
+            });
+        }
+    }
+    while records.join_next().await.is_some() {}
+}
+
+/// Puts a layer into a target: nothing is sent when it is there or can be mounted from the repository that has it; a
+/// layer that is nowhere near is fetched first.
 async fn base_layer(
     sources: &Sources,
     target: &Target,
     layer: &LayerRef,
     blobs: &Path,
 ) -> Result<Written, crate::Error> {
-    let fail = |source| failed(target.store.describe(), source);
-    let from = sources.repository_of(&layer.digest).filter(|(registry, _)| Some(registry) == target.registry.as_ref());
+    let from = sources.repository_of(&layer.digest);
+    let from = from.filter(|(registry, _)| target.repository.as_ref().is_some_and(|(own, _)| own == registry));
     let from = from.as_ref().map(|(_, repository)| repository.as_str());
     let blob = file_blob(blobs, layer);
     if !blob.path.exists() {
+        match target.store.blob_size(&layer.digest).await {
+            Ok(Some(Size::Told(size))) if size != layer.size => {}
+            Ok(Some(_)) => return Ok(Written::Already),
+            Ok(None) | Err(_) => {}
+        }
+        sources.check_size(layer).await?;
         // Only a transfer of its bytes needs the file, so the transfer is left to fail before the file is fetched.
         if let Ok(written) = target.store.write_blob(&blob, from).await {
             return Ok(written);
         }
         sources.download(layer, blobs).await?;
     }
-    target.store.write_blob(&blob, from).await.map_err(fail)
-}
-
-fn lock(failure: &Mutex<Option<crate::Error>>) -> MutexGuard<'_, Option<crate::Error>> {
-    failure.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn check(store: &RegistryStore) -> Result<(), crate::Error> {
-    store.check_push().await.map_err(|source| failed(store.describe(), source))
+    target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
 }
 
 fn file_blob(blobs: &Path, layer: &LayerRef) -> FileBlob {
     FileBlob { path: blob_path(blobs, &layer.digest), digest: layer.digest, size: layer.size }
 }
 
-fn failed(destination: impl std::fmt::Display, source: yadokari_registry::Error) -> crate::Error {
-    crate::Error::Push { destination: destination.to_string(), source: Box::new(source) }
+fn failed(store: &dyn Store, source: yadokari_registry::Error) -> crate::Error {
+    crate::Error::Push { destination: store.describe(), source: Box::new(source) }
 }

@@ -2,6 +2,7 @@
 
 use yadokari_layers::{Key, RelPath, Tree};
 
+use super::key::{ContextInput, Sources};
 use super::lower::{At, Lowering};
 use super::op::{Copy, CopySource, Elsewhere, Inline, Op, Origin, Owner};
 use super::stage::Planner;
@@ -93,20 +94,12 @@ impl Lowering {
             exclude,
             link,
         };
-        let inputs = match from_key {
-            Some(key) => key::Inputs::Key(key),
-            None => {
-                let directory = planner.directory(&copy.from).expect("what has no key is a directory");
-                key::Inputs::Context(context_inputs(directory, &copy)?)
-            }
+        let sources = match planner.directory(&copy.from) {
+            Some(directory) => Sources::Context(context_inputs(directory, &copy)?),
+            None => Sources::Key(from_key),
         };
-        let layer_key = link.then(|| key::linked(&copy, &inputs));
-        let key = match &layer_key {
-            Some(layer) => key::on(&self.key, layer),
-            None => key::copy(&self.key, &copy, &inputs),
-        };
-        self.step(Op::Copy(copy), key, created_by, at);
-        self.steps.last_mut().expect("it was just put there").layer_key = layer_key;
+        let parts = key::copy(&copy, &sources, planner.options.context_mode);
+        self.step(Op::Copy(copy), parts, created_by, at);
         Ok(())
     }
 
@@ -184,11 +177,16 @@ fn check_pattern(pattern: &str, parents: bool, word: &Word) -> Result<(), crate:
     }
 }
 
-/// What the words of a COPY from a context select, hashed. A literal path that does not exist fails here, before
+/// What each word of a COPY from a context selects, hashed. A literal path that does not exist fails here, before
 /// anything runs.
-pub(super) fn context_inputs(context: &Context, copy: &Copy) -> Result<Vec<key::ContextInput>, crate::Error> {
+pub(super) fn context_inputs(context: &Context, copy: &Copy) -> Result<Vec<Vec<ContextInput>>, crate::Error> {
     let mut inputs = Vec::new();
-    for source in copy.sources.iter().filter(|source| source.elsewhere.is_none()) {
+    for source in &copy.sources {
+        let mut found = Vec::new();
+        if source.elsewhere.is_some() {
+            inputs.push(found);
+            continue;
+        }
         let tree = context.tree()?;
         let selected = match copy.select(tree, source)? {
             Selection::Found(selected) => selected,
@@ -199,9 +197,10 @@ pub(super) fn context_inputs(context: &Context, copy: &Copy) -> Result<Vec<key::
         };
         for selected in selected {
             let filter = selected.filter(&copy.exclude);
-            let entries = context.hashed(&selected.path, &|below| filter.takes(below))?;
-            inputs.push((selected, entries));
+            let files = context.hashed(&selected.path, &|below| filter.takes(below))?;
+            found.push(ContextInput { selected, files });
         }
+        inputs.push(found);
     }
     Ok(inputs)
 }

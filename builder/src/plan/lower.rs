@@ -6,6 +6,7 @@ use yadokari_layers::{Key, RelPath};
 
 use super::checks::{Findings, Seen, check_secret};
 use super::copy::How;
+use super::key::Parts;
 use super::op::{Mkdir, Op, Origin};
 use super::scope::{Env, enters_environment};
 use super::stage::{End, From, Planner, own_line};
@@ -23,6 +24,8 @@ pub(super) struct Lowering {
     pub(super) args: Vec<(String, Option<String>)>,
     pub(super) history: Vec<HistoryLine>,
     pub(super) steps: Vec<Step>,
+    /// What the stage starts from, and what it is by now.
+    pub(super) base_key: Key,
     pub(super) key: Key,
     /// Whether this stage has a CMD of its own, which an ENTRYPOINT then leaves alone.
     pub(super) has_cmd: bool,
@@ -50,6 +53,7 @@ impl Lowering {
             args: Vec::new(),
             history: Vec::new(),
             steps: Vec::new(),
+            base_key: key,
             key,
             has_cmd: false,
             seen: Seen::default(),
@@ -75,7 +79,8 @@ impl Lowering {
 
     /// The finished stage, and what it leaves to those that start from it.
     pub(super) fn finish(self, name: String, base: Base) -> (Stage, End) {
-        let stage = Stage { name, base, steps: self.steps, config: self.config, history: self.history };
+        let Self { base_key, steps, config, history, .. } = self;
+        let stage = Stage { name, base, base_key, steps, config, history };
         (stage, End { key: self.key, env: self.env, args: self.args, seen: self.seen })
     }
 
@@ -144,8 +149,8 @@ impl Lowering {
             return Ok(());
         }
         let mkdir = Mkdir { path, owner: self.config.config.user.clone() };
-        let key = key::mkdir(&self.key, &mkdir);
-        self.step(Op::Mkdir(mkdir), key, created_by, at);
+        let parts = key::mkdir(&mkdir);
+        self.step(Op::Mkdir(mkdir), parts, created_by, at);
         Ok(())
     }
 
@@ -188,10 +193,16 @@ impl Lowering {
         self.history.push(own_line(created_by, None));
     }
 
-    pub(super) fn step(&mut self, op: Op, key: Key, created_by: String, at: &At<'_>) {
-        self.history.push(own_line(created_by, Some(self.steps.len())));
+    pub(super) fn step(&mut self, op: Op, parts: Parts, created_by: String, at: &At<'_>) {
         let span = (!at.trigger).then_some(at.instruction.span);
-        self.steps.push(Step { op, key, layer_key: None, inputs: Vec::new(), text: at.instruction.text.clone(), span });
-        self.key = key;
+        self.push(op, parts, created_by, at.instruction.text.clone(), span);
+    }
+
+    /// The next step, with its line of history.
+    pub(super) fn push(&mut self, op: Op, parts: Parts, created_by: String, text: String, span: Option<Span>) {
+        self.history.push(own_line(created_by, Some(self.steps.len())));
+        let step = Step::new(op, &self.key, parts, text, span);
+        self.key = step.key;
+        self.steps.push(step);
     }
 }

@@ -8,7 +8,7 @@
 //! caller fetches all needs at once and calls again. Two or three rounds do: base images first, then what their ONBUILD
 //! triggers name.
 //!
-//! Every step has its [`Key`] before anything runs. Keys are computed in `key.rs` and in no other place.
+//! Every step has its [`Key`] before anything runs. Keys are computed in `key/` and in no other place.
 
 mod checks;
 mod copy;
@@ -38,13 +38,14 @@ use crate::image::ImageConfig;
 use crate::remote::{Fetched, Remote};
 
 pub(crate) use copy::through_link;
-pub use key::Input;
+pub(crate) use key::image as image_key;
+pub use key::{Input, content_of, record_key, result_key, result_key_of_index, state};
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use names::meant;
 pub use op::{
     Access, Copy, CopySource, Elsewhere, Inline, Mkdir, Mount, MountKind, MountSource, Op, Origin, Owner, Run,
-    SecretVariable,
+    SecretVariable, Taken,
 };
 pub use select::{Filter, Selected, Selection, is_pattern, literal, select, select_with_parents};
 
@@ -65,6 +66,19 @@ pub struct Options {
     pub host: Platform,
     /// SOURCE_DATE_EPOCH, in seconds since the Unix epoch.
     pub epoch: Option<i64>,
+    /// What of the modes of the context's files enters keys.
+    pub context_mode: ContextMode,
+}
+
+/// What of the modes of the context's files enters keys. The files in the image have their modes in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContextMode {
+    /// What git keeps: whether a file is executable. Two checkouts made under different umasks have the same keys. A mode
+    /// that no umask explains, such as 4755 or 0400, counts with all of its bits.
+    #[default]
+    Git,
+    /// All bits.
+    Raw,
 }
 
 /// What an image is asked for by: a name, and the platform that it is wanted for.
@@ -176,6 +190,16 @@ impl Plan {
         self.steps().filter_map(|step| if let Op::Run(run) = &step.op { Some((step, run)) } else { None })
     }
 
+    /// The target and the stages that it starts from, from the target down: their layers are the image's, all others only
+    /// serve to copy from.
+    pub fn target_chain(&self) -> Vec<usize> {
+        let below = |&position: &usize| match self.stages[position].base {
+            Base::Stage(below) => Some(below),
+            Base::Scratch | Base::Image(_) => None,
+        };
+        std::iter::successors(Some(self.stages.len() - 1), below).collect()
+    }
+
     /// All steps of all stages.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.stages.iter().flat_map(|stage| &stage.steps)
@@ -200,6 +224,8 @@ pub struct Stage {
     pub name: String,
     /// Where it starts.
     pub base: Base,
+    /// The identity of that.
+    pub base_key: Key,
     /// What is done, in order.
     pub steps: Vec<Step>,
     /// The image's config as the instructions leave it. Its `rootfs` is empty, its `history` the base image's.
@@ -227,7 +253,8 @@ pub struct Step {
     /// The identity of its layer alone, where that does not depend on what is below: a linked copy. The same layer can
     /// be put on another base.
     pub layer_key: Option<Key>,
-    /// What the key is made of besides what is below, in the order in which it enters the key.
+    /// What the key is made of besides what is below and the stages and images that files are taken from, in the order in
+    /// which it enters the key.
     pub inputs: Vec<Input>,
     /// The instruction as written, for progress.
     pub text: String,

@@ -4,10 +4,11 @@ use yadokari_layers::Key;
 use yadokari_registry::Platform;
 
 use super::copy::context_inputs;
+use super::key::Sources;
 use super::lower::Lowering;
 use super::op::{Copy, CopySource, Op, Origin};
-use super::stage::{From, NOTHING, Planner, own_line};
-use super::{Base, BaseImage, ImageName, Step, key};
+use super::stage::{From, NOTHING, Planner};
+use super::{Base, BaseImage, ContextMode, ImageName, key};
 use crate::context::ignore::Ignore;
 use crate::context::{Context, Named};
 use crate::dockerfile::{self, Diagnostic, Span, closest, expand};
@@ -45,7 +46,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What `--from` or a mount's `from` in stage `number` means, with the key that stands for it; `None` where
-    /// something must be fetched first. A directory has no key: what is taken from it decides.
+    /// something must be fetched first. A directory has no key: what is taken from it decides. Nothing has none either.
     pub(super) fn origin(
         &mut self,
         from: From<'_>,
@@ -63,10 +64,10 @@ impl<'a> Planner<'a> {
             None => from.name(),
         };
         if name == NOTHING {
-            return Ok(Some((Origin::Nothing, Some(key::scratch(&platform)))));
+            return Ok(Some((Origin::Nothing, None)));
         }
         let Some(image) = self.image(name, &platform, from.span())? else { return Ok(None) };
-        let key = key::image(&image.manifest);
+        let key = key::image(&platform, &image.layers);
         Ok(Some((Origin::Image(ImageName { name: name.to_owned(), platform }), Some(key))))
     }
 
@@ -110,7 +111,7 @@ impl<'a> Planner<'a> {
         let name = match context {
             Some((name, Named::Directory(directory))) => {
                 let mut lowering = Lowering::new(self.empty_config(&platform), key::scratch(&platform));
-                lowering.files_of(name, directory, from)?;
+                lowering.files_of(name, directory, from, self.options.context_mode)?;
                 return Ok(Some((Base::Scratch, lowering)));
             }
             Some((_, Named::Nothing)) => NOTHING,
@@ -123,7 +124,7 @@ impl<'a> Planner<'a> {
         }
         let Some(image) = self.image(name, &platform, from.image.span)? else { return Ok(None) };
         self.check_base(from, name, &platform, &image.config);
-        let lowering = Lowering::new(image.config.clone(), key::image(&image.manifest));
+        let lowering = Lowering::new(image.config.clone(), key::image(&platform, &image.layers));
         Ok(Some((Base::Image(ImageName { name: name.to_owned(), platform }), lowering)))
     }
 
@@ -167,7 +168,13 @@ pub fn meant(file: &dockerfile::Dockerfile, name: &str) -> Option<String> {
 
 impl Lowering {
     /// All files of a directory, as the first step of the stage that starts from it.
-    fn files_of(&mut self, name: &str, directory: &Context, from: &dockerfile::From) -> Result<(), crate::Error> {
+    fn files_of(
+        &mut self,
+        name: &str,
+        directory: &Context,
+        from: &dockerfile::From,
+        mode: ContextMode,
+    ) -> Result<(), crate::Error> {
         let span = from.image.span;
         let copy = Copy {
             from: Origin::Named(name.to_owned()),
@@ -183,18 +190,8 @@ impl Lowering {
             exclude: Ignore::default(),
             link: false,
         };
-        let key = key::copy(&self.key, &copy, &key::Inputs::Context(context_inputs(directory, &copy)?));
-        let text = from.text.trim().to_owned();
-        self.history.push(own_line(format!("FROM {name}"), Some(0)));
-        self.steps.push(Step {
-            op: Op::Copy(copy),
-            key,
-            layer_key: None,
-            inputs: Vec::new(),
-            text,
-            span: Some(from.span),
-        });
-        self.key = key;
+        let parts = key::copy(&copy, &Sources::Context(context_inputs(directory, &copy)?), mode);
+        self.push(Op::Copy(copy), parts, format!("FROM {name}"), from.text.trim().to_owned(), Some(from.span));
         Ok(())
     }
 }

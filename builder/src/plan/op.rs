@@ -1,8 +1,8 @@
 //! The three operations.
 
-use yadokari_layers::Key;
+use yadokari_layers::{Key, Tree};
 
-use super::{ImageName, Mode};
+use super::{ImageName, Mode, Selection, key, literal};
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{MountSharing, Span};
 use crate::remote::{Fetched, Remote};
@@ -16,6 +16,67 @@ pub enum Op {
     Copy(Copy),
     /// Make a directory: WORKDIR.
     Mkdir(Mkdir),
+}
+
+impl Op {
+    /// Whether its layer does not depend on what is below.
+    pub fn is_linked(&self) -> bool {
+        matches!(self, Self::Copy(Copy { link: true, .. }))
+    }
+
+    /// What it takes from stages and images, in the order of their keys in its own.
+    pub fn taken(&self) -> Vec<Taken<'_>> {
+        match self {
+            Self::Run(run) => run.mounts.iter().filter_map(Mount::source).filter_map(Taken::mounted).collect(),
+            Self::Copy(copy) => {
+                Some(copy).filter(|copy| copy.from.is_layers()).map(Taken::Copied).into_iter().collect()
+            }
+            Self::Mkdir(_) => Vec::new(),
+        }
+    }
+}
+
+/// What a step takes from a stage or an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken<'a> {
+    /// All that a COPY selects there.
+    Copied(&'a Copy),
+    /// A path that is mounted, or that a cache begins with.
+    Mounted(&'a MountSource, &'a Origin),
+}
+
+impl<'a> Taken<'a> {
+    fn mounted(source: &'a MountSource) -> Option<Self> {
+        let origin = source.from.as_ref().filter(|origin| origin.is_layers())?;
+        Some(Self::Mounted(source, origin))
+    }
+
+    /// The stage or image.
+    pub fn origin(&self) -> &'a Origin {
+        match self {
+            Self::Copied(copy) => &copy.from,
+            Self::Mounted(_, origin) => origin,
+        }
+    }
+
+    /// What is taken of `tree`, which is that of the stage or image, as a key: it stays the same when the stage is built
+    /// anew and what is taken turns out to be what it was. Times count where `clamp` says how late they may be. `None`
+    /// where something is not there, which is for the step to complain of.
+    pub fn content(&self, tree: &Tree, clamp: Option<i64>) -> Result<Option<Key>, crate::Error> {
+        let (mut found, nothing) = (Vec::new(), Ignore::default());
+        let selections = match self {
+            Self::Copied(copy) => copy.sources.iter().map(|source| copy.select(tree, source)).collect(),
+            Self::Mounted(source, _) => literal(tree, &source.path).map(|selection| vec![selection]),
+        };
+        for selection in selections? {
+            match selection {
+                Selection::Found(selected) => found.extend(selected),
+                Selection::Missing(_) | Selection::ThroughLink(_) => return Ok(None),
+            }
+        }
+        let exclude = if let Self::Copied(copy) = self { &copy.exclude } else { &nothing };
+        Ok(Some(key::selected_content(tree, &found, exclude, clamp)))
+    }
 }
 
 /// A command and all that it sees.
@@ -50,6 +111,19 @@ pub struct Mount {
     pub kind: MountKind,
     /// The place of the flag.
     pub span: Span,
+}
+
+impl Mount {
+    /// What it takes files from: what is mounted, or what a cache holds at first.
+    pub fn source(&self) -> Option<&MountSource> {
+        match &self.kind {
+            MountKind::Bind { source, .. } => Some(source),
+            MountKind::Cache { seed, .. } => seed.as_ref(),
+            MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } | MountKind::Script { .. } => {
+                None
+            }
+        }
+    }
 }
 
 /// What a command finds.
@@ -155,6 +229,13 @@ pub enum Origin {
     Image(ImageName),
 }
 
+impl Origin {
+    /// Whether it is made of layers, and no directory or nothing.
+    pub fn is_layers(&self) -> bool {
+        matches!(self, Self::Stage(_) | Self::Image(_))
+    }
+}
+
 /// A source that stands in the Dockerfile itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inline {
@@ -182,6 +263,13 @@ pub struct Elsewhere {
     pub remote: Remote,
     /// What it turned out to be.
     pub fetched: Fetched,
+}
+
+impl Elsewhere {
+    /// Whether it is a tree of files, and not one file.
+    pub fn is_tree(&self) -> bool {
+        matches!(self.fetched, Fetched::Tree(_))
+    }
 }
 
 /// Files put into the tree.

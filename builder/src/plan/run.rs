@@ -1,10 +1,12 @@
 //! RUN, and what it finds beside the image.
 
-use super::key::{self, MountInput};
+use yadokari_layers::Key;
+
+use super::key::{self, ContextInput, MountInput};
 use super::lower::{At, Lowering};
 use super::op::{Access, Mount, MountKind, MountSource, Op, Origin, Run, SecretVariable};
 use super::stage::{From, NOTHING, Planner};
-use super::{Selection, copy, history, literal};
+use super::{Selected, Selection, copy, history, literal};
 use crate::dockerfile::{self, Diagnostic, MountFlag, MountOptions, MountType, NetworkMode, Span};
 
 /// The build argument that parts caches which would share a name.
@@ -16,10 +18,13 @@ const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 /// Where the client of an agent finds its socket.
 const AGENT: &str = "SSH_AUTH_SOCK";
 
+/// What a mount shows, and for a cache, which one it is without what it holds at first.
+type Shown = (MountInput, Option<Key>);
+
 /// The mounts of a RUN while they are read, each with what its key depends on.
 #[derive(Default)]
 struct Mounts {
-    mounts: Vec<(Mount, MountInput)>,
+    mounts: Vec<(Mount, Shown)>,
     secrets: Vec<SecretVariable>,
     /// The targets of agents, in the order in which they are written.
     agents: Vec<String>,
@@ -58,7 +63,7 @@ impl Lowering {
         proxies.retain(|(name, _)| self.env.value(name).is_none());
         let names: Vec<String> = mounts.secrets.iter().map(|secret| secret.name.clone()).collect();
         let secrets = mounts.secrets.clone();
-        let (mounts, inputs): (Vec<Mount>, Vec<MountInput>) = mounts.in_order(planner, at).into_iter().unzip();
+        let (mounts, shown): (Vec<Mount>, Vec<Shown>) = mounts.in_order(planner, at).into_iter().unzip();
         // What `host` means elsewhere is what every RUN has here: the builder's own network.
         let no_network = instruction.network.filter(|(mode, _)| *mode == NetworkMode::None).map(|(_, span)| span);
         let run = Run {
@@ -72,8 +77,8 @@ impl Lowering {
             no_network,
             hostname: planner.globals.build_arg(HOSTNAME).filter(|name| !name.is_empty()).map(str::to_owned),
         };
-        let key = key::run(&self.key, &run, &inputs);
-        self.step(Op::Run(run), key, created_by, at);
+        let parts = key::run(&run, &shown, planner.options.context_mode);
+        self.step(Op::Run(run), parts, created_by, at);
         if let Some(step) = self.steps.last_mut() {
             step.text = masked(&step.text, &names);
         }
@@ -146,9 +151,10 @@ impl Lowering {
                     return Err(error.at(source.span).help("say with from= what the cache holds at first").into());
                 }
                 let namespace = planner.globals.build_arg(NAMESPACE).unwrap_or_default();
-                let name = key::cache(namespace, &id, seed.as_ref().map(|_| &input));
+                let name = |seed| key::cache(namespace, &id, seed, planner.options.context_mode);
+                let (name, unseeded) = (name(seed.as_ref().map(|_| &input)), name(None));
                 let kind = MountKind::Cache { name, sharing: options.sharing, seed, access: access(0o755), read_only };
-                all.put(target, kind, input, flag.span);
+                all.mounts.push((Mount { target, kind, span: flag.span }, (input, Some(unseeded))));
             }
             MountType::Tmpfs => {
                 let target = self.target(flag, &options)?;
@@ -238,12 +244,12 @@ impl Lowering {
             let Selection::Found(found) = literal(directory.tree()?, &path)? else {
                 return Err(copy::not_in_context(directory, &origin, &path, span));
             };
-            let mut below = Vec::new();
-            for selected in found {
-                below.extend(directory.hashed(&selected.path, &|_| true)?);
-            }
+            let selected = found.into_iter().next().expect("a path that is there is one path");
+            let files = directory.hashed(&selected.path, &|_| true)?;
+            // Nobody sees the name under which it was selected.
+            let selected = Selected { name: None, ..selected };
             let source = MountSource { from: Some(origin), path, span };
-            return Ok(Some((source, MountInput::Context(below))));
+            return Ok(Some((source, MountInput::Context(ContextInput { selected, files }))));
         }
         let input = from_key.map_or(MountInput::Nothing, |key| MountInput::Key(key, clean(&format!("/{path}"))));
         Ok(Some((MountSource { from: Some(origin), path, span }, input)))
@@ -252,21 +258,21 @@ impl Lowering {
 
 impl Mounts {
     fn put(&mut self, target: String, kind: MountKind, input: MountInput, span: Span) {
-        self.mounts.push((Mount { target, kind, span }, input));
+        self.mounts.push((Mount { target, kind, span }, (input, None)));
     }
 
     /// The mounts, each after those that it may lie in. Of two with one target the later holds.
-    fn in_order(self, planner: &mut Planner<'_>, at: &At<'_>) -> Vec<(Mount, MountInput)> {
-        let mut all: Vec<(Mount, MountInput)> = Vec::new();
-        for (mount, input) in self.mounts {
+    fn in_order(self, planner: &mut Planner<'_>, at: &At<'_>) -> Vec<(Mount, Shown)> {
+        let mut all: Vec<(Mount, Shown)> = Vec::new();
+        for (mount, shown) in self.mounts {
             match all.iter_mut().find(|(other, _)| other.target == mount.target) {
                 Some(other) => {
                     let message = format!("two mounts have the target '{}'", mount.target);
                     let warning = Diagnostic::warning(message).label("this one counts");
                     planner.warn(warning, mount.span, at.trigger);
-                    *other = (mount, input);
+                    *other = (mount, shown);
                 }
-                None => all.push((mount, input)),
+                None => all.push((mount, shown)),
             }
         }
         all.sort_by(|(one, _), (other, _)| one.target.cmp(&other.target));

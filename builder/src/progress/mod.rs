@@ -32,6 +32,8 @@ pub struct StepDone {
     pub time: Duration,
     /// The compressed size of its layer in bytes, if it made one.
     pub size: Option<u64>,
+    /// Whether an earlier build made it.
+    pub is_cached: bool,
 }
 
 /// Writes lines, each whole.
@@ -91,7 +93,10 @@ impl Progress {
     /// A step ended well.
     pub fn step_done(&self, name: &str, done: StepDone) {
         let size = done.size.map_or("no change".into(), bytes);
-        self.info(&format!("[{name}] done in {}, {size}", seconds(done.time)));
+        match done.is_cached {
+            true => self.info(&format!("[{name}] cached, {size}")),
+            false => self.info(&format!("[{name}] done in {}, {size}", seconds(done.time))),
+        }
     }
 
     /// Layers of base images came.
@@ -113,6 +118,12 @@ impl Progress {
     pub fn pushed(&self, store: &str, version: &Version, digest: &Digest) {
         let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
         self.info(&format!("pushed {store}{separator}{version} {digest}"));
+    }
+
+    /// A tag pointed to the image already.
+    pub fn unchanged(&self, store: &str, version: &Version, digest: &Digest) {
+        let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
+        self.info(&format!("unchanged {store}{separator}{version} {digest}"));
     }
 
     /// How the blobs got to their destinations.

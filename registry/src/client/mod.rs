@@ -7,10 +7,12 @@ mod body;
 mod challenge;
 mod endpoint;
 mod fetch;
+mod link;
 mod manifests;
 mod options;
 mod repository;
 mod retry;
+mod tags;
 mod tls;
 mod transport;
 mod upload;
@@ -41,6 +43,8 @@ pub(crate) struct ClientInner {
     pub(crate) keyring: auth::Keyring,
     /// Which scheme each host with a choice answered.
     origins: Mutex<HashMap<String, Url>>,
+    /// Held while a host is asked which scheme it answers.
+    pub(crate) probing: tokio::sync::Mutex<()>,
     /// Registry, and the host and path that precede it.
     sources: Vec<(String, (String, String))>,
 }
@@ -63,8 +67,8 @@ impl Client {
         let http = tls::http_client(&options)?;
         let careless = options.unverified || !options.unverified_registries.is_empty();
         let unverified = if careless { Some(tls::unverified_client(&options)?) } else { None };
-        let (keyring, origins) = (auth::Keyring::default(), Mutex::default());
-        Ok(Self(Arc::new(ClientInner { http, unverified, options, keyring, origins, sources })))
+        let (keyring, origins, probing) = Default::default();
+        Ok(Self(Arc::new(ClientInner { http, unverified, options, keyring, origins, probing, sources })))
     }
 
     /// The repository of a reference, at its own registry: where pushes go.

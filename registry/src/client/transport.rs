@@ -186,6 +186,11 @@ impl Connection<'_> {
         if let Some(known) = self.client.known_origin(host) {
             return Ok(known);
         }
+        // Many requests may begin at once; one of them finds out for all.
+        let _alone = self.client.probing.lock().await;
+        if let Some(known) = self.client.known_origin(host) {
+            return Ok(known);
+        }
         let mut failures = Vec::new();
         for origin in order {
             match self.probe(&origin).await {
@@ -213,7 +218,7 @@ impl Connection<'_> {
     async fn probe(&self, origin: &Url) -> Result<bool, Failure> {
         let url = origin.join("v2/").unwrap_or_else(|_| origin.clone());
         let request = self.client.http.request(Method::GET, url);
-        let answer = match self.execute(request, "connect", None).await {
+        let mut answer = match self.execute(request, "connect", None).await {
             Ok(answer) => answer,
             Err(Failed { error: Error::Unreachable { source, .. }, .. }) => return Err(source),
             Err(_) => return Ok(false),

@@ -100,7 +100,7 @@ fn a_wrong_command_line() -> Result<()> {
         (&["--dockerfile", "nowhere"], NO_INPUT, &["Dockerfile '", "nowhere'", "No such file or directory"]),
         (&["--context", "/nowhere"], NO_INPUT, &["/nowhere", "No such file or directory"]),
         (&["--context", "s3://bucket/key"], USAGE, &["--context", "s3://"]),
-        (&["--cache=true"], USAGE, &["--cache", "not carried out yet"]),
+        (&["--cache=true", "--cache-repo", "a/b:1"], USAGE, &["--cache-repo", "a tag or a digest"]),
         (&["--target", "final"], DATA, &["--target=final", "no such stage"]),
         (&["--destination", "UPPER/case:1"], USAGE, &["--destination", "'UPPER/case:1'"]),
         (&["--label", "novalue"], USAGE, &["--label", "'novalue'"]),

@@ -38,6 +38,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: None,
+            context_mode: ContextMode::default(),
         };
         let directory = tempfile::tempdir().unwrap();
         Self { directory, known: Known::default(), contexts: Vec::new(), options }
@@ -62,7 +63,7 @@ impl Bench {
         let Platform { os, architecture, .. } = &name.platform;
         let blob = format!(r#"{{"architecture":"{architecture}","os":"{os}","config":{config}}}"#);
         let config = ImageConfig::parse(blob.as_bytes()).unwrap();
-        let image = BaseImage { manifest: Digest::of(format!("{} {blob}", name.name)), config, layers: Vec::new() };
+        let image = BaseImage { manifest: Digest::of(&blob), config, layers: vec![layer_of(&name.name)] };
         self.known.images.insert(name, image);
         self
     }
@@ -148,6 +149,12 @@ impl Bench {
     fn keys(&self, text: &str) -> Vec<Key> {
         self.plan(text).target().steps.iter().map(|step| step.key).collect()
     }
+}
+
+/// A layer that holds what `content` says.
+fn layer_of(content: &str) -> LayerRef {
+    let (digest, diff_id) = (Digest::of(content), Digest::of(format!("tar of {content}")));
+    LayerRef { digest, size: 9, compression: Compression::Gzip, diff_id }
 }
 
 /// The image's name, wanted for this platform.

@@ -11,9 +11,9 @@ fn a_socket_is_an_empty_file() {
     let _socket = UnixListener::bind(bench.directory.path().join("d/sock")).unwrap();
     let context = Context::open(bench.directory.path(), std::path::Path::new("none")).unwrap();
     let hashed = context.hashed(&yadokari_layers::RelPath::new("d").unwrap(), &|_| true).unwrap();
-    let [_, _, (_, socket)] = &hashed[..] else { panic!("the directory and two files") };
+    let [_, _, socket] = &hashed[..] else { panic!("the directory and two files") };
     assert!(
-        matches!(&socket.kind, yadokari_layers::Kind::File { size: 0, content: Some(digest) } if *digest == Digest::of(""))
+        matches!(&socket.entry.kind, yadokari_layers::Kind::File { size: 0, content: Some(digest) } if *digest == Digest::of(""))
     );
     assert_eq!(bench.plan("FROM scratch\nCOPY d /d\n").target().steps.len(), 1);
 }

@@ -1,5 +1,7 @@
 //! The whole line, without a RUN, against a registry in memory.
 
+mod cache;
+
 use std::fs;
 use std::time::Duration;
 
@@ -60,6 +62,7 @@ impl Bench {
                 platform_is_given: !platforms.is_empty(),
                 host,
                 epoch: Some(0),
+                context_mode: plan::ContextMode::default(),
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
@@ -75,6 +78,8 @@ impl Bench {
             secrets: Secrets::default(),
             agents: Agents::default(),
             network_files: execute::NetworkFiles::default(),
+            cache: None,
+            skip_existing: false,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }
@@ -136,7 +141,7 @@ async fn several_platforms_make_one_index_and_share_layers() {
     assert_eq!(app.manifest_digest(&tag).await.unwrap(), Some(built.digest));
     let layout = Layout::open(layout).unwrap();
     assert_eq!(listed(&layout, &Version::Tag("t".into())).await, expected);
-    assert_eq!(layout.tags().unwrap(), ["t"]);
+    assert_eq!(layout.tags().await.unwrap(), ["t"]);
 
     let seen = bench.served.seen();
     let put: Vec<&str> = seen

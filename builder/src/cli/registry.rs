@@ -1,0 +1,52 @@
+//! Flags about registries, and the client that they make.
+
+use clap::{ArgAction, Args};
+use yadokari_registry::{Client, ClientOptions, Credentials};
+
+use super::args::{Pairs, pair, truth};
+use super::paths;
+use crate::Error;
+
+/// How registries are spoken to.
+#[derive(Debug, Args)]
+pub(super) struct RegistryFlags {
+    /// Pull docker.io's images from this registry first. Repeatable.
+    #[arg(long, value_name = "HOST[/PATH]", env = "KANIKO_REGISTRY_MIRROR")]
+    pub(super) registry_mirror: Vec<String>,
+    /// Pull a registry's images from another first. Repeatable, or separated by `;`.
+    #[arg(long, value_name = "REGISTRY=HOST[/PATH]", env = "KANIKO_REGISTRY_MAP")]
+    pub(super) registry_map: Vec<String>,
+    /// Speak plain HTTP to this registry. Repeatable. Registries on loopback need no flag.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) insecure_registry: Vec<String>,
+    /// Speak plain HTTP to every registry.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) insecure: bool,
+    /// The same as --insecure: pulls and pushes share one client.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) insecure_pull: bool,
+}
+
+impl RegistryFlags {
+    /// The client of all registries.
+    pub(super) fn client(&self, credentials: Credentials) -> Result<Client, Error> {
+        let client = Client::new(ClientOptions {
+            insecure: self.insecure || self.insecure_pull,
+            insecure_registries: self.insecure_registry.clone(),
+            mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
+            maps: self.maps()?,
+            ca_certificates: paths::ca_certificates(),
+            credentials,
+            user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
+            proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
+            ..ClientOptions::default()
+        });
+        client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })
+    }
+
+    /// `--registry-map`
+    pub(super) fn maps(&self) -> Result<Pairs, Error> {
+        let maps = self.registry_map.iter().flat_map(|text| text.split(';')).filter(|text| !text.is_empty());
+        maps.map(|text| pair("--registry-map", text)).collect()
+    }
+}

@@ -1,0 +1,105 @@
+//! What steps made: in this build, or in an earlier one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use yadokari_layers::{Digest, Index, Key, Layer, pack};
+
+use crate::cache::{Cache, Hit, NewStep};
+use crate::plan::{LayerRef, Step, content_of, record_key};
+
+/// What a step made.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    /// Its layer, if it changed anything.
+    pub(super) layer: Option<LayerRef>,
+    /// What stands for the layer's content where later steps depend on it.
+    pub(super) content: Option<Digest>,
+    /// What the layer says, where this build made it.
+    pub(super) index: Option<Arc<Index>>,
+}
+
+impl Outcome {
+    /// What was just made.
+    pub(super) fn of(layer: Option<Layer>, pack: &pack::Options) -> Self {
+        let Some(layer) = layer else { return Self::default() };
+        let content = content_of(&layer.index, &layer.diff_id, pack.clamp);
+        Self { layer: Some(LayerRef::from(&layer)), content: Some(content), index: Some(layer.index) }
+    }
+}
+
+impl From<Hit> for Outcome {
+    fn from(hit: Hit) -> Self {
+        Self { layer: hit.layer, content: hit.content, index: None }
+    }
+}
+
+/// The steps that were executed.
+///
+/// A key says all that a result depends on, so a step that several platforms have in common, such as one of a stage for
+/// `$BUILDPLATFORM`, is executed once.
+#[derive(Debug, Default)]
+pub struct Done(Mutex<HashMap<Key, Outcome>>);
+
+impl Done {
+    /// What the step of that key made; `None` where it was not executed yet.
+    pub(super) fn find(&self, key: &Key) -> Option<Outcome> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Remembers what a step made.
+    pub(super) fn remember(&self, key: Key, outcome: Outcome) {
+        self.lock().insert(key, outcome);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Outcome>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What earlier builds left in the cache, for the threads that execute steps.
+#[derive(Clone)]
+pub struct Earlier<'a> {
+    cache: &'a Cache,
+    pack: pack::Options,
+    runtime: Handle,
+}
+
+impl<'a> Earlier<'a> {
+    /// Looks at `cache` for layers that are written as `pack` says.
+    pub fn new(cache: &'a Cache, pack: pack::Options) -> Self {
+        Self { cache, pack, runtime: Handle::current() }
+    }
+
+    /// The key under which the layer of a step is looked for, where it is at all.
+    pub fn key(&self, step: &Step) -> Option<Key> {
+        self.cache.covers(step).then(|| record_key(&step.stored_under(), &self.pack))
+    }
+
+    /// What the cache said of a step when it was asked for all of them.
+    pub(super) fn find(&self, step: &Step) -> Option<Outcome> {
+        self.cache.hit(&self.key(step)?).map(Outcome::from)
+    }
+
+    /// Asks the cache for a step by what is below it, whatever made that.
+    pub(super) fn look(&self, step: &Step, content: &Key) -> Option<Outcome> {
+        self.key(step)?;
+        self.runtime.block_on(self.cache.look(record_key(content, &self.pack))).map(Outcome::from)
+    }
+
+    /// What the cache is to keep of a step that was executed.
+    pub(super) fn record(&self, step: &Step, content: Option<Key>, outcome: &Outcome) -> Option<NewStep> {
+        let keys = self.key(step).into_iter().chain(content.map(|content| record_key(&content, &self.pack))).collect();
+        self.key(step)?;
+        let layer = match outcome {
+            Outcome { layer: Some(layer), content: Some(content), index: Some(index) } => {
+                Some((*layer, Arc::clone(index), *content))
+            }
+            Outcome { layer: None, .. } => None,
+            // It was not made here.
+            _ => return None,
+        };
+        Some(NewStep { keys, layer })
+    }
+}
