@@ -3,6 +3,7 @@
 mod chance;
 mod damage;
 mod hits;
+mod options;
 mod race;
 mod repositories;
 mod scopes;
