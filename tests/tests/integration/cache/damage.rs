@@ -56,6 +56,15 @@ fn notices(part: Part, damage: Damage) -> bool {
     damage != Damage::None && (part, damage) != (Part::Manifests, Damage::Deleted)
 }
 
+/// The others are like one of these: without damage, and where the registry will not hand out what does not parse.
+fn is_worth_a_case(part: Part, damage: Damage) -> bool {
+    match damage {
+        Damage::None => part == Part::Layers,
+        Damage::Flipped => part != Part::Manifests,
+        _ => true,
+    }
+}
+
 /// All paths have the case's number, so that no two cases have a blob in common but for the base's.
 fn dockerfile(need: Need) -> String {
     let last = if need == Need::Unpacked { "RUN cat /ran-$CASE /copied-$CASE > /after-$CASE\n" } else { "" };
@@ -187,7 +196,7 @@ fn whatever_is_damaged_in_the_cache_the_image_is_right_and_the_log_says_what_was
     let cases = PARTS
         .iter()
         .flat_map(|part| DAMAGES.iter().flat_map(move |damage| NEEDS.iter().map(move |need| (*part, *damage, *need))));
-    for (number, case) in cases.enumerate() {
+    for (number, case) in cases.enumerate().filter(|(_, (part, damage, _))| is_worth_a_case(*part, *damage)) {
         match site.case(number, case) {
             Ok(found) => wrong.extend(found.into_iter().map(|line| format!("{case:?}: {line}"))),
             Err(error) => wrong.push(format!("{case:?}: {error}")),
@@ -196,7 +205,8 @@ fn whatever_is_damaged_in_the_cache_the_image_is_right_and_the_log_says_what_was
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     // One of the images, as others see it: the layers were damaged, and a RUN needed them.
     let number = DAMAGES.iter().position(|damage| *damage == Damage::Flipped).unwrap() * NEEDS.len();
-    let rootfs = Image::pull(&site.images.reference(&format!("second/c{number}:1")))?.rootfs()?;
+    let image = Image::pull(&site.images.reference(&format!("second/c{number}:1")))?;
+    let rootfs = image.rootfs()?;
     for (path, content) in
         [("ran", format!("ran {number}\n")), ("copied", "two".into()), ("after", format!("ran {number}\ntwo"))]
     {
