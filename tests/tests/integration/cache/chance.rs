@@ -11,7 +11,7 @@ use super::Bench;
 const PROJECTS: usize = 20;
 
 /// How often each is edited.
-const EDITS: usize = 3;
+const EDITS: usize = 2;
 
 /// Numbers by splitmix64, the same for the same seed.
 struct Dice(u64);
