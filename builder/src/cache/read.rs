@@ -32,8 +32,17 @@ pub struct StepInputs {
     pub text: String,
     /// The step's key.
     pub key: Key,
-    /// What it depended on.
+    /// The key of what it stands on.
+    pub below: Key,
+    /// What it depended on besides that, and besides what it takes from stages and images.
     pub inputs: Vec<Input>,
+}
+
+impl StepInputs {
+    /// The names of its stage and of itself.
+    pub fn name(&self) -> (&str, &str) {
+        (&self.stage, &self.text)
+    }
 }
 
 /// An image that an earlier build made of the same inputs.

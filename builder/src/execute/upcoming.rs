@@ -42,8 +42,13 @@ impl<'p> Upcoming<'p> {
     }
 
     /// Whether anything of a stage is needed.
-    pub(super) fn needs(&self, stage: usize) -> bool {
+    pub fn needs(&self, stage: usize) -> bool {
         self.stages[stage].0
+    }
+
+    /// Whether a step of a stage is made.
+    pub fn is_made(&self, stage: usize, step: usize) -> bool {
+        self.stages[stage].1[step]
     }
 
     /// The steps of needed stages, each with its stage's position and whether it is made.
