@@ -8,7 +8,7 @@ use std::time::Instant;
 use yadokari_layers::{Content, Entry, Index, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
-use super::copy::{Conflict, Placing, Restyle};
+use super::copy::{Bytes, Conflict, Placing, Restyle};
 use super::mounts::{Mounts, with_secrets};
 use super::{Executor, StageResult, remote, unpack, users};
 use crate::context::Context;
@@ -301,7 +301,7 @@ fn copy_from_context(
             }
         }
         let filter = selected.filter(&copy.exclude);
-        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| context.content(path));
+        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| Bytes::of_context(context, path));
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
@@ -323,13 +323,9 @@ fn copy_from_layers(
     let several = selected.len() + copy.inline.len() > 1;
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for (_, selected) in &selected {
-        let itself = tree.get(&selected.path).map(|_| &selected.path);
         let filter = selected.filter(&copy.exclude);
-        for path in itself.into_iter().chain(tree.below(&selected.path).map(|(path, _)| path)) {
-            if !path.strip_prefix(&selected.path).is_some_and(|below| filter.takes(&below)) {
-                continue;
-            }
-            if let Some((name, found)) = tree.content(path)
+        for part in tree.part(&selected.path, &|below| filter.takes(below)) {
+            if let Some((name, found)) = tree.content(part.path)
                 && found.entry.is_file()
             {
                 wanted.entry(found.layer).or_default().push(name.clone());
