@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use yadokari_layers::{Changes, Content, Digest, Entry, Found, Kind, Part, RelPath, Result, Timestamp, Tree, follow_links};
+use yadokari_layers::{
+    Changes, Content, Digest, Entry, Found, Kind, Part, RelPath, Result, Timestamp, Tree, follow_links,
+};
 
 use crate::context::Context;
 use crate::plan::{Filter, Mode, Selected};

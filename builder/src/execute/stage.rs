@@ -301,7 +301,8 @@ fn copy_from_context(
             }
         }
         let filter = selected.filter(&copy.exclude);
-        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| Bytes::of_context(context, path));
+        let copied =
+            placing.copy(tree, selected, filter, &copy.destination, &|_, path| Bytes::of_context(context, path));
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())

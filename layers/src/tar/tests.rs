@@ -34,7 +34,7 @@ fn items(tar: &[u8]) -> Result<Vec<String>, String> {
 fn a_file_that_is_not_what_its_entry_says_is_not_written() {
     let written = |content: &str, digest: Option<Digest>| {
         let mut changes = Changes::new();
-        let mut entry = crate::Entry::file(content.len() as u64, 0o644, Timestamp::default());
+        let mut entry = Entry::file(content.len() as u64, 0o644, Timestamp::default());
         entry.kind = Kind::File { size: content.len() as u64, content: digest };
         changes.put(path("d/f"), entry, Content::Bytes(content.as_bytes().into()));
         write(&changes, None, Vec::new()).map_err(|error| error.to_string())

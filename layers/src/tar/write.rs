@@ -110,7 +110,8 @@ impl<W: Write> Writer<W> {
             if length == 0 {
                 return if left == 0 { Ok(()) } else { Err(changed(path, "it became shorter while it was read")) };
             }
-            left = left.checked_sub(length as u64).ok_or_else(|| changed(path, "it became longer while it was read"))?;
+            left =
+                left.checked_sub(length as u64).ok_or_else(|| changed(path, "it became longer while it was read"))?;
             let piece = &self.buffer[..length];
             on(piece);
             self.out.write_all(piece).map_err(failed)?;
