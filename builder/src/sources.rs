@@ -154,7 +154,7 @@ impl Sources {
                 let layout = Layout::open(directory).map_err(failed)?;
                 let version = match version {
                     Some(version) => version,
-                    None => only_tag(&layout).map_err(failed)?,
+                    None => only_tag(&layout).await.map_err(failed)?,
                 };
                 let resolved = resolve(&layout, &version, platform).await.map_err(failed)?;
                 (Arc::new(layout), None, resolved)
@@ -253,8 +253,8 @@ fn layout_name(text: &str) -> (&str, Option<Version>) {
 }
 
 /// A layout that holds one image needs no tag in its name.
-fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
-    let tags = layout.tags()?;
+async fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
+    let tags = layout.tags().await?;
     match &tags[..] {
         [only] => Ok(Version::Tag(only.clone())),
         _ if tags.iter().any(|tag| tag == "latest") => Ok(Version::Tag("latest".into())),

@@ -138,7 +138,7 @@ async fn several_platforms_make_one_index_and_share_layers() {
     assert_eq!(app.manifest_digest(&tag).await.unwrap(), Some(built.digest));
     let layout = Layout::open(layout).unwrap();
     assert_eq!(listed(&layout, &Version::Tag("t".into())).await, expected);
-    assert_eq!(layout.tags().unwrap(), ["t"]);
+    assert_eq!(layout.tags().await.unwrap(), ["t"]);
 
     let seen = bench.served.seen();
     let put: Vec<&str> = seen

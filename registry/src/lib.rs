@@ -3,7 +3,7 @@
 //! A text such as `registry.example/app:1` becomes a [`Reference`]. A [`Client`], made once from [`ClientOptions`],
 //! opens the reference's repository as a [`RegistryStore`], one of three implementations of [`Store`]: registries over
 //! HTTP, OCI layout directories ([`Layout`]) and memory ([`Memory`]). A store reads and writes blobs and manifests,
-//! verifies all of them, and knows nothing of what they mean.
+//! verifies all of them, lists tags, deletes manifests, and knows nothing of what they mean.
 //!
 //! [`resolve`] and [`pull_manifest`] are the one step beyond: from a reference, through an index, to the
 //! [`Platform`]'s manifest and configuration. The bytes of layers are the caller's to read.
@@ -19,7 +19,7 @@
 //! logins and faults to order: what tests talk to.
 //!
 //! Deliberately absent: building or editing images (the builder's), compression (the layers'), running credential
-//! helpers, listing and deleting, concurrency (callers decide how many transfers run), chunked uploads (blobs have a
+//! helpers, listing repositories, concurrency (callers decide how many transfers run), chunked uploads (blobs have a
 //! known size and can be sent again).
 
 mod blob;
@@ -55,4 +55,4 @@ pub use self::platform::Platform;
 pub use self::pull::{Pulled, Resolved, pull_manifest, resolve};
 pub use self::reference::{DOCKER_HUB, Reference, Version};
 pub use self::secret::Secret;
-pub use self::store::{Sink, Store, Written, read_small};
+pub use self::store::{Sink, Size, Store, Written, read_small};

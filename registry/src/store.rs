@@ -20,12 +20,19 @@ pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + Send + 'a;
 ///   the content; when that cannot be known, the result is an error.
 /// - `Ok` from a write means that the content is in the store, not that this call put it there.
 /// - What is read is verified: `Ok` says that the bytes are those that the digest names.
+/// - `Ok` from a deletion means that the content is gone. `false` says that it was not there, which after a lost answer
+///   may be this very call's doing.
 /// - Order is the caller's duty: blobs first, then the manifest that names them, then tags. A store may refuse a
 ///   manifest whose blobs it lacks.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Whether the store has the blob.
-    async fn has_blob(&self, digest: &Digest) -> Result<bool>;
+    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.blob_size(digest).await?.is_some())
+    }
+
+    /// The size of a blob as the store tells it, without reading the blob; `None` where there is none.
+    async fn blob_size(&self, digest: &Digest) -> Result<Option<Size>>;
 
     /// Streams a blob into `sink`, checking its digest, and its size where `size` is known.
     ///
@@ -52,8 +59,37 @@ pub trait Store: Send + Sync {
     /// manifest's own is refused.
     async fn write_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()>;
 
+    /// All tags, sorted. A repository that does not exist has none.
+    async fn tags(&self) -> Result<Vec<String>>;
+
+    /// Removes a manifest, and with it all tags that point to it; `false` where there was none.
+    ///
+    /// An index that names the manifest stays, and lacks it from then on. Blobs that nothing names any more go sooner
+    /// or later: a registry collects its own garbage, and a layout's is collected here. A store that does not let go
+    /// of manifests says so in an error.
+    async fn delete_manifest(&self, digest: &Digest) -> Result<bool>;
+
+    /// Removes several manifests, and counts those that were there. Where garbage is collected with every deletion this
+    /// is done once for all of them; elsewhere they are removed one after the other.
+    async fn delete_manifests(&self, digests: &[Digest]) -> Result<usize> {
+        let mut removed = 0;
+        for digest in digests {
+            removed += usize::from(self.delete_manifest(digest).await?);
+        }
+        Ok(removed)
+    }
+
     /// The store's name in messages: `registry.example/app`, `oci:/dir`.
     fn describe(&self) -> String;
+}
+
+/// The size of a blob that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// The number of bytes, as the store declares it: only a reader knows whether it is true.
+    Told(u64),
+    /// The store has the blob and does not say how large it is: some registries answer without a length.
+    Untold,
 }
 
 /// How a blob came to be in a store.

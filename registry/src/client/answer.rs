@@ -63,8 +63,8 @@ impl Answer {
         }
     }
 
-    /// The whole body, which must not be longer than `limit`.
-    pub(crate) async fn bytes(mut self, limit: u64) -> Result<Bytes> {
+    /// The rest of the body, which must not be longer than `limit`.
+    pub(crate) async fn bytes(&mut self, limit: u64) -> Result<Bytes> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece().await? {
             if (bytes.len() + piece.len()) as u64 > limit {

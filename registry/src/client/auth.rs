@@ -37,6 +37,11 @@ impl Scopes {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
+    /// A deletion, which token servers grant apart from a push.
+    pub(crate) fn delete(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:pull,delete")])
+    }
+
     /// A push that links blobs from `source`.
     pub(crate) fn mount(repository: &str, source: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull,push"), format!("repository:{source}:pull")])
@@ -181,7 +186,7 @@ impl Connection<'_> {
     async fn fetch(&self, origin: &Url, wanted: &TokenRequest<'_>, login: Option<&Login>) -> Result<Token, Failed> {
         let realm = self.realm(origin, wanted, login)?;
         let started = Instant::now();
-        let answer = match login {
+        let mut answer = match login {
             Some(Login::Identity(token)) => {
                 self.grant(&realm, wanted, &[("grant_type", "refresh_token"), ("refresh_token", token.expose())])
                     .await?

@@ -10,17 +10,16 @@ use super::repository::RegistryStore;
 use super::retry::Failed;
 use super::transport::Call;
 use crate::store::Sink;
-use crate::{Error, Result, Store as _};
+use crate::{Error, Result, Size, Store as _};
 
 impl RegistryStore {
-    pub(super) async fn find_blob(&self, digest: &Digest) -> Result<bool> {
-        self.exists(digest, Scopes::pull(&self.endpoint.repository)).await
-    }
-
-    pub(super) async fn exists(&self, digest: &Digest, scopes: Scopes) -> Result<bool> {
+    /// Asks for a blob by HEAD.
+    pub(super) async fn find_blob(&self, digest: &Digest, scopes: Scopes) -> Result<Option<Size>> {
         let url = self.url(&format!("blobs/{digest}")).await?;
         let call = Call::new(Method::HEAD, url, format!("look for blob {digest}"), scopes, &[200, 404]);
-        Ok(self.connection().send(&call).await?.status() == 200)
+        let answer = self.connection().send(&call).await?;
+        let length = answer.header("content-length").and_then(|length| length.parse().ok());
+        Ok((answer.status() == 200).then(|| length.map_or(Size::Untold, Size::Told)))
     }
 
     /// Streams a blob, resuming where a connection breaks: the registry is asked for the rest, and where it sends the

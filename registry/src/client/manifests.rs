@@ -37,29 +37,14 @@ impl RegistryStore {
     pub(super) async fn fetch_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
         let mut call = self.manifest_call(Method::GET, version, "read").await?;
         call.answers = &[200, 404];
-        let mut backoff = self.backoff();
-        loop {
-            let answer = self.connection().send(&call).await?;
-            if answer.status() == 404 {
-                return Ok(None);
-            }
-            let media_type = answer.header("content-type").map(str::to_owned);
-            let declared = declared_digest(&answer);
-            let bytes = match answer.bytes(MAX_MANIFEST).await {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    backoff.wait(error.into()).await?;
-                    continue;
-                }
-            };
-            let store = self.describe();
-            if let Version::Digest(expected) = version {
-                Manifest::new("", bytes.clone()).expect(*expected, &store)?;
-            }
-            let manifest = Manifest::received(media_type.as_deref(), bytes, &store)?;
-            declared.map_or(Ok(()), |declared| manifest.expect(declared, &store))?;
-            return Ok(Some(manifest));
+        let Some((answer, bytes)) = self.document(&call, MAX_MANIFEST).await? else { return Ok(None) };
+        let store = self.describe();
+        if let Version::Digest(expected) = version {
+            Manifest::new("", bytes.clone()).expect(*expected, &store)?;
         }
+        let manifest = Manifest::received(answer.header("content-type"), bytes, &store)?;
+        declared_digest(&answer).map_or(Ok(()), |declared| manifest.expect(declared, &store))?;
+        Ok(Some(manifest))
     }
 
     /// Writes a manifest. Repeating it is harmless. Where a tag must not be overwritten and names this very manifest
@@ -85,6 +70,14 @@ impl RegistryStore {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Deletes a manifest; whether the registry had it. Most registries can be told to refuse that, and many are.
+    pub(super) async fn remove_manifest(&self, digest: &Digest) -> Result<bool> {
+        let mut call = self.manifest_call(Method::DELETE, &Version::Digest(*digest), "delete").await?;
+        call.scopes = Scopes::delete(&self.endpoint.repository);
+        call.answers = &[200, 202, 204, 404];
+        Ok(self.connection().send(&call).await?.status() != 404)
     }
 
     async fn manifest_call(&self, method: Method, version: &Version, verb: &str) -> Result<Call<'static>> {

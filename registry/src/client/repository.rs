@@ -4,14 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::Url;
 
 use super::ClientInner;
+use super::answer::Answer;
+use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::retry::{Backoff, Failed};
-use super::transport::Connection;
+use super::transport::{Call, Connection};
 use crate::store::Sink;
-use crate::{BlobSource, Digest, Error, Manifest, Result, Store, Version, Written};
+use crate::{BlobSource, Digest, Error, Manifest, Result, Size, Store, Version, Written};
 
 /// One repository of one registry, reached through a [`Client`](crate::Client). Clones are the same repository.
 #[derive(Clone)]
@@ -63,12 +66,28 @@ impl RegistryStore {
             Error::Configuration { what, reason: error.to_string() }.into()
         })
     }
+
+    /// Reads a whole answer of at most `limit` bytes, from its start again where the connection breaks; `None` where the
+    /// answer is that there is none.
+    pub(super) async fn document(&self, call: &Call<'_>, limit: u64) -> Result<Option<(Answer, Bytes)>> {
+        let mut backoff = self.backoff();
+        loop {
+            let mut answer = self.connection().send(call).await?;
+            if answer.status() == 404 {
+                return Ok(None);
+            }
+            match answer.bytes(limit).await {
+                Ok(bytes) => return Ok(Some((answer, bytes))),
+                Err(error) => backoff.wait(error.into()).await?,
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Store for RegistryStore {
-    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        self.find_blob(digest).await
+    async fn blob_size(&self, digest: &Digest) -> Result<Option<Size>> {
+        self.find_blob(digest, Scopes::pull(&self.endpoint.repository)).await
     }
 
     async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()> {
@@ -89,6 +108,14 @@ impl Store for RegistryStore {
 
     async fn write_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()> {
         self.push_manifest(version, manifest).await
+    }
+
+    async fn tags(&self) -> Result<Vec<String>> {
+        self.list_tags().await
+    }
+
+    async fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        self.remove_manifest(digest).await
     }
 
     fn describe(&self) -> String {

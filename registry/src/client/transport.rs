@@ -213,7 +213,7 @@ impl Connection<'_> {
     async fn probe(&self, origin: &Url) -> Result<bool, Failure> {
         let url = origin.join("v2/").unwrap_or_else(|_| origin.clone());
         let request = self.client.http.request(Method::GET, url);
-        let answer = match self.execute(request, "connect", None).await {
+        let mut answer = match self.execute(request, "connect", None).await {
             Ok(answer) => answer,
             Err(Failed { error: Error::Unreachable { source, .. }, .. }) => return Err(source),
             Err(_) => return Ok(false),

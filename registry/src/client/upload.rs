@@ -30,7 +30,7 @@ impl RegistryStore {
     /// answer that was lost may have been the good one.
     pub(super) async fn push_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written> {
         let digest = blob.digest();
-        if self.exists(&digest, self.pushing()).await? {
+        if self.find_blob(&digest, self.pushing()).await?.is_some() {
             return Ok(Written::Already);
         }
         let mut mount_from = mount_from.filter(|&source| source != self.endpoint.repository);
@@ -40,7 +40,7 @@ impl RegistryStore {
                 Ok(written) => return Ok(written),
                 Err(failed) => backoff.wait(failed).await?,
             }
-            if self.exists(&digest, self.pushing()).await? {
+            if self.find_blob(&digest, self.pushing()).await?.is_some() {
                 return Ok(Written::Uploaded);
             }
         }

@@ -16,6 +16,9 @@ use crate::{Manifest, Version};
 /// The size that the specification asks registries to take.
 const MAX_MANIFEST: usize = 4 << 20;
 
+/// The most tags in one answer: few, so that who reads only the first page is found out.
+const PAGE: usize = 3;
+
 /// What a path addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -90,13 +93,8 @@ impl Exchange<'_> {
             }
             ("GET" | "HEAD", Route::Manifest(name, version)) => self.get_manifest(name, version),
             ("PUT", Route::Manifest(name, version)) => self.put_manifest(name, version),
-            ("GET", Route::Tags(name)) => match lock(self.registry).existing(name) {
-                Some(found) => {
-                    let tags: Vec<_> = found.tags.keys().collect();
-                    Reply::new(200).body(json!({"name": name, "tags": tags}).to_string())
-                }
-                None => refuse(404, "NAME_UNKNOWN", "repository name not known to registry"),
-            },
+            ("DELETE", Route::Manifest(name, version)) => self.delete_manifest(name, version),
+            ("GET", Route::Tags(name)) => self.tags(name),
             (_, Route::Unknown | Route::Token) => refuse(404, "UNSUPPORTED", "no such path"),
             _ => refuse(405, "UNSUPPORTED", "the operation is unsupported"),
         }
@@ -193,6 +191,41 @@ impl Exchange<'_> {
                 self.declare(reply, digest)
             }
             Err(reason) => refuse(400, "MANIFEST_BLOB_UNKNOWN", &reason),
+        }
+    }
+
+    fn delete_manifest(&self, name: &str, version: &str) -> Reply {
+        // What deleting a tag does differs from registry to registry: its manifest stays, or goes with all other tags.
+        let Some(Version::Digest(digest)) = version_of(version) else {
+            return refuse(400, "UNSUPPORTED", "manifests are deleted by digest");
+        };
+        if lock(self.registry).delete_manifest(name, &digest) {
+            return Reply::new(202);
+        }
+        refuse(404, "MANIFEST_UNKNOWN", "manifest unknown")
+    }
+
+    fn tags(&self, name: &str) -> Reply {
+        let Ok(wanted) = self.head.query("n").map_or(Ok(PAGE), |n| n.parse::<usize>()) else {
+            return refuse(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested");
+        };
+        let (n, after) = (wanted.min(PAGE), self.head.query("last").unwrap_or_default());
+        let registry = lock(self.registry);
+        let Some(found) = registry.existing(name) else {
+            return refuse(404, "NAME_UNKNOWN", "repository name not known to registry");
+        };
+        let mut rest = found.tags.keys().filter(|&tag| *tag > after);
+        let page: Vec<_> = rest.by_ref().take(n).collect();
+        // Registries that are written in Go have no empty list.
+        let tags = if page.is_empty() { json!(null) } else { json!(page) };
+        let reply = Reply::new(200).with("content-type", "application/json");
+        let reply = reply.body(json!({"name": name, "tags": tags}).to_string());
+        match (page.last(), rest.next()) {
+            (Some(last), Some(_)) => {
+                let next = self.location(&format!("/v2/{name}/tags/list?last={last}&n={n}"));
+                reply.with("link", format!("<{next}>; rel=\"next\""))
+            }
+            _ => reply,
         }
     }
 

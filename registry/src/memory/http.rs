@@ -67,12 +67,8 @@ impl Head {
         self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
-    /// Reads the body, at most `limit` bytes of it: `None` where there were more.
-    pub(crate) async fn body(
-        &self,
-        stream: &mut (impl AsyncBufRead + Unpin),
-        limit: Option<u64>,
-    ) -> io::Result<Option<Bytes>> {
+    /// Reads the body, at most `limit` bytes of it.
+    pub(crate) async fn body(&self, stream: &mut (impl AsyncBufRead + Unpin), limit: Option<u64>) -> io::Result<Bytes> {
         if self.header("transfer-encoding").is_some() {
             // Real registries want a length for most uploads, and some for all.
             return Err(invalid("a body without a length"));
@@ -88,7 +84,7 @@ impl Head {
         if (body.len() as u64) < wanted {
             return Err(invalid("the body is cut"));
         }
-        Ok((wanted == length).then(|| body.into()))
+        Ok(body.into())
     }
 }
 
@@ -107,13 +103,14 @@ impl Reply {
         self
     }
 
-    /// Writes the answer; of its body at most `limit` bytes, whatever the announced length.
-    pub(crate) async fn write(
-        &self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        head_only: bool,
-        limit: Option<usize>,
-    ) -> io::Result<()> {
+    /// What of the body is sent: nothing to HEAD, and no more than `limit` bytes.
+    pub(crate) fn sent(&self, head_only: bool, limit: Option<usize>) -> Bytes {
+        let n = if head_only { 0 } else { limit.unwrap_or(usize::MAX).min(self.body.len()) };
+        self.body.slice(..n)
+    }
+
+    /// Writes the answer, and `sent` of its body, whatever the announced length.
+    pub(crate) async fn write(&self, stream: &mut (impl AsyncWrite + Unpin), sent: &[u8]) -> io::Result<()> {
         let mut head = format!("HTTP/1.1 {} -\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -122,9 +119,7 @@ impl Reply {
             head += &format!("content-length: {}\r\n", self.body.len());
         }
         stream.write_all((head + "\r\n").as_bytes()).await?;
-        if !head_only {
-            stream.write_all(&self.body[..limit.unwrap_or(usize::MAX).min(self.body.len())]).await?;
-        }
+        stream.write_all(sent).await?;
         stream.flush().await
     }
 }

@@ -22,7 +22,7 @@ pub use self::serve::{Effect, Fault, Locations, Seen, Served, Serving};
 use crate::manifest::digest_of;
 use crate::media::{self, ManifestKind};
 use crate::store::Sink;
-use crate::{BlobSource, Error, Manifest, Result, Store, Version, Written};
+use crate::{BlobSource, Error, Manifest, Result, Size, Store, Version, Written};
 
 /// One repository of an in-memory registry. Clones and [`Memory::repository`] share the registry.
 ///
@@ -54,11 +54,6 @@ impl Memory {
     /// Another repository of the same registry.
     pub fn repository(&self, name: &str) -> Self {
         Self { registry: Arc::clone(&self.registry), name: name.into() }
-    }
-
-    /// The repository's tags, in order.
-    pub fn tags(&self) -> Vec<String> {
-        self.lock().existing(&self.name).map(|found| found.tags.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// The digests of the repository's blobs, in order; manifests are not among them.
@@ -119,6 +114,13 @@ impl Registry {
         self.repository(target).blobs.insert(*digest, blob);
         true
     }
+
+    /// Removes a manifest and its tags; whether it was there. Its blobs stay, as they do in a registry.
+    fn delete_manifest(&mut self, name: &str, digest: &Digest) -> bool {
+        let Some(found) = self.repositories.get_mut(name) else { return false };
+        found.tags.retain(|_, named| named != digest);
+        found.manifests.remove(digest).is_some()
+    }
 }
 
 impl Repository {
@@ -165,8 +167,10 @@ impl Repository {
 
 #[async_trait]
 impl Store for Memory {
-    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.lock().existing(&self.name).is_some_and(|found| found.blobs.contains_key(digest)))
+    async fn blob_size(&self, digest: &Digest) -> Result<Option<Size>> {
+        let registry = self.lock();
+        let blob = registry.existing(&self.name).and_then(|found| found.blobs.get(digest));
+        Ok(blob.map(|blob| Size::Told(blob.len() as u64)))
     }
 
     async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()> {
@@ -221,6 +225,15 @@ impl Store for Memory {
         }
         let stored = self.lock().repository(&self.name).put_manifest(version, manifest.clone());
         stored.map_err(|reason| Error::Manifest { digest: manifest.digest, store: self.describe(), reason })
+    }
+
+    async fn tags(&self) -> Result<Vec<String>> {
+        let registry = self.lock();
+        Ok(registry.existing(&self.name).map(|found| found.tags.keys().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.lock().delete_manifest(&self.name, digest))
     }
 
     fn describe(&self) -> String {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,11 +23,15 @@ pub struct Serving {
     pub locations: Locations,
     /// Whether it sends `Docker-Content-Digest`.
     pub declare_digests: bool,
+    /// How long every answer waits before its first byte, requests on other connections side by side: what a network's
+    /// round trip costs, so that tests can measure how many there are in a row.
+    pub delay: Duration,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { auth: Auth::Anonymous, locations: Locations::Relative, declare_digests: true }
+        let (auth, locations, delay) = (Auth::Anonymous, Locations::Relative, Duration::ZERO);
+        Self { auth, locations, declare_digests: true, delay }
     }
 }
 
@@ -89,6 +94,10 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// The status of the answer; 0 where there was none.
     pub status: u16,
+    /// The bytes of the request's body, as far as it was read.
+    pub received: u64,
+    /// The bytes of the answer's body, as far as it was sent.
+    pub sent: u64,
 }
 
 /// A registry that is being served; dropped, it is gone.
@@ -180,25 +189,33 @@ impl Shared {
             let effect = self.fault(&head);
             let limit = if let Some(Effect::CutRequest(limit)) = effect { Some(limit) } else { None };
             let body = head.body(&mut stream, limit).await?;
-            let (reply, cut) = match (effect, body) {
-                (Some(Effect::CutRequest(_)), _) | (_, None) => return self.note(&head, 0),
-                (Some(Effect::Silence), _) => {
-                    self.note(&head, 0)?;
+            let mut seen = Seen::of(&head, &body);
+            let (reply, cut) = match effect {
+                Some(Effect::CutRequest(_)) => {
+                    self.note(seen);
+                    return Ok(());
+                }
+                Some(Effect::Silence) => {
+                    self.note(seen);
                     return std::future::pending().await;
                 }
-                (Some(Effect::Answer { status, headers, body }), _) => {
-                    (Reply { status, headers, body: body.into() }, None)
-                }
-                (Some(Effect::LoseAnswer), Some(body)) => {
+                Some(Effect::LoseAnswer) => {
                     self.answer(&head, body, true);
-                    return self.note(&head, 0);
+                    self.note(seen);
+                    return Ok(());
                 }
-                (Some(Effect::CutAnswer(cut)), Some(body)) => (self.answer(&head, body, true), Some(cut)),
-                (Some(Effect::NoMount), Some(body)) => (self.answer(&head, body, false), None),
-                (None, Some(body)) => (self.answer(&head, body, true), None),
+                Some(Effect::Answer { status, headers, body }) => (Reply { status, headers, body: body.into() }, None),
+                Some(Effect::CutAnswer(cut)) => (self.answer(&head, body, true), Some(cut)),
+                Some(Effect::NoMount) => (self.answer(&head, body, false), None),
+                None => (self.answer(&head, body, true), None),
             };
-            self.note(&head, reply.status)?;
-            reply.write(stream.get_mut(), head.method == "HEAD", cut).await?;
+            let sent = reply.sent(head.method == "HEAD", cut);
+            (seen.status, seen.sent) = (reply.status, sent.len() as u64);
+            self.note(seen);
+            if !self.serving.delay.is_zero() {
+                tokio::time::sleep(self.serving.delay).await;
+            }
+            reply.write(stream.get_mut(), &sent).await?;
             if cut.is_some() {
                 return Ok(());
             }
@@ -213,7 +230,11 @@ impl Shared {
         if route == Route::Token {
             return self.serving.auth.token(head, &body, &mut state.tokens);
         }
-        let actions = if matches!(head.method.as_str(), "GET" | "HEAD") { "pull" } else { "pull,push" };
+        let actions = match (head.method.as_str(), &route) {
+            ("GET" | "HEAD", _) => "pull",
+            ("DELETE", Route::Manifest(..)) => "pull,delete",
+            _ => "pull,push",
+        };
         if let Some(repository) = route.repository()
             && let Some(refusal) = self.serving.auth.check(head, &self.host, repository, actions, &state.tokens)
         {
@@ -246,14 +267,22 @@ impl Shared {
         Some(fault.effect.clone())
     }
 
-    fn note(&self, head: &Head, status: u16) -> io::Result<()> {
-        self.state().seen.push(Seen {
+    fn note(&self, seen: Seen) {
+        self.state().seen.push(seen);
+    }
+}
+
+impl Seen {
+    /// A request that has no answer yet.
+    fn of(head: &Head, body: &[u8]) -> Self {
+        Self {
             method: head.method.clone(),
             path: head.url.path().into(),
             query: head.url.query().unwrap_or_default().into(),
             authorization: head.header("authorization").map(str::to_owned),
-            status,
-        });
-        Ok(())
+            status: 0,
+            received: body.len() as u64,
+            sent: 0,
+        }
     }
 }

@@ -133,6 +133,27 @@ async fn check_push_succeeds_and_cancels_its_session() {
 }
 
 #[tokio::test]
+async fn a_deletion_asks_for_a_token_of_its_own_and_lists_pull() {
+    let memory = Memory::new();
+    let served = serve(&memory, bearer()).await;
+    push(logged_in(&served, "ci", "hunter2"), &served).await.unwrap();
+    let reader = repository(&client(quick()), &served, "app");
+    assert_eq!(reader.tags().await.unwrap(), ["1"]);
+    let manifest = reader.manifest_digest(&Version::Tag("1".into())).await.unwrap().unwrap();
+    let error = reader.delete_manifest(&manifest).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
+    let owner = repository(&client(logged_in(&served, "ci", "hunter2")), &served, "app");
+    assert!(owner.delete_manifest(&manifest).await.unwrap());
+    assert_eq!(reader.tags().await.unwrap(), [""; 0]);
+    let seen = served.seen().into_iter().filter(|seen| seen.path == "/token");
+    let scopes: Vec<_> = seen.filter_map(|seen| Some(seen.query.split_once("scope=")?.1.to_owned())).collect();
+    let (push, pull, delete) =
+        ("repository%3Aapp%3Apull%2Cpush", "repository%3Aapp%3Apull", "repository%3Aapp%3Apull%2Cdelete");
+    // The reader is given a token that is good for less than it asked for, and asks once more.
+    assert_eq!(scopes, [push, pull, delete, delete, delete]);
+}
+
+#[tokio::test]
 async fn a_mount_asks_for_both_repositories_in_one_token() {
     let memory = Memory::new();
     memory.repository("base").write_blob(&BytesBlob::new("layer"), None).await.unwrap();

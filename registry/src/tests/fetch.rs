@@ -2,14 +2,9 @@
 
 use std::io::{Read, Seek};
 
-use super::{client, logged_in, quick};
+use super::{answer, client, logged_in, quick};
 use crate::memory::{Effect, Fault, Memory, Served};
 use crate::{Digest, Error, Request, Secret};
-
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Effect {
-    let headers = headers.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-    Effect::Answer { status, headers, body: body.into() }
-}
 
 async fn served(faults: &[(&'static str, u32, Effect)]) -> Served {
     let served = Memory::new().repository("app").serve().await.unwrap();

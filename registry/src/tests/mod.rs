@@ -2,12 +2,13 @@
 
 mod auth;
 mod fetch;
+mod lists;
 mod stores;
 mod wire;
 
 use std::time::Duration;
 
-use crate::memory::Served;
+use crate::memory::{Effect, Memory, Served};
 use crate::{
     BytesBlob, Client, ClientOptions, Credentials, Login, Manifest, RegistryStore, RetryPolicy, Secret, Timeouts,
 };
@@ -27,6 +28,25 @@ fn client(options: ClientOptions) -> Client {
 /// The repository `name` of a served registry.
 fn repository(client: &Client, served: &Served, name: &str) -> RegistryStore {
     client.repository(&format!("{}/{name}", served.host()).parse().unwrap())
+}
+
+/// A served repository `app`, as the registry and its client see it.
+async fn fixture() -> (Memory, Served, RegistryStore) {
+    let memory = Memory::new().repository("app");
+    let served = memory.serve().await.unwrap();
+    let store = repository(&client(quick()), &served, "app");
+    (memory, served, store)
+}
+
+/// An answer that a fault gives.
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Effect {
+    let headers = headers.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    Effect::Answer { status, headers, body: body.into() }
+}
+
+/// How often a method was asked of paths with `part` in them.
+fn count(served: &Served, method: &str, part: &str) -> usize {
+    served.seen().iter().filter(|seen| seen.method == method && seen.path.contains(part)).count()
 }
 
 /// Options with a login for a served registry.

@@ -7,19 +7,21 @@ use std::pin::Pin;
 use super::{client, image, quick, repository};
 use crate::memory::{Memory, Served};
 use crate::{
-    BlobSource, BytesBlob, Digest, Error, Layout, Manifest, Platform, Store, Version, Written, media, resolve,
+    BlobSource, BytesBlob, Digest, Error, Layout, Manifest, Platform, Size, Store, Version, Written, media, resolve,
 };
 
 type Case = for<'a> fn(&'a dyn Store) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Each case gets a fresh store.
-const CASES: [(&str, Case); 7] = [
+const CASES: [(&str, Case); 9] = [
     ("absence is an answer", |store| Box::pin(absence(store))),
     ("blobs come back as written", |store| Box::pin(blobs(store))),
     ("a blob source that lies leaves nothing behind", |store| Box::pin(liars(store))),
     ("a failing sink ends the read", |store| Box::pin(sinks(store))),
     ("manifests come back by tag and digest", |store| Box::pin(manifests(store))),
     ("a tag moves", |store| Box::pin(tags(store))),
+    ("tags are listed in order", |store| Box::pin(lists(store))),
+    ("a deleted manifest takes its tags along", |store| Box::pin(deletions(store))),
     ("an index resolves to the platform's image", |store| Box::pin(indexes(store))),
 ];
 
@@ -70,6 +72,9 @@ async fn read(store: &dyn Store, digest: &Digest, size: Option<u64>) -> crate::R
 async fn absence(store: &dyn Store) {
     let digest = Digest::of("absent");
     assert!(!store.has_blob(&digest).await.unwrap());
+    assert_eq!(store.blob_size(&digest).await.unwrap(), None);
+    assert_eq!(store.tags().await.unwrap(), [""; 0]);
+    assert!(!store.delete_manifest(&digest).await.unwrap());
     assert!(matches!(read(store, &digest, None).await, Err(Error::NotFound { .. })));
     for version in [Version::Tag("absent".into()), Version::Digest(digest)] {
         assert_eq!(store.read_manifest(&version).await.unwrap(), None);
@@ -88,6 +93,7 @@ async fn blobs(store: &dyn Store) {
         assert_eq!(store.write_blob(&blob, None).await.unwrap(), Written::Uploaded);
         assert_eq!(store.write_blob(&blob, None).await.unwrap(), Written::Already);
         assert!(store.has_blob(&digest).await.unwrap());
+        assert_eq!(store.blob_size(&digest).await.unwrap(), Some(Size::Told(blob.size())));
         assert_eq!(read(store, &digest, None).await.unwrap(), content);
         assert_eq!(read(store, &digest, Some(blob.size())).await.unwrap(), content);
         let wrong = read(store, &digest, Some(blob.size() + 1)).await;
@@ -167,6 +173,40 @@ async fn tags(store: &dyn Store) {
     let _third = put(store, r#"{"n":3}"#, &Version::Tag("other".into())).await;
     assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(second.digest));
     assert_eq!(store.read_manifest(&Version::Digest(first.digest)).await.unwrap(), Some(first));
+}
+
+async fn lists(store: &dyn Store) {
+    store.write_blob(&BytesBlob::new("no tag yet"), None).await.unwrap();
+    assert_eq!(store.tags().await.unwrap(), [""; 0]);
+    let expected = ["0", "A", "_", "a", "a.b", "b", "latest"];
+    for tag in ["b", "latest", "_", "a.b", "0", "A", "a", "b"] {
+        put(store, "{}", &Version::Tag(tag.into())).await;
+    }
+    assert_eq!(store.tags().await.unwrap(), expected);
+}
+
+async fn deletions(store: &dyn Store) {
+    let tag = |name: &str| Version::Tag(name.into());
+    let doomed = put(store, r#"{"n":1}"#, &tag("a")).await;
+    let kept = put(store, r#"{"n":2}"#, &tag("b")).await;
+    store.write_manifest(&tag("c"), &doomed).await.unwrap();
+    let untagged = image(&BytesBlob::new(r#"{"n":3}"#), &[&BytesBlob::new("layer")]);
+    put(store, r#"{"n":3}"#, &Version::Digest(untagged.digest)).await;
+    assert!(store.delete_manifest(&doomed.digest).await.unwrap());
+    assert!(!store.delete_manifest(&doomed.digest).await.unwrap());
+    assert_eq!(store.tags().await.unwrap(), ["b"]);
+    for gone in [tag("a"), tag("c"), Version::Digest(doomed.digest)] {
+        assert_eq!(store.read_manifest(&gone).await.unwrap(), None);
+        assert_eq!(store.manifest_digest(&gone).await.unwrap(), None);
+    }
+    assert!(store.read_manifest(&Version::Digest(untagged.digest)).await.unwrap().is_some());
+    // What another manifest needs is there, and the same manifest can come back.
+    assert_eq!(read(store, &Digest::of("layer"), None).await.unwrap(), b"layer");
+    let again = put(store, r#"{"n":1}"#, &tag("a")).await;
+    assert_eq!(store.read_manifest(&tag("a")).await.unwrap(), Some(again));
+    let digests = [kept.digest, Digest::of("absent"), doomed.digest, untagged.digest];
+    assert_eq!(store.delete_manifests(&digests).await.unwrap(), 3);
+    assert_eq!(store.tags().await.unwrap(), [""; 0]);
 }
 
 async fn indexes(store: &dyn Store) {

@@ -2,34 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::{client, image, quick, repository};
-use crate::memory::{Effect, Fault, Locations, Memory, Served, Serving};
+use super::{answer, client, count, fixture, image, quick, repository};
+use crate::memory::{Effect, Fault, Locations, Memory, Serving};
 use crate::{
-    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, RegistryStore, Store as _,
-    Version, Written, media, pull_manifest,
+    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, Size, Store as _, Version,
+    Written, media, pull_manifest,
 };
 
-fn answer(status: u16, headers: &[(&str, &str)]) -> Effect {
-    let headers = headers.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-    Effect::Answer { status, headers, body: r#"{"errors":[{"code":"WORDS","message":"the registry's own"}]}"#.into() }
-}
-
-async fn fixture() -> (Memory, Served, RegistryStore) {
-    let memory = Memory::new().repository("app");
-    let served = memory.serve().await.unwrap();
-    let store = repository(&client(quick()), &served, "app");
-    (memory, served, store)
-}
-
-fn count(served: &Served, method: &str, part: &str) -> usize {
-    served.seen().iter().filter(|seen| seen.method == method && seen.path.contains(part)).count()
+fn refusal(status: u16, headers: &[(&str, &str)]) -> Effect {
+    answer(status, headers, r#"{"errors":[{"code":"WORDS","message":"the registry's own"}]}"#)
 }
 
 #[tokio::test]
 async fn transient_answers_are_tried_again_and_others_are_not() {
     for (status, tries) in [(408, 3), (429, 3), (500, 3), (502, 3), (503, 3), (504, 3), (400, 1), (403, 1), (501, 1)] {
         let (_memory, served, store) = fixture().await;
-        served.inject(Fault { method: "", path: "/blobs/", times: 2, effect: answer(status, &[]) });
+        served.inject(Fault { method: "", path: "/blobs/", times: 2, effect: refusal(status, &[]) });
         let result = store.has_blob(&Digest::of("x")).await;
         assert_eq!(count(&served, "HEAD", "/blobs/"), tries, "{status}");
         assert_eq!(result.is_ok(), tries > 1, "{status}");
@@ -39,7 +27,7 @@ async fn transient_answers_are_tried_again_and_others_are_not() {
 #[tokio::test]
 async fn retry_after_is_obeyed() {
     let (_memory, served, store) = fixture().await;
-    served.inject(Fault { method: "POST", path: "", times: 1, effect: answer(429, &[("Retry-After", "1")]) });
+    served.inject(Fault { method: "POST", path: "", times: 1, effect: refusal(429, &[("Retry-After", "1")]) });
     let started = Instant::now();
     store.write_blob(&BytesBlob::new("x"), None).await.unwrap();
     assert!(started.elapsed() >= Duration::from_secs(1));
@@ -49,7 +37,7 @@ async fn retry_after_is_obeyed() {
 async fn the_registrys_own_words_end_a_hopeless_push() {
     let (_memory, served, store) = fixture().await;
     let limits = [("RateLimit-Limit", "100;w=21600"), ("RateLimit-Remaining", "0")];
-    served.inject(Fault { method: "PUT", path: "", times: 99, effect: answer(429, &limits) });
+    served.inject(Fault { method: "PUT", path: "", times: 99, effect: refusal(429, &limits) });
     let error = store.write_blob(&BytesBlob::new("x"), None).await.unwrap_err();
     assert!(matches!(&error, Error::Refused { status: 429, code: Some(code), .. } if code == "WORDS"), "{error:?}");
     assert!(error.to_string().ends_with("WORDS: the registry's own (limit 100;w=21600, remaining 0)"), "{error}");
@@ -62,9 +50,9 @@ async fn mounts_are_tried_and_any_refusal_ends_in_an_upload() {
     let cases = [
         (None, Written::Mounted),
         (Some(Effect::NoMount), Written::Uploaded),
-        (Some(answer(405, &[])), Written::Uploaded),
-        (Some(answer(500, &[])), Written::Uploaded),
-        (Some(answer(202, &[])), Written::Uploaded),
+        (Some(refusal(405, &[])), Written::Uploaded),
+        (Some(refusal(500, &[])), Written::Uploaded),
+        (Some(refusal(202, &[])), Written::Uploaded),
     ];
     for (fault, expected) in cases {
         let (memory, served, store) = fixture().await;
@@ -163,11 +151,68 @@ async fn registries_that_declare_no_digest_or_refuse_head_are_served_by_get() {
     let (tag, manifest) = (Version::Tag("1".into()), image(&config, &[]));
     store.write_manifest(&tag, &manifest).await.unwrap();
     assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(manifest.digest));
-    served.inject(Fault { method: "HEAD", path: "", times: 2, effect: answer(405, &[]) });
+    served.inject(Fault { method: "HEAD", path: "", times: 2, effect: refusal(405, &[]) });
     assert!(store.has_blob(&config.digest()).await.unwrap());
     assert_eq!(store.manifest_digest(&tag).await.unwrap(), Some(manifest.digest));
     memory.corrupt_manifest(&manifest.digest, Manifest::new(media::OCI_MANIFEST, "{}"));
     assert!(store.read_manifest(&Version::Digest(manifest.digest)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_blob_without_a_declared_length_is_there_all_the_same() {
+    // The test registry always declares one.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.unwrap() > 2 {
+                line.clear();
+            }
+            stream.write_all(b"HTTP/1.1 200 -\r\nconnection: close\r\n\r\n").await.unwrap();
+        }
+    });
+    let store = client(quick()).repository(&format!("{host}/app").parse().unwrap());
+    let digest = Digest::of("x");
+    assert_eq!(store.blob_size(&digest).await.unwrap(), Some(Size::Untold));
+    assert!(store.has_blob(&digest).await.unwrap());
+    serving.abort();
+}
+
+#[tokio::test]
+async fn requests_are_delayed_side_by_side() {
+    let (memory, delay) = (Memory::new().repository("app"), Duration::from_millis(200));
+    let served = memory.serve_with(Serving { delay, ..Serving::default() }).await.unwrap();
+    let store = repository(&client(quick()), &served, "app");
+    let digest = Digest::of("x");
+    let started = Instant::now();
+    assert!(!store.has_blob(&digest).await.unwrap());
+    assert!(started.elapsed() >= 2 * delay, "one for the scheme, one for the blob");
+    let started = Instant::now();
+    let found = futures_util::future::join_all((0..8).map(|_| store.has_blob(&digest))).await;
+    assert!(found.into_iter().all(|found| !found.unwrap()));
+    let elapsed = started.elapsed();
+    assert!(delay <= elapsed && elapsed < 5 * delay, "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn the_diary_counts_bytes_up_and_down() {
+    let (_memory, served, store) = fixture().await;
+    let blob = BytesBlob::new(vec![7; 1000]);
+    served.inject(Fault { method: "PUT", path: "", times: 1, effect: Effect::CutRequest(100) });
+    store.write_blob(&blob, None).await.unwrap();
+    served.inject(Fault { method: "GET", path: "", times: 1, effect: Effect::CutAnswer(300) });
+    crate::read_small(&store, &blob.digest(), None, 1000).await.unwrap();
+    let bytes = |method: &str| -> Vec<_> {
+        let blobs = served.seen().into_iter().filter(|seen| seen.method == method && seen.path.contains("/blobs/"));
+        blobs.map(|seen| (seen.status, seen.received, seen.sent)).collect()
+    };
+    assert_eq!(bytes("PUT"), [(0, 100, 0), (201, 1000, 0)]);
+    assert_eq!(bytes("GET"), [(200, 0, 300), (206, 0, 700)]);
+    store.has_blob(&blob.digest()).await.unwrap();
+    assert_eq!(bytes("HEAD").last(), Some(&(200, 0, 0)));
 }
 
 #[tokio::test]
@@ -177,7 +222,7 @@ async fn an_immutable_tag_that_names_the_manifest_already_is_no_failure() {
     store.write_blob(&config, None).await.unwrap();
     let (tag, manifest) = (Version::Tag("1".into()), image(&config, &[]));
     store.write_manifest(&tag, &manifest).await.unwrap();
-    served.inject(Fault { method: "PUT", path: "", times: 2, effect: answer(409, &[]) });
+    served.inject(Fault { method: "PUT", path: "", times: 2, effect: refusal(409, &[]) });
     store.write_manifest(&tag, &manifest).await.unwrap();
     let other = image(&config, &[&config]);
     assert!(matches!(store.write_manifest(&tag, &other).await, Err(Error::Refused { status: 409, .. })));
@@ -186,7 +231,7 @@ async fn an_immutable_tag_that_names_the_manifest_already_is_no_failure() {
 #[tokio::test]
 async fn redirects_into_a_loop_or_without_end_are_refused() {
     let (_memory, served, store) = fixture().await;
-    served.inject(Fault { method: "GET", path: "", times: 99, effect: answer(307, &[("Location", "?again")]) });
+    served.inject(Fault { method: "GET", path: "", times: 99, effect: refusal(307, &[("Location", "?again")]) });
     let error = crate::read_small(&store, &Digest::of("x"), None, 100).await.unwrap_err();
     assert!(error.to_string().contains("redirects more than 5 times"), "{error}");
 }

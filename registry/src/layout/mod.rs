@@ -1,47 +1,42 @@
 //! An OCI image layout directory.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Read, Write};
+mod files;
+mod index;
+mod sweep;
+
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW};
+use serde_json::Value;
 use yadokari_layers::{Digest, Verifier};
 
+use self::files::{Lock, Temporary, blocking, failed, parse};
+use self::index::Index;
 use crate::manifest::MAX_MANIFEST;
 use crate::store::Sink;
-use crate::{BlobSource, Error, Manifest, Result, Store, Version, Written};
+use crate::{BlobSource, Error, Manifest, Result, Size, Store, Version, Written};
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
+const BLOBS: &str = "blobs/sha256";
 const PIECE: usize = 256 << 10;
 
 /// An OCI image layout: `oci-layout`, `index.json` and `blobs/sha256/` in a directory.
 ///
 /// A tag is the `org.opencontainers.image.ref.name` of an entry of the index; a manifest written by digest is a blob
-/// and in no index. Files appear by rename, so readers never see half of one. Two processes may write blobs side by
-/// side, but only one may write tags.
+/// and in no index. Files appear by rename, so readers never see half of one.
+///
+/// Any number of processes may read, write and delete side by side, on a shared volume too: whoever changes the index
+/// holds a lock on the file `.lock` beside it, which is no part of the layout. Reading takes no lock. Deleting removes
+/// every blob that no manifest of the index names, directly or through other indexes, unless it was written or asked
+/// to be written within the last hour: then somebody may be about to name it.
 #[derive(Debug, Clone)]
 pub struct Layout {
     directory: Arc<Path>,
-    /// Held while the index is read and replaced.
-    index: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// `index.json`. Entries stay as they are found, since others may have written fields unknown here.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u32,
-    #[serde(default)]
-    manifests: Vec<Map<String, Value>>,
-    #[serde(flatten)]
-    others: BTreeMap<String, Value>,
 }
 
 impl Layout {
@@ -56,19 +51,25 @@ impl Layout {
                 what: format!("OCI layout version '{version}' of {}", directory.display()),
             });
         }
-        Ok(Self { directory: directory.into(), index: Arc::default() })
+        Ok(Self { directory: directory.into() })
     }
 
-    /// Opens the layout in a directory, making the directory and the layout where they are missing.
+    /// Opens the layout in a directory, making the directory and the layout where they are missing. It waits only for
+    /// others that make the same layout.
     pub fn create(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         if directory.join(MARKER).exists() {
             return Self::open(directory);
         }
-        let blobs = directory.join("blobs/sha256");
+        let blobs = directory.join(BLOBS);
         fs::create_dir_all(&blobs).map_err(|error| failed("create directory", &blobs, error))?;
-        let layout = Self { directory: directory.into(), index: Arc::default() };
-        layout.write_index(&Index { schema_version: 2, manifests: Vec::new(), others: BTreeMap::new() })?;
+        let layout = Self { directory: directory.into() };
+        let _lock = Lock::exclusive(&layout.directory)?;
+        // The marker comes last: where it is, there is an index that may be in use.
+        if layout.directory.join(MARKER).exists() {
+            return Self::open(layout.directory());
+        }
+        layout.write_index(&Index::default())?;
         layout.replace(&layout.directory.join(MARKER), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(layout)
     }
@@ -78,15 +79,10 @@ impl Layout {
         &self.directory
     }
 
-    /// The tags, in the index's order.
-    pub fn tags(&self) -> Result<Vec<String>> {
-        Ok(self.read_index()?.manifests.iter().filter_map(|entry| tag_of(entry).map(str::to_owned)).collect())
-    }
-
     /// Where a blob's file is, or would be. Tools that read the layout in place need it; it says nothing about the
     /// blob's existence or integrity.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join("blobs/sha256").join(digest.hex())
+        self.directory.join(BLOBS).join(digest.hex())
     }
 
     fn read_index(&self) -> Result<Index> {
@@ -94,6 +90,7 @@ impl Layout {
         parse(&path, &fs::read(&path).map_err(|error| failed("read", &path, error))?)
     }
 
+    /// Replaces the index. Whoever does holds the lock since before it was read.
     fn write_index(&self, index: &Index) -> Result<()> {
         let path = self.directory.join(INDEX);
         let bytes = serde_json::to_vec(index).map_err(|error| failed("encode", &path, error.into()))?;
@@ -129,7 +126,7 @@ impl Layout {
     }
 
     /// The size of a blob's file; `None` where there is none.
-    fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+    fn file_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = self.blob_path(digest);
         match fs::metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.len())),
@@ -138,40 +135,43 @@ impl Layout {
         }
     }
 
-    fn find(&self, version: &Version) -> Result<Option<(Digest, Option<String>)>> {
-        let entries = self.read_index()?.manifests;
-        let media_type = |entry: &Map<String, Value>| entry.get("mediaType").and_then(Value::as_str).map(str::to_owned);
-        let wanted = |entry: &&Map<String, Value>| match version {
-            Version::Tag(tag) => tag_of(entry) == Some(tag),
-            Version::Digest(digest) => digest_in(entry) == Some(*digest),
-        };
-        match (entries.iter().find(wanted), version) {
-            (Some(entry), _) => match digest_in(entry) {
-                Some(digest) => Ok(Some((digest, media_type(entry)))),
-                None => Err(Error::Unsupported { what: format!("the digest of {version} in {}", self.describe()) }),
-            },
-            (None, Version::Digest(digest)) => Ok(Some((*digest, None))),
-            (None, Version::Tag(_)) => Ok(None),
+    /// Makes a blob as young as if it had just been written, so that it outlives every deletion until it is named;
+    /// `false` where it has to be written, because it is not there with its right size or belongs to another user.
+    /// The caller holds the lock.
+    fn renew(&self, digest: &Digest, size: u64) -> Result<bool> {
+        if self.file_size(digest)? != Some(size) {
+            return Ok(false);
+        }
+        let path = self.blob_path(digest);
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        match rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()).map_err(io::Error::from) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {
+                Ok(false)
+            }
+            Err(error) => Err(failed("set times of", &path, error)),
         }
     }
 
-    fn add_tag(&self, tag: &str, manifest: &Manifest) -> Result<()> {
+    /// Writes a manifest and its tag, with no deletion in between.
+    fn put_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()> {
+        let _lock = Lock::exclusive(&self.directory)?;
+        let size = manifest.bytes.len() as u64;
+        if !self.renew(&manifest.digest, size)? {
+            self.store_blob(manifest.digest, size, &manifest.bytes[..])?;
+        }
+        let Version::Tag(tag) = version else { return Ok(()) };
         let mut index = self.read_index()?;
-        let mut entry = Map::new();
-        entry.insert("mediaType".into(), json!(manifest.media_type));
-        entry.insert("digest".into(), json!(manifest.digest));
-        entry.insert("size".into(), json!(manifest.bytes.len()));
-        entry.insert("annotations".into(), json!({ REF_NAME: tag }));
-        index.manifests.retain(|other| tag_of(other) != Some(tag));
-        index.manifests.push(entry);
+        index.point(tag, manifest);
         self.write_index(&index)
     }
 }
 
 #[async_trait]
 impl Store for Layout {
-    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.blob_size(digest)?.is_some())
+    async fn blob_size(&self, digest: &Digest) -> Result<Option<Size>> {
+        Ok(self.file_size(digest)?.map(Size::Told))
     }
 
     async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()> {
@@ -202,8 +202,13 @@ impl Store for Layout {
     /// A blob that is there with its right size is not read again to check its digest: every reader does.
     async fn write_blob(&self, blob: &dyn BlobSource, _mount_from: Option<&str>) -> Result<Written> {
         let (digest, size) = (blob.digest(), blob.size());
-        if self.blob_size(&digest)? == Some(size) {
-            return Ok(Written::Already);
+        if self.file_size(&digest)? == Some(size) {
+            let layout = self.clone();
+            // Deletions wait, but neither other writers of blobs nor readers do.
+            let renew = move || Lock::shared(&layout.directory).and_then(|_lock| layout.renew(&digest, size));
+            if blocking(renew).await? {
+                return Ok(Written::Already);
+            }
         }
         let reader = blob.open();
         let reader =
@@ -214,8 +219,8 @@ impl Store for Layout {
     }
 
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
-        let Some((digest, media_type)) = self.find(version)? else { return Ok(None) };
-        if self.blob_size(&digest)?.is_none() {
+        let Some((digest, media_type)) = self.read_index()?.find(version, &self.describe())? else { return Ok(None) };
+        if self.file_size(&digest)?.is_none() {
             return Ok(None);
         }
         let bytes = crate::read_small(self, &digest, None, MAX_MANIFEST).await?;
@@ -226,14 +231,21 @@ impl Store for Layout {
         if let Version::Digest(digest) = version {
             manifest.expect(*digest, &self.describe())?;
         }
-        if self.blob_size(&manifest.digest)? != Some(manifest.bytes.len() as u64) {
-            let (layout, manifest) = (self.clone(), manifest.clone());
-            let store = move || layout.store_blob(manifest.digest, manifest.bytes.len() as u64, &manifest.bytes[..]);
-            blocking(store).await?;
-        }
-        let Version::Tag(tag) = version else { return Ok(()) };
-        let _alone = self.index.lock().await;
-        self.add_tag(tag, manifest)
+        let (layout, version, manifest) = (self.clone(), version.clone(), manifest.clone());
+        blocking(move || layout.put_manifest(&version, &manifest)).await
+    }
+
+    async fn tags(&self) -> Result<Vec<String>> {
+        Ok(self.read_index()?.tags())
+    }
+
+    async fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.delete_manifests(&[*digest]).await? > 0)
+    }
+
+    async fn delete_manifests(&self, digests: &[Digest]) -> Result<usize> {
+        let (layout, digests) = (self.clone(), digests.to_vec());
+        blocking(move || layout.delete(&digests)).await
     }
 
     fn describe(&self) -> String {
@@ -241,63 +253,12 @@ impl Store for Layout {
     }
 }
 
-/// A file that is not yet where it belongs; dropped, it is gone.
-struct Temporary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Temporary {
-    /// Creates it beside `target`, so that the rename stays on one file system.
-    fn create(target: &Path) -> Result<Self> {
-        let unique = format!(".new-{:016x}", RandomState::new().build_hasher().finish());
-        let path = target.with_file_name(unique);
-        let file = File::create_new(&path).map_err(|error| failed("create", &path, error))?;
-        Ok(Self { path, file })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| failed("write", &self.path, error))
-    }
-
-    fn publish(self, target: &Path) -> Result<()> {
-        fs::rename(&self.path, target).map_err(|error| failed("rename", target, error))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After a rename there is nothing left to remove.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Runs file work off the runtime's threads.
-async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| failed("parse", path, error.into()))
-}
-
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::Io { operation, path: path.into(), source }
-}
-
-fn tag_of(entry: &Map<String, Value>) -> Option<&str> {
-    entry.get("annotations")?.get(REF_NAME)?.as_str()
-}
-
-fn digest_in(entry: &Map<String, Value>) -> Option<Digest> {
-    entry.get("digest")?.as_str()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use serde_json::json;
+
     use super::*;
     use crate::{BytesBlob, media};
 
@@ -336,11 +297,66 @@ mod tests {
         layout.write_manifest(&Version::Tag("a".into()), &manifest).await.unwrap();
         let text = fs::read_to_string(directory.path().join(INDEX)).unwrap();
         assert!(text.contains(r#""x-theirs":1"#) && text.contains(r#""x":2"#), "{text}");
-        assert_eq!(layout.tags().unwrap(), ["a"]);
+        assert_eq!(layout.tags().await.unwrap(), ["a"]);
         for place in ["", "blobs/sha256"] {
             let names = fs::read_dir(directory.path().join(place)).unwrap().map(|entry| entry.unwrap().file_name());
             assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".new")));
         }
+    }
+
+    #[test]
+    fn many_writers_lose_no_tag() {
+        const WRITERS: usize = 6;
+        let directory = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(WRITERS);
+        thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let (start, directory) = (&start, directory.path().join("layout"));
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    start.wait();
+                    Layout::create(&directory).unwrap();
+                    let layout = Layout::open(&directory).unwrap();
+                    for n in 0..20 {
+                        let text = json!({ "schemaVersion": 2, "manifests": [], "annotations": { "n": n } });
+                        let manifest = Manifest::new(media::OCI_INDEX, text.to_string());
+                        let tag = Version::Tag(format!("{writer}-{n}"));
+                        runtime.block_on(layout.write_manifest(&tag, &manifest)).unwrap();
+                    }
+                });
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tags = runtime.block_on(Layout::open(directory.path().join("layout")).unwrap().tags()).unwrap();
+        assert_eq!(tags.len(), WRITERS * 20);
+    }
+
+    #[tokio::test]
+    async fn a_change_waits_for_the_lock_and_reading_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let manifest = Manifest::new(media::OCI_INDEX, r#"{"manifests":[]}"#);
+        let tag = Version::Tag("a".into());
+        let lock = Lock::exclusive(directory.path()).unwrap();
+        let (writer, version) = (layout.clone(), tag.clone());
+        let writing = tokio::spawn(async move { writer.write_manifest(&version, &manifest).await });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(!writing.is_finished());
+        assert_eq!(layout.read_manifest(&tag).await.unwrap(), None);
+        drop(lock);
+        writing.await.unwrap().unwrap();
+        assert!(layout.read_manifest(&tag).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_another_user_made_need_only_be_readable() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        fs::set_permissions(directory.path().join(".lock"), fs::Permissions::from_mode(0o444)).unwrap();
+        let manifest = Manifest::new(media::OCI_INDEX, r#"{"manifests":[]}"#);
+        layout.write_manifest(&Version::Tag("a".into()), &manifest).await.unwrap();
+        assert_eq!(layout.tags().await.unwrap(), ["a"]);
     }
 
     #[test]
