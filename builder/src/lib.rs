@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use yadokari_layers::{Digest, pack};
+use yadokari_layers::{Digest, Key, pack};
 use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
@@ -163,6 +163,16 @@ pub async fn build(request: Request, progress: Arc<Progress>, interrupt: Interru
     };
     let digest = uploads.finish(&made, &progress).await?;
     Ok(Built { digest, size: made.layers().map(|layer| layer.size).sum(), layers: made.layers().count() })
+}
+
+/// Looks at the cache as a build would, and builds nothing.
+pub async fn look_ahead(_request: &Request, _progress: &Progress) -> Result<cache::Outlook, Error> {
+    Err(Error::Usage { flag: "yadokari plan", message: "it is not carried out yet".into() })
+}
+
+/// The content hash of what a build would make.
+pub async fn content_key(_request: &Request, _progress: &Progress) -> Result<Key, Error> {
+    Err(Error::Usage { flag: "yadokari key", message: "it is not carried out yet".into() })
 }
 
 /// The time in whole seconds since the Unix epoch.
