@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use yadokari_layers::Key;
 
-use crate::cache::{Outlook, State, StepInputs, StepOutlook, explain, matching};
+use crate::cache::{Outlook, StepInputs, StepOutlook, StepState, explain, matching};
 use crate::execute::Done;
 use crate::plan::Plan;
 use crate::prepare::Prepared;
@@ -29,7 +29,7 @@ pub async fn look_ahead(request: &Request, progress: &Arc<Progress>) -> Result<O
     let mut steps = Vec::new();
     for (((state, number, of, line), new), why) in states.zip(&inputs).zip(reasons) {
         let line = line.map(|at: usize| request.dockerfile.line(at));
-        let why = if state == State::Miss { why } else { Vec::new() };
+        let why = if state == StepState::Miss { why } else { Vec::new() };
         let (stage, text, key) = (new.stage.clone(), new.text.clone(), new.key);
         steps.push(StepOutlook { stage, number, of, text, line, key, state, why });
     }
@@ -42,7 +42,7 @@ pub async fn content_key(request: &Request, progress: &Arc<Progress>) -> Result<
 }
 
 /// What becomes of each step of a plan, its number and their number in its stage, and where it begins in the Dockerfile.
-fn states(prepared: &Prepared, plan: &Plan) -> Vec<(State, usize, usize, Option<usize>)> {
+fn states(prepared: &Prepared, plan: &Plan) -> Vec<(StepState, usize, usize, Option<usize>)> {
     let upcoming = prepared.upcoming(plan, &Done::default());
     let earlier = prepared.earlier(plan);
     let mut states = Vec::new();
@@ -50,10 +50,10 @@ fn states(prepared: &Prepared, plan: &Plan) -> Vec<(State, usize, usize, Option<
         for (number, step) in stage.steps.iter().enumerate() {
             let is_cached = earlier.as_ref().is_some_and(|earlier| earlier.key(step).is_some());
             let state = match (upcoming.needs(position), upcoming.is_made(position, number)) {
-                (false, _) => State::NotNeeded,
-                (true, true) => State::Hit,
-                (true, false) if is_cached => State::Miss,
-                (true, false) => State::NotCached,
+                (false, _) => StepState::NotNeeded,
+                (true, true) => StepState::Hit,
+                (true, false) if is_cached => StepState::Miss,
+                (true, false) => StepState::NotCached,
             };
             states.push((state, number + 1, stage.steps.len(), step.span.map(|span| span.start)));
         }
@@ -66,8 +66,8 @@ fn reasons(last: Option<&[StepInputs]>, new: &[StepInputs]) -> Vec<Vec<String>> 
     let Some(last) = last else {
         return vec![vec!["the cache does not know a build of this target".to_owned()]; new.len()];
     };
-    let names = |steps: &'_ [StepInputs]| steps.iter().map(StepInputs::name).collect::<Vec<_>>();
-    let matches = matching(&names(last), &names(new));
+    let names = [last, new].map(|steps| steps.iter().map(StepInputs::name).collect::<Vec<_>>());
+    let matches = matching(&names[0], &names[1]);
     let reasons = matches.into_iter().zip(new).map(|(found, new)| match found {
         Some(at) => explain(&last[at], new),
         None => vec!["the instruction is new".to_owned()],
