@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use yadokari_registry::{Client, Layout, Store};
+use yadokari_registry::{Client, Store};
 
 use super::args::{Verbosity, truth};
 use super::cache::{place, ttl};
@@ -125,7 +125,8 @@ impl GcInvocation {
     pub(super) async fn execute(&self, say: &dyn Fn(&str) -> u8) -> Result<u8, Error> {
         let mut sweeps = Vec::new();
         for task in &self.tasks {
-            let store = open(&task.place, &self.client)?;
+            let failed = |source| Error::Tidy { store: name(&task.place), source: Box::new(source) };
+            let store = gc::open(&task.place, &self.client).map_err(failed)?;
             let sweep = task.rule.look(&*store).await.map_err(|error| tidy(&*store, error))?;
             // What nobody could read is not deleted.
             match say(&sweep.text()) {
@@ -156,14 +157,10 @@ impl Rule {
     }
 }
 
-fn open(place: &Place, client: &Client) -> Result<Box<dyn Store>, Error> {
+fn name(place: &Place) -> String {
     match place {
-        Place::Registry(reference) => Ok(Box::new(client.repository(reference))),
-        Place::Layout(directory) => {
-            let failed =
-                |source| Error::Tidy { store: format!("oci:{}", directory.display()), source: Box::new(source) };
-            Ok(Box::new(Layout::open(directory).map_err(failed)?))
-        }
+        Place::Registry(reference) => reference.name(),
+        Place::Layout(directory) => format!("oci:{}", directory.display()),
     }
 }
 
@@ -177,10 +174,9 @@ mod tests {
 
     use clap::Parser;
     use serde_json::json;
-    use yadokari_registry::{BlobSource, BytesBlob, Manifest, Version, media};
+    use yadokari_registry::{BlobSource, BytesBlob, Layout, Manifest, Version, media};
 
     use super::*;
-    use crate::cache::annotations;
 
     #[derive(Parser)]
     struct Line {
@@ -191,6 +187,23 @@ mod tests {
     fn line(words: &str) -> Gc {
         let words = std::iter::once("x").chain(words.split_whitespace());
         Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).gc
+    }
+
+    /// What came of it, and what was said.
+    async fn run(flags: &str) -> (Result<u8, Error>, Vec<String>) {
+        let said = RefCell::new(Vec::new());
+        let invocation = GcInvocation {
+            progress: Arc::new(Progress::to(crate::progress::Level::Error, Box::new(std::io::sink()))),
+            client: Client::new(Default::default()).unwrap(),
+            tasks: line(flags).tasks().unwrap(),
+            delete: line(flags).delete,
+        };
+        let say = |text: &str| {
+            said.borrow_mut().push(text.to_owned());
+            0
+        };
+        let result = invocation.execute(&say).await;
+        (result, said.into_inner())
     }
 
     #[test]
@@ -242,43 +255,33 @@ mod tests {
             "schemaVersion": 2, "layers": [],
             "config": {"mediaType": media::OCI_CONFIG, "digest": config.digest(), "size": 2},
             "annotations": {
-                annotations::VERSION: annotations::VERSION_1, annotations::KIND: "step",
-                annotations::CREATED: "2001-01-01T00:00:00Z",
+                "dev.yadokari.cache.version": "1", "dev.yadokari.cache.kind": "step",
+                "org.opencontainers.image.created": "2001-01-01T00:00:00Z",
             },
         });
         let record = Manifest::new(media::OCI_MANIFEST, text.to_string());
         layout.write_manifest(&Version::Tag("old".into()), &record).await.unwrap();
-        let flags = format!("--cache-repo oci:{}", directory.path().display());
-        let run = async |flags: &str| {
-            let said = RefCell::new(Vec::new());
-            let invocation = GcInvocation {
-                progress: Arc::new(Progress::to(crate::progress::Level::Error, Box::new(std::io::sink()))),
-                client: Client::new(Default::default()).unwrap(),
-                tasks: line(flags).tasks().unwrap(),
-                delete: line(flags).delete,
-            };
-            let say = |text: &str| {
-                said.borrow_mut().push(text.to_owned());
-                0
-            };
-            assert_eq!(invocation.execute(&say).await.unwrap(), 0);
-            said.into_inner()
+        let done = async |flags: &str| {
+            let (result, said) = run(flags).await;
+            assert_eq!(result.unwrap(), 0);
+            said
         };
-        let said = run(&flags).await;
+        let flags = format!("--cache-repo oci:{}", directory.path().display());
+        let said = done(&flags).await;
         assert!(said[0].contains("1 of 1 records to delete\n  step old: "), "{said:?}");
         assert_eq!(said[1..], ["nothing was deleted: give --delete to delete"]);
         assert_eq!(Store::tags(&layout).await.unwrap(), ["old"]);
-        let said = run(&format!("{flags} --delete")).await;
+        let said = done(&format!("{flags} --delete")).await;
         assert!(said[0].contains("step old: "), "{said:?}");
         assert_eq!(said[1..], ["deleted 1 of 1"]);
         assert_eq!(Store::tags(&layout).await.unwrap(), [""; 0]);
-        assert_eq!(run(&flags).await[1..], ["nothing was deleted"]);
+        assert_eq!(done(&flags).await[1..], ["nothing was deleted"]);
     }
 
-    #[test]
-    fn a_layout_that_is_not_there_is_said_to_be_missing() {
-        let client = Client::new(Default::default()).unwrap();
-        let error = open(&Place::Layout("/no/such".into()), &client).err().unwrap();
-        assert!(error.to_string().starts_with("tidy up oci:/no/such: "), "{error}");
+    #[tokio::test]
+    async fn a_layout_that_is_not_there_is_said_to_be_missing() {
+        let (result, said) = run("--cache-repo oci:/no/such").await;
+        assert!(result.unwrap_err().to_string().starts_with("tidy up oci:/no/such: "));
+        assert!(said.is_empty());
     }
 }

@@ -7,10 +7,13 @@ mod images;
 mod records;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use yadokari_registry::{Digest, Error, Manifest, Result, Store, Version, digest_of};
+use yadokari_registry::{Client, Digest, Error, Manifest, Result, Store, Version, digest_of};
 
+use super::Place;
+use super::place::OpenPlace;
 use crate::progress::{age, bytes};
 
 pub use images::{ImagePolicy, images};
@@ -66,6 +69,11 @@ impl Sweep {
         lines.extend(size.map(|size| format!("  {stay} {noun}s of {} stay", bytes(size))));
         lines.join("\n")
     }
+}
+
+/// Opens a repository. A directory that is no layout is an error.
+pub fn open(place: &Place, client: &Client) -> Result<Arc<dyn Store>> {
+    Ok(OpenPlace::open(place, false, client)?.store)
 }
 
 /// Deletes what goes, and counts what was still there.

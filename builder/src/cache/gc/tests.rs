@@ -7,6 +7,7 @@ use yadokari_registry::{BlobSource, BytesBlob, Memory, media};
 
 use super::*;
 use crate::cache::annotations::{CREATED, KIND, VERSION as RECORD};
+use crate::cache::record::{Body, Record, common_blobs};
 use crate::context::glob::Glob;
 use crate::image::rfc3339;
 
@@ -132,6 +133,23 @@ async fn the_oldest_of_too_many_go_and_a_layer_counts_once() {
     assert_eq!(gone(&sweep), ["a"]);
     assert_eq!(sweep.goes[0].why, "older than 3 h");
     assert_eq!(look_at_records(&store, 100, Some(9)).await.goes[0].why, "the oldest of more than 9 B");
+}
+
+#[tokio::test]
+async fn what_a_build_writes_is_a_record() {
+    let store = Memory::new();
+    for blob in common_blobs() {
+        store.write_blob(&blob, None).await.unwrap();
+    }
+    let names = vec!["name".to_owned()];
+    let record = Record { names, created: NOW - 2 * HOUR, body: Body::Step { layer: None } };
+    for (tag, key) in [("plain", None), ("signed", Some(&b"key"[..]))] {
+        store.write_manifest(&Version::Tag(tag.into()), &record.encode(key)).await.unwrap();
+    }
+    let mut tags = gone(&look_at_records(&store, 1, None).await);
+    tags.sort();
+    assert_eq!(tags, ["plain", "signed"]);
+    assert_eq!(gone(&look_at_records(&store, 3, None).await), [""; 0]);
 }
 
 #[tokio::test]
