@@ -125,7 +125,7 @@ impl Prepared {
 
     /// What is still to be done of a plan.
     pub(crate) fn upcoming<'p>(&self, plan: &'p Plan, done: &Done) -> Upcoming<'p> {
-        Upcoming::of(plan, done, self.earlier(plan).as_ref())
+        Upcoming::of(plan, &self.pack(plan), done, self.earlier(plan).as_ref())
     }
 
     /// What all steps depend on, in the order of the plans.

@@ -50,6 +50,8 @@ impl StepInputs {
 pub struct FoundResult {
     place: usize,
     body: ResultBody,
+    /// Whether it is going to be written anew, before it gets too old.
+    pub is_aging: bool,
 }
 
 impl FoundResult {
@@ -125,7 +127,10 @@ impl Cache {
     /// The image that was made of the inputs which `key` stands for.
     pub async fn result(&self, key: &Key) -> Option<FoundResult> {
         match self.find(&result_name(key)).await? {
-            (place, Body::Result(body)) => Some(FoundResult { place, body }),
+            (place, Body::Result(body)) => {
+                let is_aging = !self.lock().aging.is_empty();
+                Some(FoundResult { place, body, is_aging })
+            }
             _ => None,
         }
     }
