@@ -43,7 +43,7 @@ pub struct Uploads<'a> {
 }
 
 enum Message {
-    Finished(Finished),
+    Finished(Box<Finished>),
     /// Answered when everything before it has been sent to the destinations.
     Barrier(oneshot::Sender<()>),
 }
@@ -124,7 +124,7 @@ impl<'a> Uploads<'a> {
     /// sent, since the image would lack it.
     pub fn send(&self, finished: Finished) -> Result<(), crate::Error> {
         // The task at the other end goes on until this one is gone.
-        _ = self.queue.blocking_send(Message::Finished(finished));
+        _ = self.queue.blocking_send(Message::Finished(Box::new(finished)));
         self.failure()
     }
 
@@ -237,7 +237,7 @@ async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     let mut records = JoinSet::new();
     while let Some(message) = queue.recv().await {
         let finished = match message {
-            Message::Finished(finished) => finished,
+            Message::Finished(finished) => *finished,
             Message::Barrier(done) => {
                 _ = done.send(());
                 continue;
