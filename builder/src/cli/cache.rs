@@ -90,7 +90,7 @@ impl CacheFlags {
     /// The same, with `--cache` where neither it nor `--cache-from` says which cache is used.
     pub(super) fn used(&self) -> Self {
         let is_given = self.cache.is_none() && self.cache_from.iter().any(|text| !text.is_empty());
-        Self { cache: (!is_given).then_some(true), ..self.clone() }
+        Self { cache: (!is_given).then_some(true), no_push_cache: true, ..self.clone() }
     }
 
     /// The cache of a build whose first destination is `first`, where it has one.
