@@ -1,6 +1,5 @@
 //! Archives that users bring, known by their content: tars of any age, compressed in any usual way.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 use yadokari_layers::compress;
@@ -38,7 +37,7 @@ pub(crate) fn is_archive(header: &[u8]) -> bool {
 }
 
 /// What is in `file`, decompressed: beside what layers may be compressed with, bzip2 and xz are known.
-pub(crate) fn decoder(mut file: File) -> Result<Box<dyn Read + Send>, crate::Error> {
+pub(crate) fn decoder<'a>(mut file: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>, crate::Error> {
     let failed = |source| yadokari_layers::Error::Stream { operation: "read archive", source };
     let mut magic = Vec::with_capacity(XZ.len());
     (&mut file).take(XZ.len() as u64).read_to_end(&mut magic).map_err(failed)?;

@@ -118,6 +118,14 @@ pub enum Error {
         /// The layer.
         layer: yadokari_layers::Digest,
     },
+    /// A repository that is tidied up.
+    #[error("tidy up {store}: {source}")]
+    Tidy {
+        /// The repository.
+        store: String,
+        /// Why.
+        source: Box<yadokari_registry::Error>,
+    },
     /// Layers, roots, files.
     #[error(transparent)]
     Layers(#[from] yadokari_layers::Error),
@@ -195,7 +203,7 @@ impl Error {
             | Self::Pattern { .. } => ExitCode::Data,
             Self::Ignore { .. } | Self::BadImage { .. } => ExitCode::Data,
             Self::NoDockerfile { .. } | Self::Context { .. } => ExitCode::NoInput,
-            Self::Image { source, .. } | Self::Push { source, .. } => registry_code(source),
+            Self::Image { source, .. } | Self::Push { source, .. } | Self::Tidy { source, .. } => registry_code(source),
             Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => {
                 ExitCode::Protocol
             }

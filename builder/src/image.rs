@@ -253,6 +253,51 @@ pub fn rfc3339(secs: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
+/// The seconds since the Unix epoch of a time in RFC 3339, without their fraction; `None` for any other text.
+pub fn since_epoch(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+    };
+    let separators = text.as_bytes().get(..19)?;
+    let separators =
+        [separators[4], separators[7], separators[10].to_ascii_uppercase(), separators[13], separators[16]];
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if separators != *b"--T::" || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let rest = &text[19..];
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let zone = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if zone.len() == fraction.len() { return None } else { zone }
+        }
+        None => rest,
+    };
+    let at = text.len() - zone.len();
+    let offset = match zone.as_bytes() {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let offset = number(at + 1..at + 3)? * 3600 + number(at + 4..at + 6)? * 60;
+            if *sign == b'-' { -offset } else { offset }
+        }
+        _ => return None,
+    };
+    Some(day_number(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset)
+}
+
+/// The inverse of [`civil`].
+fn day_number(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
+}
+
 /// The Gregorian date of a day counted from 1970-01-01, by eras of 400 years that begin on the first of March.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
@@ -344,5 +389,36 @@ mod tests {
         assert_eq!(rfc3339(951_826_554), "2000-02-29T12:15:54Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
         assert_eq!(rfc3339(1_700_000_000), "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn times_are_read_as_others_write_them() {
+        for seconds in [0, 951_826_554, -1, 1_700_000_000, -62_135_596_800, 4_107_542_399] {
+            assert_eq!(since_epoch(&rfc3339(seconds)), Some(seconds));
+        }
+        for text in [
+            "2023-11-14T22:13:20.123456789Z",
+            "2023-11-15T00:43:20+02:30",
+            "2023-11-14T17:13:20.5-05:00",
+            "2023-11-14t22:13:20z",
+        ] {
+            assert_eq!(since_epoch(text), Some(1_700_000_000), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2023-11-14",
+            "2023-11-14T22:13:20",
+            "2023-11-14T22:13:20.Z",
+            "2023-11-14T22:13:20+0230",
+            "2023-13-14T22:13:20Z",
+            "2023-11-14T24:13:20Z",
+            "2023-11-14 22:13:20Z",
+            "+023-11-14T22:13:20Z",
+            "2023-11-14T22:13:20Z ",
+            "2023-11-14T22:13:2é",
+        ] {
+            assert_eq!(since_epoch(text), None, "{text}");
+        }
     }
 }

@@ -27,6 +27,7 @@ pub mod dockerfile;
 mod error;
 pub mod execute;
 pub mod image;
+mod look;
 mod making;
 pub mod output;
 pub mod plan;
@@ -46,6 +47,7 @@ use yadokari_layers::{Digest, pack};
 use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
+pub use look::{content_key, look_ahead};
 
 use dockerfile::Source;
 use execute::Interrupt;

@@ -10,7 +10,7 @@ use crate::cache::{Cache, StepInputs};
 use crate::context::{Context, Contexts};
 use crate::execute::{Done, Earlier, Upcoming, WorkDir};
 use crate::output::Made;
-use crate::plan::{Options, Plan, Step, result_key, result_key_of_index};
+use crate::plan::{Options, Plan, result_key, result_key_of_index};
 use crate::progress::Progress;
 use crate::sources::Sources;
 use crate::{Error, Request, check, dockerfile, remote};
@@ -22,11 +22,11 @@ pub(crate) struct Prepared {
     pub(crate) platforms: Vec<Platform>,
     pub(crate) plans: Vec<Plan>,
     pub(crate) cache: Option<Arc<Cache>>,
+    /// What tells the target from others, for comparing it with an earlier build.
+    pub(crate) target: Digest,
     /// How layers are written. The latest time is each plan's own.
     pack: pack::Options,
     is_index: bool,
-    /// What tells the target from others, for comparing it with an earlier build.
-    target: Digest,
     /// Gone last: the plans name files in it.
     pub(crate) work: WorkDir,
 }
@@ -125,23 +125,24 @@ impl Prepared {
 
     /// What is still to be done of a plan.
     pub(crate) fn upcoming<'p>(&self, plan: &'p Plan, done: &Done) -> Upcoming<'p> {
-        Upcoming::of(plan, done, self.earlier(plan).as_ref())
+        Upcoming::of(plan, &self.pack(plan), done, self.earlier(plan).as_ref())
     }
 
-    /// What all steps depend on, with the names of their stages.
+    /// What all steps depend on, in the order of the plans.
     pub(crate) fn inputs(&self) -> Vec<StepInputs> {
-        let inputs = |label: &str, stage: &str, step: &Step| {
-            let (stage, text) = (format!("{label}{stage}"), step.text.clone());
-            StepInputs { stage, text, key: step.key, inputs: step.inputs.clone() }
-        };
-        let plans = self.plans.iter().enumerate();
-        let stages = plans.flat_map(|(number, plan)| plan.stages.iter().map(move |stage| (number, stage)));
-        stages
-            .flat_map(|(number, stage)| {
-                let label = self.label(number);
-                stage.steps.iter().map(move |step| inputs(&label, &stage.name, step))
-            })
-            .collect()
+        let mut all = Vec::new();
+        for (number, plan) in self.plans.iter().enumerate() {
+            for stage in &plan.stages {
+                let name = format!("{}{}", self.label(number), stage.name);
+                let mut below = stage.base_key;
+                for step in &stage.steps {
+                    let (stage, text, inputs) = (name.clone(), step.text.clone(), step.inputs.clone());
+                    all.push(StepInputs { stage, text, key: step.key, below, inputs });
+                    below = step.key;
+                }
+            }
+        }
+        all
     }
 
     /// What the names of stages begin with: the platform, where there are several.

@@ -47,6 +47,10 @@ pub(crate) async fn look(
     let Some(found) = found else { return Ok(Found::Nowhere) };
     match tags {
         Some(tags) if tags::point(&tags, &found.digest(), progress).await? => {
+            if found.is_aging {
+                // The records of its steps are as old, and will be wanted when something changes.
+                prepared.look_up().await;
+            }
             let (digest, (size, layers)) = (found.digest(), found.layers());
             Ok(Found::There(Built { digest, size, layers }))
         }

@@ -56,7 +56,8 @@ pub enum Kind {
     File {
         /// Its size in bytes.
         size: u64,
-        /// The digest of its content, where it is known: always in an [`Index`](crate::Index), not in a fresh scan.
+        /// The digest of its content, where it is known: always in an [`Index`](crate::Index), not in a fresh scan. A layer
+        /// into which another content would go is not written.
         content: Option<Digest>,
     },
     /// A directory.

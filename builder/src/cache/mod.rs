@@ -13,6 +13,9 @@
 //! Nothing that goes wrong here fails a build: what cannot be read is a miss, what turns out to be wrong is said and made
 //! anew, and what cannot be written is said at the end.
 
+pub mod annotations;
+pub mod gc;
+mod outlook;
 mod place;
 mod read;
 mod record;
@@ -32,6 +35,7 @@ use crate::progress::Progress;
 use place::OpenPlace;
 use record::Record;
 
+pub use outlook::{Outlook, StepOutlook, StepState, explain, matching};
 pub use read::{FoundResult, StepInputs};
 pub use settings::{Place, Scopes, Settings};
 pub use write::NewStep;

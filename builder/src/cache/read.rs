@@ -32,8 +32,17 @@ pub struct StepInputs {
     pub text: String,
     /// The step's key.
     pub key: Key,
-    /// What it depended on.
+    /// The key of what it stands on.
+    pub below: Key,
+    /// What it depended on besides that, and besides what it takes from stages and images.
     pub inputs: Vec<Input>,
+}
+
+impl StepInputs {
+    /// The names of its stage and of itself.
+    pub fn name(&self) -> (&str, &str) {
+        (&self.stage, &self.text)
+    }
 }
 
 /// An image that an earlier build made of the same inputs.
@@ -41,6 +50,8 @@ pub struct StepInputs {
 pub struct FoundResult {
     place: usize,
     body: ResultBody,
+    /// Whether it is going to be written anew, before it gets too old.
+    pub is_aging: bool,
 }
 
 impl FoundResult {
@@ -116,7 +127,10 @@ impl Cache {
     /// The image that was made of the inputs which `key` stands for.
     pub async fn result(&self, key: &Key) -> Option<FoundResult> {
         match self.find(&result_name(key)).await? {
-            (place, Body::Result(body)) => Some(FoundResult { place, body }),
+            (place, Body::Result(body)) => {
+                let is_aging = !self.lock().aging.is_empty();
+                Some(FoundResult { place, body, is_aging })
+            }
             _ => None,
         }
     }

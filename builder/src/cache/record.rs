@@ -12,7 +12,8 @@ use sha2::Sha256;
 use yadokari_layers::Digest;
 use yadokari_registry::{BytesBlob, Manifest};
 
-use crate::image::{BlobRef, CONFIG, MANIFEST, layer_media_type, rfc3339};
+use super::annotations::{CREATED, KIND, VERSION, VERSION_1};
+use crate::image::{BlobRef, CONFIG, MANIFEST, layer_media_type, rfc3339, since_epoch};
 use crate::plan::LayerRef;
 use crate::sources::compression;
 
@@ -31,12 +32,8 @@ const EMPTY_CONTENT: &[u8] = b"{}";
 const RECORD_CONFIG: &[u8] =
     br#"{"architecture":"unknown","config":{},"os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}"#;
 
-/// Changes whenever older records can no longer be read.
-const VERSION: &str = "1";
 const PREFIX: &str = "dev.yadokari.cache.";
 const SIGNATURE: &str = "dev.yadokari.cache.signature";
-/// The standard's annotation for the time, for those who look at a repository with other tools.
-const CREATED: &str = "org.opencontainers.image.created";
 
 /// What is stored under one or several names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,13 +126,13 @@ impl Record {
     /// The manifest, signed where there is a key.
     pub(super) fn encode(&self, key: Option<&[u8]>) -> Manifest {
         let mut facts = BTreeMap::new();
+        facts.insert(VERSION.into(), VERSION_1.into());
+        facts.insert(CREATED.into(), rfc3339(self.created));
+        facts.insert(KIND.into(), self.body.kind().into());
         let mut fact = |name: &str, value: String| _ = facts.insert(format!("{PREFIX}{name}"), value);
-        fact("version", VERSION.into());
-        fact("created", self.created.to_string());
         fact("names", self.names.join(","));
         let layers = match &self.body {
             Body::Step { layer } => {
-                fact("kind", "step".into());
                 layer.iter().for_each(|stored| {
                     fact("diff-id", stored.layer.diff_id.to_string());
                     fact("content", stored.content.to_string());
@@ -144,20 +141,17 @@ impl Record {
                 layer.iter().flat_map(layer_of).collect()
             }
             Body::Index { layer, diff_id, index } => {
-                fact("kind", "index".into());
                 fact("layer", layer.to_string());
                 fact("diff-id", diff_id.to_string());
                 vec![index.clone()]
             }
             Body::Result(result) => {
-                fact("kind", "result".into());
                 fact("digest", result.digest.to_string());
                 fact("size", result.size.to_string());
                 fact("layers", result.layers.to_string());
                 vec![result.image.clone(), result.inputs.clone()]
             }
         };
-        facts.insert(CREATED.into(), rfc3339(self.created));
         let layers = if layers.is_empty() { vec![blob(EMPTY, EMPTY_CONTENT)] } else { layers };
         let (media_type, config) = (MANIFEST.to_owned(), blob(CONFIG, RECORD_CONFIG));
         let mut stored = Stored { schema_version: 2, media_type, config, layers, annotations: facts };
@@ -177,10 +171,13 @@ impl Record {
             let signature = unhex(&signature).ok_or("its signature is not one")?;
             mac(key, &stored).verify_slice(&signature).map_err(|_| "it was signed with another key, or changed")?;
         }
-        let fact = |name: &str| stored.annotations.get(&format!("{PREFIX}{name}")).map(String::as_str);
-        let needed = |name: &str| fact(name).ok_or_else(|| format!("it says nothing of '{name}'"));
-        if needed("version")? != VERSION {
-            return Err(format!("it is of version {}", fact("version").unwrap_or_default()));
+        let needed = |name: &str| {
+            let fact = stored.annotations.get(&format!("{PREFIX}{name}")).map(String::as_str);
+            fact.ok_or_else(|| format!("it says nothing of '{name}'"))
+        };
+        let version = stored.annotations.get(VERSION).ok_or("it has no version")?;
+        if version != VERSION_1 {
+            return Err(format!("it is of version {version}"));
         }
         let names: Vec<String> = needed("names")?.split(',').map(str::to_owned).collect();
         if !names.iter().any(|other| other == name) {
@@ -188,8 +185,9 @@ impl Record {
         }
         let digest = |name: &str| needed(name)?.parse::<Digest>().map_err(|error| format!("its {name}: {error}"));
         let number = |name: &str| needed(name)?.parse::<u64>().map_err(|error| format!("its {name}: {error}"));
-        let created = needed("created")?.parse().map_err(|error| format!("its created: {error}"))?;
-        let body = match (needed("kind")?, &stored.layers[..]) {
+        let created = stored.annotations.get(CREATED).and_then(|text| since_epoch(text)).ok_or("it has no time")?;
+        let kind = stored.annotations.get(KIND).map_or("", String::as_str);
+        let body = match (kind, &stored.layers[..]) {
             ("step", [only]) if only.media_type == EMPTY => Body::Step { layer: None },
             ("step", [layer, index]) if index.media_type == LAYER_INDEX => {
                 let compression = compression(&layer.media_type).ok_or("its layer is of an unknown kind")?;
@@ -212,6 +210,17 @@ impl Record {
             (kind, _) => return Err(format!("it is of the unknown kind '{kind}', or lacks what belongs to it")),
         };
         Ok(Self { names, created, body })
+    }
+}
+
+impl Body {
+    /// One of [`KINDS`](super::annotations::KINDS).
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Step { .. } => "step",
+            Self::Result(_) => "result",
+            Self::Index { .. } => "index",
+        }
     }
 }
 
@@ -304,7 +313,7 @@ mod tests {
         assert!(decode(good.replace("cache.version\":\"1", "cache.version\":\"2")).contains("version 2"));
         assert!(decode(good.replace("\"step\"", "\"result\"")).contains("unknown kind"));
         assert!(decode(good.replace(LAYER_INDEX, "text/plain")).contains("lacks"));
-        assert!(decode(good.replace("\"created\":\"", "\"x\":\"").replace("cache.created", "x")).contains("created"));
+        assert!(decode(good.replace("image.created", "image.x")).contains("no time"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::sandbox::Driver;
 use crate::{Error, context};
 
 use super::cache::CacheFlags;
+use super::gc::Gc;
 use super::registry::RegistryFlags;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
@@ -30,7 +31,13 @@ pub(super) enum Command {
     /// Build an image. This is what the program does without a subcommand, too.
     Build(Box<Build>),
     /// Look at the Dockerfile and build nothing: say what is wrong with it, and what may not be meant.
-    Check(Box<Check>),
+    Check(Box<Look>),
+    /// Look at the cache and build nothing: say which steps a build would find there, and why it would not find the others.
+    Plan(Box<Look>),
+    /// Print the content hash: that of everything the result depends on, which is legal as a tag.
+    Key(Box<Build>),
+    /// Delete old records of the cache, and old images. Without --delete it only says what it would delete.
+    Gc(Box<Gc>),
     /// Say which sandbox drivers work here, why the others do not, and what to change.
     Doctor(Doctor),
     /// Say the version.
@@ -138,9 +145,9 @@ pub(super) struct Build {
     pub(super) work_dir: Option<PathBuf>,
 }
 
-/// `yadokari check`: the flags are those of `build`, of which those about results have no effect.
+/// `yadokari check` and `yadokari plan`: the flags are those of `build`, of which those about results have no effect.
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(super) struct Look {
     #[command(flatten)]
     pub(super) build: Build,
     /// How the report is written.

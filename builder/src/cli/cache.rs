@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::args::truth;
 use super::secrets::Variables;
-use super::{duration, scope};
+use super::{scope, units};
 use crate::Error;
 use crate::cache::{Place, Settings};
 
@@ -21,7 +21,7 @@ const TTL: &str = "336h";
 const KEY: &str = "YADOKARI_CACHE_KEY";
 
 /// Which cache is used, and how. Without `--cache` or `--cache-from` these have no effect.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct CacheFlags {
     /// Take from a registry what earlier builds made, and leave there what this one makes.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = truth)]
@@ -54,7 +54,7 @@ pub(super) struct CacheFlags {
 
 /// A value of `--cache-ttl`; an empty one is none.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    duration::parse(if text.is_empty() { TTL } else { text })
+    units::duration(if text.is_empty() { TTL } else { text })
 }
 
 /// A repository without a tag, or an OCI layout directory.
@@ -87,6 +87,12 @@ pub(super) fn place(flag: &'static str, text: &str) -> Result<Place, Error> {
 }
 
 impl CacheFlags {
+    /// The same, with `--cache` where neither it nor `--cache-from` says which cache is used.
+    pub(super) fn used(&self) -> Self {
+        let is_given = self.cache.is_none() && self.cache_from.iter().any(|text| !text.is_empty());
+        Self { cache: (!is_given).then_some(true), no_push_cache: true, ..self.clone() }
+    }
+
     /// The cache of a build whose first destination is `first`, where it has one.
     pub(super) fn settings(&self, first: Option<&Reference>, env: Variables<'_>) -> Result<Option<Settings>, Error> {
         let from = self.cache_from.iter().filter(|text| !text.is_empty());
@@ -214,6 +220,21 @@ mod tests {
         assert_eq!((settings.place, settings.write), (registry("r.example/a"), false));
         assert_eq!(settings.also, [registry("r.example/b")]);
         assert_eq!(on(&["--cache", "--cache-from=r.example/a"]).place, registry("r.example/app/cache"));
+    }
+
+    #[test]
+    fn a_look_at_the_cache_has_one_whatever_is_said_of_it() {
+        for (words, place) in [
+            (&[][..], "r.example/app/cache"),
+            (&["--cache=false"], "r.example/app/cache"),
+            (&["--cache-repo=r.example/c"], "r.example/c"),
+            (&["--cache-from=r.example/a"], "r.example/a"),
+        ] {
+            let line = Line::try_parse_from(["x"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"));
+            let first: Reference = "r.example/app:1".parse().unwrap();
+            let settings = line.flags.used().settings(Some(&first), &|_| None).unwrap().unwrap();
+            assert_eq!(settings.place, registry(place), "{words:?}");
+        }
     }
 
     #[test]

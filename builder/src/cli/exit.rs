@@ -6,11 +6,11 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Format;
-use super::{BuildInvocation, CheckInvocation, say};
+use super::{BuildInvocation, GcInvocation, LookInvocation, say};
 use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
-use crate::{Error, ExitCode};
+use crate::{Error, ExitCode, Request};
 
 /// Builds, says what went wrong if something did, and gives the exit code.
 pub(super) fn build(mut build: BuildInvocation) -> u8 {
@@ -42,28 +42,84 @@ pub(super) fn build(mut build: BuildInvocation) -> u8 {
 }
 
 /// Looks at the Dockerfile, says what is found, and gives the exit code.
-pub(super) fn check(check: CheckInvocation) -> u8 {
-    let CheckInvocation { mut build, format } = check;
-    let progress = Arc::clone(&build.progress);
+pub(super) fn check(look: LookInvocation) -> u8 {
+    let LookInvocation { build, format } = look;
+    let found = with_request(build, async |request, progress| Ok(crate::check::check(request, progress).await));
+    finish(found, |(found, source)| {
+        let text = match format {
+            Format::Text => found.text(&source),
+            Format::Json => found.json(&source),
+        };
+        (text, found.exit_code())
+    })
+}
+
+/// Looks at the cache, says what a build would find there, and gives the exit code.
+pub(super) fn plan(look: LookInvocation) -> u8 {
+    let LookInvocation { build, format } = look;
+    let outlook = with_request(build, async |request, progress| crate::look_ahead(request, progress).await);
+    finish(outlook, |(outlook, _)| {
+        let text = match format {
+            Format::Text => outlook.text(),
+            Format::Json => outlook.json(),
+        };
+        (text, outlook.exit_code())
+    })
+}
+
+/// Prints the content hash.
+pub(super) fn key(build: BuildInvocation) -> u8 {
+    let key = with_request(build, async |request, progress| crate::content_key(request, progress).await);
+    finish(key, |(key, _)| (key.hex(), 0))
+}
+
+/// Says what is old, and deletes it where that is asked for.
+pub(super) fn gc(gc: GcInvocation) -> u8 {
+    let progress = Arc::clone(&gc.progress);
     let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
-    let checked = runtime.block_on(async {
-        build.prepare().await?;
-        Ok(crate::check::check(&build.request, &progress).await)
-    });
+    let result = runtime.block_on(gc.execute(&say));
     runtime.shutdown_background();
-    let found = match checked {
-        Ok(found) => found,
+    match result {
+        Ok(code) => code,
         Err(error) => {
             report(&error, None, &progress);
-            return Error::exit_code(&error);
+            error.exit_code()
         }
-    };
-    let request = &build.request;
-    let said = match format {
-        Format::Text => say(&found.text(&request.dockerfile)),
-        Format::Json => say(&found.json(&request.dockerfile)),
-    };
-    if said == 0 { found.exit_code() } else { said }
+    }
+}
+
+/// Asks something of the build that `build` would be, once its sources are there; the exit code where that fails.
+fn with_request<T>(
+    mut build: BuildInvocation,
+    ask: impl AsyncFnOnce(&Request, &Arc<Progress>) -> Result<T, Error>,
+) -> Result<(T, Source), u8> {
+    let progress = Arc::clone(&build.progress);
+    let Some(runtime) = runtime(&progress) else { return Err(ExitCode::Io as u8) };
+    let mut source = None;
+    let result = runtime.block_on(async {
+        build.prepare().await?;
+        source = Some(build.request.dockerfile.clone());
+        ask(&build.request, &progress).await
+    });
+    runtime.shutdown_background();
+    match result {
+        Ok(answer) => Ok((answer, build.request.dockerfile)),
+        Err(error) => {
+            report(&error, source.as_ref(), &progress);
+            Err(error.exit_code())
+        }
+    }
+}
+
+/// Prints an answer; its exit code, if it could be printed.
+fn finish<T>(answer: Result<T, u8>, show: impl FnOnce(T) -> (String, u8)) -> u8 {
+    match answer.map(show) {
+        Err(code) => code,
+        Ok((text, code)) => match say(&text) {
+            0 => code,
+            failed => failed,
+        },
+    }
 }
 
 fn runtime(progress: &Progress) -> Option<Runtime> {

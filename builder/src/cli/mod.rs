@@ -5,12 +5,13 @@ mod args;
 mod cache;
 mod contexts;
 mod credentials;
-mod duration;
 mod exit;
+mod gc;
 mod paths;
 mod registry;
 mod scope;
 mod secrets;
+mod units;
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,15 +30,23 @@ use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, context, sandbox};
 
-use args::{Build, Check, Cli, Command, Doctor, Format, epoch};
+use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
 use contexts::Pending;
+
+pub use gc::GcInvocation;
 
 /// What the command line asks for.
 pub enum Invocation {
     /// Build an image.
     Build(Box<BuildInvocation>),
     /// Look at a Dockerfile.
-    Check(Box<CheckInvocation>),
+    Check(Box<LookInvocation>),
+    /// Look at the cache.
+    Plan(Box<LookInvocation>),
+    /// Say the content hash.
+    Key(Box<BuildInvocation>),
+    /// Delete what is old.
+    Gc(Box<GcInvocation>),
     /// Explain the choice of sandbox driver.
     Doctor(sandbox::Settings),
     /// Say the version.
@@ -56,8 +65,8 @@ pub struct BuildInvocation {
     pending: Option<Pending>,
 }
 
-/// A look at a Dockerfile.
-pub struct CheckInvocation {
+/// A look at what a build would be.
+pub struct LookInvocation {
     /// The build that it would be.
     build: BuildInvocation,
     format: Format,
@@ -85,12 +94,10 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
     match cli.command {
         Command::Version => Ok(Invocation::Version),
         Command::Doctor(doctor) => Ok(Invocation::Doctor(doctor_settings(doctor))),
-        Command::Check(check) => {
-            let Check { mut build, format } = *check;
-            // A look has no result that could go anywhere.
-            build.no_push = true;
-            Ok(Invocation::Check(Box::new(CheckInvocation { build: build_invocation(build, Cache::Unused)?, format })))
-        }
+        Command::Check(look) => Ok(Invocation::Check(Box::new(look_invocation(*look, Cache::Unused)?))),
+        Command::Plan(look) => Ok(Invocation::Plan(Box::new(look_invocation(*look, Cache::Used)?))),
+        Command::Key(build) => Ok(Invocation::Key(Box::new(without_result(*build, Cache::Unused)?))),
+        Command::Gc(gc) => Ok(Invocation::Gc(Box::new(gc.invocation()?))),
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build, Cache::AsGiven)?))),
     }
 }
@@ -105,7 +112,10 @@ pub fn run(invocation: Invocation) -> u8 {
             let code = say(&lines.join("\n"));
             if probe.chosen.is_some() { code } else { crate::ExitCode::Sandbox as u8 }
         }
-        Invocation::Check(check) => exit::check(*check),
+        Invocation::Check(look) => exit::check(*look),
+        Invocation::Plan(look) => exit::plan(*look),
+        Invocation::Key(build) => exit::key(*build),
+        Invocation::Gc(gc) => exit::gc(*gc),
         Invocation::Build(build) => exit::build(*build),
     }
 }
@@ -157,8 +167,20 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
 enum Cache {
     /// Where the flags say so.
     AsGiven,
+    /// It does, whether the flags say so or not.
+    Used,
     /// It does not, whatever the flags say.
     Unused,
+}
+
+/// A look has no result that could go anywhere.
+fn without_result(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
+    build_invocation(Build { no_push: true, ..args }, cache)
+}
+
+fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
+    let Look { build, format } = look;
+    Ok(LookInvocation { build: without_result(build, cache)?, format })
 }
 
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
@@ -197,6 +219,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let names = names(&args)?;
     let cache = match cache {
         Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
+        Cache::Used => args.cache.used().settings(names.first(), &variable)?,
         Cache::Unused => None,
     };
     let request = Request {

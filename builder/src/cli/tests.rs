@@ -48,6 +48,45 @@ fn a_look_takes_the_flags_of_a_build() {
 }
 
 #[test]
+fn looks_at_the_cache_take_the_flags_of_a_build() {
+    let line = "yadokari plan -c /c -d r/i --cache-repo oci:d --format json";
+    let Command::Plan(look) = command(line) else { panic!("no plan") };
+    assert_eq!((look.format, look.build.context.as_str()), (Format::Json, "/c"));
+    let Command::Key(build) = command("yadokari key -c /c --target t") else { panic!("no key") };
+    assert_eq!(build.target.as_deref(), Some("t"));
+    assert!(error("yadokari key --format json").contains("--format"));
+    assert!(matches!(command("yadokari gc --cache-repo oci:d --delete"), Command::Gc(_)));
+    assert!(error("yadokari gc -d r/i").contains("'-d'"));
+}
+
+#[test]
+fn a_look_needs_no_destination_and_only_one_at_the_cache_has_one() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let cache = |flags: &str| {
+        let line = format!("yadokari {flags} -c {}", directory.path().display());
+        match interpret(parse(words(&line)).unwrap()).map_err(|error| error.to_string())? {
+            Invocation::Check(look) | Invocation::Plan(look) => Ok::<_, String>(look.build.request.cache),
+            Invocation::Build(build) | Invocation::Key(build) => Ok(build.request.cache),
+            _ => panic!("{line}"),
+        }
+    };
+    for flags in ["check --cache", "key --cache", "build --no-push", "build -d r/i --cache=false"] {
+        assert!(cache(flags).unwrap().is_none(), "{flags}");
+    }
+    for flags in [
+        "plan -d r.example/i",
+        "plan --cache-repo oci:d",
+        "build -d r.example/i --cache",
+        "build --no-push --cache-from oci:d",
+    ] {
+        assert!(cache(flags).unwrap().is_some(), "{flags}");
+    }
+    assert!(cache("plan").unwrap_err().starts_with("--cache-repo: without --destination"));
+    assert!(cache("build --no-push --cache").is_err());
+}
+
+#[test]
 fn what_cannot_be_fetched_hides_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("Dockerfile");
@@ -236,6 +275,9 @@ fn an_image_needs_somewhere_to_go() {
     };
     assert_eq!((tag.as_str(), names.len(), first.to_string().as_str()), ("v1", 2, "r.example/i:v1"));
     assert!(destinations(&build("executor -d UPPER/case")).is_err());
+    let all = destinations(&build("executor -d r.example/i:{key} -d r.example/i:v1 --oci-layout-path /o")).unwrap();
+    assert_eq!(all.iter().map(Destination::needs_key).collect::<Vec<_>>(), [true, true, false]);
+    assert!(destinations(&build("executor -d r.example/{key}")).unwrap_err().to_string().contains("tags only"));
     assert!(destinations(&build("executor --destination=")).is_err());
 }
 

@@ -137,6 +137,11 @@ impl Context {
         if self.is_socket(path) { Content::Empty } else { Content::In(Arc::clone(&self.root), path.clone()) }
     }
 
+    /// The digest that a file had when it was hashed, if it was.
+    pub fn known_digest(&self, path: &RelPath) -> Option<Digest> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied()
+    }
+
     fn is_socket(&self, path: &RelPath) -> bool {
         fs::symlink_metadata(self.path.join(path.as_path())).is_ok_and(|metadata| metadata.file_type().is_socket())
     }
@@ -185,8 +190,8 @@ impl Context {
     }
 
     fn digest(&self, path: &RelPath) -> Result<Digest, crate::Error> {
-        if let Some(digest) = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
-            return Ok(*digest);
+        if let Some(digest) = self.known_digest(path) {
+            return Ok(digest);
         }
         if self.is_socket(path) {
             return Ok(Digest::of(""));

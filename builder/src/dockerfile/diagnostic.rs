@@ -153,7 +153,7 @@ fn floor(text: &str, offset: usize) -> usize {
 }
 
 /// `text` with control characters shown as escapes, so that a file cannot command the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 

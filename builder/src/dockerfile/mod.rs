@@ -43,6 +43,7 @@ mod suggest;
 mod text;
 mod values;
 
+pub(crate) use diagnostic::printable;
 pub use diagnostic::{Diagnostic, Level};
 pub use expand::{Variables, expand, expand_heredoc, expand_words};
 pub use instruction::{

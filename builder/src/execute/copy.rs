@@ -1,9 +1,12 @@
 //! COPY, ADD and WORKDIR, worked out on trees: no root file system is needed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-use yadokari_layers::{Changes, Content, Entry, Found, Kind, RelPath, Result, Timestamp, Tree, follow_links};
+use yadokari_layers::{
+    Changes, Content, Digest, Entry, Found, Kind, Part, RelPath, Result, Timestamp, Tree, follow_links,
+};
 
+use crate::context::Context;
 use crate::plan::{Filter, Mode, Selected};
 
 /// How copied files differ from their sources.
@@ -38,6 +41,34 @@ pub(super) enum Conflict {
     /// Trees and paths.
     #[error(transparent)]
     Layers(#[from] yadokari_layers::Error),
+}
+
+/// The bytes of a file that is copied.
+pub(super) struct Bytes {
+    content: Content,
+    /// What they must be, where the tree does not say it.
+    digest: Option<Digest>,
+}
+
+impl From<Content> for Bytes {
+    fn from(content: Content) -> Self {
+        Self { content, digest: None }
+    }
+}
+
+impl Bytes {
+    /// Those of a file of a context, which must still be what they were when the step's key was computed.
+    pub(super) fn of_context(context: &Context, path: &RelPath) -> Self {
+        Self { content: context.content(path), digest: context.known_digest(path) }
+    }
+
+    /// The bytes, and the entry as it says what they must be.
+    fn of(self, mut entry: Entry) -> (Entry, Content) {
+        if let (Kind::File { content, .. }, Some(digest)) = (&mut entry.kind, self.digest) {
+            *content = Some(digest);
+        }
+        (entry, self.content)
+    }
 }
 
 /// Collects what one instruction puts into a tree.
@@ -287,20 +318,21 @@ impl<'t> Placing<'t> {
     }
 
     /// Copies what was selected from another tree: a file to the destination or into it, of a directory's contents what
-    /// `filter` takes into it. `content` opens a file of the source by its layer and its name there.
-    pub(super) fn copy(
+    /// `filter` takes into it. `bytes` opens a file of the source by its layer and its name there.
+    pub(super) fn copy<B: Into<Bytes>>(
         &mut self,
         source: &Tree,
         selected: &Selected,
         filter: Filter<'_>,
         destination: &str,
-        content: &dyn Fn(usize, &RelPath) -> Content,
+        bytes: &dyn Fn(usize, &RelPath) -> B,
     ) -> Result<(), Conflict> {
         if !source.is_directory(&selected.path) {
             let target = self.target(destination, selected.name.as_deref())?;
             let Some(found) = source.get(&selected.path) else { return Ok(()) };
             let (layer, from, entry) = plain_file(source, &selected.path, found);
-            return self.put(&target, entry, content(layer, &from));
+            let (entry, content) = bytes(layer, &from).into().of(entry);
+            return self.put(&target, entry, content);
         }
         let target = self.resolve(destination)?;
         self.directory(&target)?;
@@ -308,23 +340,16 @@ impl<'t> Placing<'t> {
             self.date(&target, found.entry.mtime);
         }
         let mut inodes: HashMap<(usize, RelPath), usize> = HashMap::new();
-        let mut passed = HashSet::new();
-        for (path, found) in source.below(&selected.path) {
-            let below = path.strip_prefix(&selected.path).expect("the walk stays below where it starts");
-            if !filter.takes(&below) {
+        // A directory on the way that no layer states is made like any other that is missing.
+        for Part { below, path, found, is_passage } in source.part(&selected.path, &|below| filter.takes(below)) {
+            let to = target.join(&below);
+            if is_passage {
+                self.passage(&to, found.entry)?;
                 continue;
             }
-            if !filter.takes_all() {
-                let mut above: Vec<RelPath> = below.ancestors().filter(|above| !filter.takes(above)).collect();
-                above.retain(|above| passed.insert(above.clone()));
-                for above in above.into_iter().rev() {
-                    // A directory that no layer states is made like any other that is missing.
-                    if let Some(found) = source.get(&selected.path.join(&above)) {
-                        self.passage(&target.join(&above), found.entry)?;
-                    }
-                }
+            if below.is_root() {
+                continue;
             }
-            let to = target.join(&below);
             let (layer, from, entry) = plain_file(source, path, found);
             if !entry.is_file() {
                 self.put(&to, entry, Content::Empty)?;
@@ -333,7 +358,8 @@ impl<'t> Placing<'t> {
                 self.check_kind(&to, false)?;
                 self.names.insert(to, inode);
             } else {
-                let inode = self.put_inode(&to, entry, content(layer, &from))?;
+                let (entry, content) = bytes(layer, &from).into().of(entry);
+                let inode = self.put_inode(&to, entry, content)?;
                 inodes.insert((layer, from), inode);
             }
         }

@@ -43,14 +43,14 @@ impl From<Hit> for Outcome {
 pub struct Done(Mutex<HashMap<Key, Outcome>>);
 
 impl Done {
-    /// What the step of that key made; `None` where it was not executed yet.
-    pub(super) fn find(&self, key: &Key) -> Option<Outcome> {
-        self.lock().get(key).cloned()
+    /// What a step made whose layers are written so; `None` where it was not executed yet.
+    pub(super) fn find(&self, step: &Step, pack: &pack::Options) -> Option<Outcome> {
+        self.lock().get(&record_key(&step.key, pack)).cloned()
     }
 
     /// Remembers what a step made.
-    pub(super) fn remember(&self, key: Key, outcome: Outcome) {
-        self.lock().insert(key, outcome);
+    pub(super) fn remember(&self, step: &Step, pack: &pack::Options, outcome: Outcome) {
+        self.lock().insert(record_key(&step.key, pack), outcome);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Outcome>> {

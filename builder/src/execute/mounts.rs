@@ -6,7 +6,7 @@ use std::sync::Arc;
 use yadokari_layers::{Compression, Entry, Layer, RelPath, Tree, pack};
 
 use super::blobs::Blobs;
-use super::copy::{Placing, Restyle};
+use super::copy::{Bytes, Placing, Restyle};
 use super::stage::layer_files;
 use super::transfer::at;
 use super::{Executor, StageResult, Upcoming};
@@ -286,7 +286,8 @@ impl<'a> Mounts<'a> {
         let (selected, exclude) = (Selected { name: None, path, include: None }, Ignore::default());
         let everything = selected.filter(&exclude);
         let destination = format!("/{ROOT}");
-        placing.copy(tree, &selected, everything, &destination, &|_, path| context.content(path)).map_err(refused)?;
+        let bytes = |_, path: &RelPath| Bytes::of_context(context, path);
+        placing.copy(tree, &selected, everything, &destination, &bytes).map_err(refused)?;
         // It is read once, from this disk, and right away.
         let options = pack::Options { compression: Compression::None, ..pack::Options::default() };
         let layer = pack::pack(&placing.finish(), &options, self.blobs.directory())?;

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use yadokari_layers::{Content, Entry, RelPath, Timestamp};
+use yadokari_layers::{Content, Entry, Kind, RelPath, Timestamp};
 
-use super::copy::{Conflict, Placing};
-use super::unpack::unpack_file;
+use super::copy::{Bytes, Conflict, Placing};
+use super::unpack::{Archive, unpack_file};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
 use crate::plan::{Copy, CopySource, Elsewhere, Selected};
@@ -59,7 +59,8 @@ pub(super) fn copy(
                 File::open(&file.path).map_err(failed)
             };
             let name = source.remote.to_string();
-            if copy.unpack_downloads && unpack_file(placing, &name, &open, &copy.destination, spool, span)? {
+            let archive = Archive { name: &name, open: &open, digest: Some(file.digest) };
+            if copy.unpack_downloads && unpack_file(placing, &archive, &copy.destination, spool, span)? {
                 return Ok(());
             }
             put(placing, copy, source, file)
@@ -67,8 +68,8 @@ pub(super) fn copy(
         Fetched::Tree(checkout) => {
             let context = Context::whole(&checkout.path)?;
             let root = Selected { name: None, path: RelPath::root(), include: None };
-            let content = |_, path: &RelPath| context.content(path);
-            Ok(placing.copy(context.tree()?, &root, root.filter(&copy.exclude), &copy.destination, &content)?)
+            let bytes = |_, path: &RelPath| Bytes::of_context(&context, path);
+            Ok(placing.copy(context.tree()?, &root, root.filter(&copy.exclude), &copy.destination, &bytes)?)
         }
     }
 }
@@ -79,6 +80,7 @@ fn put(placing: &mut Placing<'_>, copy: &Copy, source: &Elsewhere, file: &Remote
         return Err(Refusal::NoName(copy.destination.clone()));
     }
     let target = placing.target(&copy.destination, name.as_deref().map(str::as_bytes))?;
-    let entry = Entry::file(file.size, MODE, Timestamp::from_secs(file.mtime));
+    let kind = Kind::File { size: file.size, content: Some(file.digest) };
+    let entry = Entry { kind, ..Entry::file(file.size, MODE, Timestamp::from_secs(file.mtime)) };
     Ok(placing.put(&target, entry, Content::Host(file.path.clone()))?)
 }

@@ -78,7 +78,7 @@ impl<'a> StageRun<'a> {
                 if let (Some(layer), Some(index)) = (&layer, &outcome.index) {
                     self.blobs.made(layer, index);
                 }
-                executor.done.remember(step.key, outcome);
+                executor.done.remember(step, executor.pack, outcome);
             }
             if !is_cached && wanted && layer.is_some() || record.is_some() {
                 (executor.finished)(Finished { layer, wanted, record })?;
@@ -93,7 +93,7 @@ impl<'a> StageRun<'a> {
     /// What a step makes, what the cache is to keep of it, and whether the cache had it.
     fn outcome(&mut self, name: &str, step: &Step) -> Result<(Outcome, Option<NewStep>, bool), crate::Error> {
         let executor = self.executor;
-        if let Some(done) = executor.done.find(&step.key) {
+        if let Some(done) = executor.done.find(step, executor.pack) {
             return Ok((done, None, false));
         }
         let Some(earlier) = &executor.earlier else {

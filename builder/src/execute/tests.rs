@@ -74,6 +74,11 @@ impl Bench {
     }
 
     fn try_build(&self, text: &str) -> Result<Built, String> {
+        self.try_build_after(text, &|| ())
+    }
+
+    /// The same, with something that happens when the keys are known and nothing has been executed yet.
+    fn try_build_after(&self, text: &str, edit: &dyn Fn()) -> Result<Built, String> {
         let source = Source::new("Dockerfile", text);
         let rendered = |error: crate::Error| match error {
             crate::Error::Dockerfile(error) => error.render(&source, false),
@@ -96,6 +101,7 @@ impl Bench {
         let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {
             panic!("nothing is fetched here")
         };
+        edit();
         let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
         let work = WorkDir::create(parent.path()).unwrap();
         let executor = Executor {
@@ -339,6 +345,34 @@ fn archives_are_unpacked_unless_add_says_otherwise() {
     let messages = bench.build("FROM scratch\nADD --chmod=600 --exclude=in a.tar /x\n").messages;
     assert!(messages.contains("--chmod does not reach into the archive 'a.tar'"), "{messages}");
     assert!(messages.contains("--exclude does not reach into the archive 'a.tar'"), "{messages}");
+}
+
+#[test]
+fn a_file_that_changes_after_its_key_was_computed_is_an_error() {
+    let other = archive("other");
+    let bench = Bench::new(&[("d/a", "one"), ("d/b", "two")]);
+    let file = |path: &str| bench.path(path);
+    fs::hard_link(file("d/a"), file("d/c")).unwrap();
+    fs::hard_link(file("d/a"), file("link")).unwrap();
+    let changed = |line: &str, path: &str, bytes: &[u8]| {
+        fs::write(file("x.tar"), archive("name")).unwrap();
+        fs::write(file(path), "one").unwrap();
+        let edit = || fs::write(file(path), bytes).unwrap();
+        match bench.try_build_after(&format!("FROM scratch\n{line}\n"), &edit) {
+            Ok(built) => built.lines().join("\n"),
+            Err(error) => error,
+        }
+    };
+    let message = |path| format!("read content of '/{path}': it changed while it was read");
+    assert_eq!(changed("COPY d/a /x", "d/a", b"two"), message("x"));
+    assert_eq!(changed("COPY d /x", "d/a", b"two"), message("x/a"));
+    assert_eq!(changed("COPY link /x", "d/a", b"two"), message("x"), "under its first name, which is not copied");
+    assert_eq!(changed("ADD d/a /x", "d/a", b"two"), message("x"));
+    assert_eq!(changed("COPY --link d/a /x", "d/a", b"two"), message("x"));
+    assert_eq!(changed("COPY d/b /x", "d/a", b"two"), "x 644 0:0 'two'", "nothing else matters");
+    assert!(changed("COPY d/a /x", "d/a", b"longer").contains("became longer"));
+    let error = changed("ADD x.tar /x/", "x.tar", &other);
+    assert!(error.contains("changed while it was read"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use yadokari_layers::{Content, RelPath, Tree};
 
 use super::blobs::Blobs;
-use super::copy::{Conflict, Placing};
+use super::copy::{Bytes, Conflict, Placing};
 use super::{Executor, remote, unpack};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
@@ -50,7 +50,8 @@ pub(super) fn copy_from_context(
             }
         }
         let filter = selected.filter(&copy.exclude);
-        let copied = placing.copy(tree, selected, filter, &copy.destination, &|_, path| context.content(path));
+        let copied =
+            placing.copy(tree, selected, filter, &copy.destination, &|_, path| Bytes::of_context(context, path));
         copied.map_err(|conflict| refused(conflict, span))?;
     }
     Ok(())
@@ -73,9 +74,8 @@ pub(super) fn copy_from_layers(
     let mut wanted: BTreeMap<usize, Vec<RelPath>> = BTreeMap::new();
     for (_, selected) in &selected {
         let filter = selected.filter(&copy.exclude);
-        let parts = tree.part(&selected.path, &|below| filter.takes(below));
-        for path in parts.into_iter().filter(|part| !part.is_passage).map(|part| part.path) {
-            if let Some((name, found)) = tree.content(path)
+        for part in tree.part(&selected.path, &|below| filter.takes(below)) {
+            if let Some((name, found)) = tree.content(part.path)
                 && found.entry.is_file()
             {
                 wanted.entry(found.layer).or_default().push(name.clone());

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use yadokari_layers::{Content, Kind, RelPath, tar};
+use yadokari_layers::{Content, Digest, HashingReader, Kind, RelPath, tar};
 
 use super::copy::{Conflict, Placing};
 use crate::archive::{XZ_MEMORY, decoder, head, is_archive};
@@ -22,18 +22,32 @@ pub(super) fn unpack(
     spool: &Path,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
-    unpack_file(placing, &path.to_string(), &|| open(context, path), destination, spool, span)
+    let tree = context.tree()?;
+    let holder = tree.content(path).map_or(path, |(holder, _)| holder);
+    let open = || Ok(context.open_file(holder)?);
+    let archive = Archive { name: &path.to_string(), open: &open, digest: context.known_digest(holder) };
+    unpack_file(placing, &archive, destination, spool, span)
 }
 
-/// The same for the file that `open` opens and messages call `path`.
+/// A file that may be an archive.
+pub(super) struct Archive<'a> {
+    /// What messages call it.
+    pub(super) name: &'a str,
+    /// Opens it.
+    pub(super) open: &'a dyn Fn() -> Result<File, crate::Error>,
+    /// What its bytes were when the step's key was computed. It is an error that they are not what they were.
+    pub(super) digest: Option<Digest>,
+}
+
+/// The same for any file.
 pub(super) fn unpack_file(
     placing: &mut Placing<'_>,
-    path: &str,
-    open: &dyn Fn() -> Result<File, crate::Error>,
+    archive: &Archive<'_>,
     destination: &str,
     spool: &Path,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
+    let (path, open) = (archive.name, archive.open);
     let refuse = |conflict: Conflict| match conflict {
         Conflict::Layers(error) => crate::Error::Layers(error),
         conflict => located(Diagnostic::new(conflict.to_string()), span),
@@ -48,7 +62,8 @@ pub(super) fn unpack_file(
     let target = placing.resolve(destination).map_err(refuse)?;
     placing.directory_for_archive(&target).map_err(refuse)?;
     let mut failed = None;
-    let read = tar::read(decoder(open()?)?, |name, item, content| {
+    let mut bytes = HashingReader::new(open()?);
+    let read = tar::read(decoder(&mut bytes)?, |name, item, content| {
         let tar::Item::Put(mut entry) = item else {
             failed = Some(located(Diagnostic::new(format!("archive '{path}' holds a whiteout, '{name}'")), span));
             return Ok(());
@@ -56,7 +71,7 @@ pub(super) fn unpack_file(
         if failed.is_some() || name.is_root() {
             return Ok(());
         }
-        let bytes = match &mut entry.kind {
+        let content = match &mut entry.kind {
             Kind::File { size, .. } if *size > 0 => {
                 let write =
                     |source| yadokari_layers::Error::Host { operation: "write", path: spool.to_owned(), source };
@@ -72,17 +87,17 @@ pub(super) fn unpack_file(
             }
             _ => Content::Empty,
         };
-        failed = placing.unpack(&target.join(&name), entry, bytes).map_err(refuse).err();
+        failed = placing.unpack(&target.join(&name), entry, content).map_err(refuse).err();
         Ok(())
     });
     read?;
-    failed.map_or(Ok(true), Err)
-}
-
-fn open(context: &Context, path: &RelPath) -> Result<File, crate::Error> {
-    let tree = context.tree()?;
-    let holder = tree.content(path).map_or(path, |(holder, _)| holder);
-    Ok(context.open_file(holder)?)
+    failed.map_or(Ok(()), Err)?;
+    let failed = |source| yadokari_layers::Error::Stream { operation: "read archive", source };
+    let found = bytes.finish().map_err(failed)?;
+    if archive.digest.is_some_and(|expected| expected != found) {
+        return Err(located(Diagnostic::new(format!("archive '{path}' changed while it was read")), span));
+    }
+    Ok(true)
 }
 
 fn located(error: Diagnostic, span: Option<Span>) -> crate::Error {

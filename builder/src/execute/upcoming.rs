@@ -1,5 +1,7 @@
 //! What of a plan is still to be done, by what is made already.
 
+use yadokari_layers::pack;
+
 use crate::plan::{Base, Op, Origin, Plan, Run, Step};
 
 use super::Executor;
@@ -18,9 +20,9 @@ pub struct Upcoming<'p> {
 
 impl<'p> Upcoming<'p> {
     /// Looks at a plan.
-    pub fn of(plan: &'p Plan, done: &Done, earlier: Option<&Earlier<'_>>) -> Self {
+    pub fn of(plan: &'p Plan, pack: &pack::Options, done: &Done, earlier: Option<&Earlier<'_>>) -> Self {
         let is_made =
-            |step: &Step| done.find(&step.key).or_else(|| earlier.and_then(|earlier| earlier.find(step))).is_some();
+            |step: &Step| done.find(step, pack).or_else(|| earlier.and_then(|earlier| earlier.find(step))).is_some();
         let steps = |stage: &'p crate::plan::Stage| stage.steps.iter().map(is_made).collect();
         let mut stages: Vec<(bool, Vec<bool>)> = plan.stages.iter().map(|stage| (false, steps(stage))).collect();
         // Stages come after those they need.
@@ -42,8 +44,13 @@ impl<'p> Upcoming<'p> {
     }
 
     /// Whether anything of a stage is needed.
-    pub(super) fn needs(&self, stage: usize) -> bool {
+    pub fn needs(&self, stage: usize) -> bool {
         self.stages[stage].0
+    }
+
+    /// Whether a step of a stage is made.
+    pub fn is_made(&self, stage: usize, step: usize) -> bool {
+        self.stages[stage].1[step]
     }
 
     /// The steps of needed stages, each with its stage's position and whether it is made.
@@ -64,6 +71,6 @@ impl<'p> Upcoming<'p> {
 impl Executor<'_> {
     /// What is still to be done.
     pub(super) fn upcoming(&self) -> Upcoming<'_> {
-        Upcoming::of(self.plan, self.done, self.earlier.as_ref())
+        Upcoming::of(self.plan, self.pack, self.done, self.earlier.as_ref())
     }
 }

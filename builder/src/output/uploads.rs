@@ -43,7 +43,7 @@ pub struct Uploads<'a> {
 }
 
 enum Message {
-    Finished(Finished),
+    Finished(Box<Finished>),
     /// Answered when everything before it has been sent to the destinations.
     Barrier(oneshot::Sender<()>),
 }
@@ -68,6 +68,14 @@ struct Target {
     /// The registry and repository, when that is what the store is.
     repository: Option<(String, String)>,
     tags: Vec<Version>,
+}
+
+impl Target {
+    /// The first of these repositories that is of the same registry: a blob of it can be mounted.
+    fn mountable<'r>(&self, repositories: &'r [(String, String)]) -> Option<&'r str> {
+        let (own, _) = self.repository.as_ref()?;
+        repositories.iter().find(|(registry, _)| registry == own).map(|(_, repository)| repository.as_str())
+    }
 }
 
 impl<'a> Uploads<'a> {
@@ -116,7 +124,7 @@ impl<'a> Uploads<'a> {
     /// sent, since the image would lack it.
     pub fn send(&self, finished: Finished) -> Result<(), crate::Error> {
         // The task at the other end goes on until this one is gone.
-        _ = self.queue.blocking_send(Message::Finished(finished));
+        _ = self.queue.blocking_send(Message::Finished(Box::new(finished)));
         self.failure()
     }
 
@@ -130,11 +138,14 @@ impl<'a> Uploads<'a> {
         self.failure()?;
         let mut seen: BTreeSet<Digest> = self.shared.lock().written.keys().copied().collect();
         let left: Vec<&LayerRef> = made.layers().filter(|layer| seen.insert(layer.digest)).collect();
-        let targets = &self.shared.targets;
-        let transfers = left.iter().flat_map(|&layer| targets.iter().map(move |target| (target, layer)));
-        let transfers = transfers.map(async |(target, layer)| {
-            let written = base_layer(self.sources, target, layer, &self.shared.blobs).await?;
-            self.shared.lock().written.entry(layer.digest).or_default().push(written);
+        let transfers = left.into_iter().map(async |layer| {
+            let mut had = Vec::new();
+            let mut written = Vec::new();
+            for target in &self.shared.targets {
+                written.push(base_layer(self.sources, target, &had, layer, &self.shared.blobs).await?);
+                had.extend(target.repository.clone());
+            }
+            self.shared.lock().written.insert(layer.digest, written);
             Ok::<_, crate::Error>(())
         });
         stream::iter(transfers).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -203,10 +214,18 @@ impl Shared {
             return;
         }
         let blob = file_blob(&self.blobs, layer);
-        let sent = self.targets.iter().map(|target| async {
-            target.store.write_blob(&blob, None).await.map_err(|source| failed(&*target.store, source))
-        });
-        match try_join_all(sent).await {
+        let sent = async {
+            let mut had: Vec<(String, String)> = Vec::new();
+            let mut written = Vec::new();
+            for target in &self.targets {
+                let from = target.mountable(&had);
+                let done = target.store.write_blob(&blob, from).await;
+                written.push(done.map_err(|source| failed(&*target.store, source))?);
+                had.extend(target.repository.clone());
+            }
+            Ok(written)
+        };
+        match sent.await {
             Ok(written) => _ = self.lock().written.insert(layer.digest, written),
             Err(error) => self.lock().failure = Some(error),
         }
@@ -218,7 +237,7 @@ async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     let mut records = JoinSet::new();
     while let Some(message) = queue.recv().await {
         let finished = match message {
-            Message::Finished(finished) => finished,
+            Message::Finished(finished) => *finished,
             Message::Barrier(done) => {
                 _ = done.send(());
                 continue;
@@ -244,17 +263,17 @@ async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     while records.join_next().await.is_some() {}
 }
 
-/// Puts a layer into a target: nothing is sent when it is there or can be mounted from the repository that has it; a
-/// layer that is nowhere near is fetched first.
+/// Puts a layer into a target: nothing is sent when it is there, or can be mounted from where it comes from or from one of
+/// the repositories that `had` it before; a layer that is nowhere near is fetched first.
 async fn base_layer(
     sources: &Sources,
     target: &Target,
+    had: &[(String, String)],
     layer: &LayerRef,
     blobs: &Path,
 ) -> Result<Written, crate::Error> {
-    let from = sources.repository_of(&layer.digest);
-    let from = from.filter(|(registry, _)| target.repository.as_ref().is_some_and(|(own, _)| own == registry));
-    let from = from.as_ref().map(|(_, repository)| repository.as_str());
+    let origin: Vec<_> = sources.repository_of(&layer.digest).into_iter().chain(had.iter().cloned()).collect();
+    let from = target.mountable(&origin);
     let blob = file_blob(blobs, layer);
     if !blob.path.exists() {
         match target.store.blob_size(&layer.digest).await {

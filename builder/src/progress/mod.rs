@@ -3,6 +3,8 @@
 //! A line when a step begins and one when it ends, with its time and the size of its layer; what a command prints,
 //! indented; a summary. Everything goes to standard error, so that standard output stays free for results.
 
+mod units;
+
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use yadokari_layers::{Digest, Key};
 use yadokari_registry::{Version, Written};
 
 use crate::sandbox::Stream;
+
+pub(crate) use units::{age, bytes, seconds};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,26 +194,10 @@ impl Output<'_> {
 }
 
 /// The first line of an instruction, and a sign that there is more.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut lines = text.trim().lines();
     let first = lines.next().unwrap_or_default();
     if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
-}
-
-/// A time in seconds: `0.04 s`, `12.3 s`.
-fn seconds(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{seconds:.1} s") }
-}
-
-/// A size in decimal units: `12.3 MB`.
-fn bytes(size: u64) -> String {
-    match size {
-        0..1_000 => format!("{size} B"),
-        1_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", size as f64 / 1e6),
-        _ => format!("{:.2} GB", size as f64 / 1e9),
-    }
 }
 
 #[cfg(test)]
@@ -262,14 +250,5 @@ mod tests {
         });
         let texts: Vec<&str> = said.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(texts, ["x", "abc", "last"]);
-    }
-
-    #[test]
-    fn sizes_and_times_have_units() {
-        assert_eq!(
-            [bytes(5), bytes(1_500), bytes(12_340_000), bytes(2_500_000_000)],
-            ["5 B", "1.5 kB", "12.3 MB", "2.50 GB"]
-        );
-        assert_eq!(seconds(Duration::from_millis(40)), "0.04 s");
     }
 }

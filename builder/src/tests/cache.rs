@@ -242,6 +242,22 @@ async fn what_is_too_old_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_does_not_get_too_old() {
+    let bench = Bench::cached().await;
+    bench.run(TEXT, |_| {}).await;
+    // Every record is past the half of its time.
+    tokio::time::sleep(Duration::from_millis(4200)).await;
+    let short = |request: &mut Request| request.cache.as_mut().unwrap().ttl = Duration::from_secs(6);
+    let again = bench.run(TEXT, short).await;
+    assert!(again.log.contains("unchanged"), "{}", again.log);
+    // The result under two names, and four steps under two each.
+    assert_eq!(again.count("PUT", "/cache/manifests/"), 10, "{:#?}", again.seen);
+    tokio::time::sleep(Duration::from_millis(2200)).await;
+    let later = bench.run(&TEXT.replace("X=1", "X=2"), short).await;
+    assert_eq!(later.log.matches("] cached").count(), 2, "{}", later.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_places_are_read_and_not_written() {
     let bench = Bench::cached().await;
     bench.run(TEXT, |_| {}).await;

@@ -31,6 +31,24 @@ fn items(tar: &[u8]) -> Result<Vec<String>, String> {
 }
 
 #[test]
+fn a_file_that_is_not_what_its_entry_says_is_not_written() {
+    let written = |content: &str, digest: Option<Digest>| {
+        let mut changes = Changes::new();
+        let mut entry = Entry::file(content.len() as u64, 0o644, Timestamp::default());
+        entry.kind = Kind::File { size: content.len() as u64, content: digest };
+        changes.put(path("d/f"), entry, Content::Bytes(content.as_bytes().into()));
+        write(&changes, None, Vec::new()).map_err(|error| error.to_string())
+    };
+    let plain = written("abc", None).unwrap();
+    assert_eq!(written("abc", Some(Digest::of("abc"))).unwrap(), plain);
+    assert!(written("", Some(Digest::of(""))).is_ok());
+    for content in ["abd", ""] {
+        let error = written(content, Some(Digest::of("abc"))).unwrap_err();
+        assert_eq!(error, "read content of '/d/f': it changed while it was read");
+    }
+}
+
+#[test]
 fn every_kind_of_entry_is_read() {
     let tar = Hostile::default()
         .dir("./")

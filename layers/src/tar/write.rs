@@ -26,7 +26,7 @@ const PIECE: usize = 128 * 1024;
 /// containerd writes it. Two blocks of zeros end the archive.
 ///
 /// The returned index equals [`index`](super::index) of the bytes. A file whose content is shorter or longer than its
-/// entry's size is an error that names the path.
+/// entry's size, or not what its entry's digest says where it says one, is an error that names the path.
 pub fn write<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<(W, Index)> {
     let mut writer = Writer { out, indexer: Indexer::default(), buffer: vec![0; PIECE] };
     for (path, change) in changes.iter() {
@@ -89,7 +89,11 @@ impl<W: Write> Writer<W> {
                 })?;
             }
             self.out.write_all(&[0; 512][..padding(*size) as usize]).map_err(failed)?;
-            *digest = Some(hasher.finish());
+            let found = hasher.finish();
+            if digest.is_some_and(|expected| expected != found) {
+                return Err(changed(path, "it changed while it was read"));
+            }
+            *digest = Some(found);
             inline = kept;
         }
         self.indexer.put(path.clone(), entry, inline)
@@ -97,7 +101,6 @@ impl<W: Write> Writer<W> {
 
     fn copy(&mut self, path: &RelPath, size: u64, content: &mut dyn Read, mut on: impl FnMut(&[u8])) -> Result<()> {
         let read = |source| Error::Path { operation: "read content of", path: path.clone(), source };
-        let wrong = |reason: &str| read(io::Error::new(io::ErrorKind::InvalidData, reason.to_owned()));
         let mut left = size;
         loop {
             let length = match content.read(&mut self.buffer) {
@@ -105,9 +108,10 @@ impl<W: Write> Writer<W> {
                 answer => answer.map_err(read)?,
             };
             if length == 0 {
-                return if left == 0 { Ok(()) } else { Err(wrong("it became shorter while it was read")) };
+                return if left == 0 { Ok(()) } else { Err(changed(path, "it became shorter while it was read")) };
             }
-            left = left.checked_sub(length as u64).ok_or_else(|| wrong("it became longer while it was read"))?;
+            left =
+                left.checked_sub(length as u64).ok_or_else(|| changed(path, "it became longer while it was read"))?;
             let piece = &self.buffer[..length];
             on(piece);
             self.out.write_all(piece).map_err(failed)?;
@@ -209,6 +213,12 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&body).map_err(failed)?;
         self.out.write_all(&[0; 512][..padding(body.len() as u64) as usize]).map_err(failed)
     }
+}
+
+/// The error of a file that is not what its entry says.
+fn changed(path: &RelPath, reason: &'static str) -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, reason);
+    Error::Path { operation: "read content of", path: path.clone(), source }
 }
 
 fn refuse_whiteout(path: &RelPath) -> Result<()> {

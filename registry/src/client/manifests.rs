@@ -7,8 +7,17 @@ use super::answer::Answer;
 use super::auth::Scopes;
 use super::repository::RegistryStore;
 use super::transport::{Body, Call};
-use crate::manifest::MAX_MANIFEST;
+use crate::manifest::{MAX_MANIFEST, digest_of};
 use crate::{Error, Manifest, Result, Store as _, Version, media};
+
+/// How often a manifest is sent again that was refused for lack of blobs which are there.
+const BLINKS: u32 = 8;
+
+/// Whether a manifest was refused because the registry does not know a blob of it.
+fn is_blob_unknown(error: &Error) -> bool {
+    let Error::Refused { status: 400 | 404, code: Some(code), .. } = error else { return false };
+    matches!(&code[..], "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "DIGEST_INVALID")
+}
 
 impl RegistryStore {
     /// Asks for the digest by HEAD, which registries do not count as a pull; by GET where HEAD does not tell
@@ -58,18 +67,44 @@ impl RegistryStore {
         call.answers = &[200, 201, 202, 204];
         // Registries compare this with the mediaType inside: no parameters.
         call.body = Body::Manifest(&manifest.media_type, manifest.bytes.clone());
-        match self.connection().send(&call).await {
-            Ok(answer) => {
-                declared_digest(&answer).map_or(Ok(()), |declared| manifest.expect(declared, &self.describe()))
-            }
-            Err(error @ Error::Refused { status: 400..=499, .. }) if matches!(version, Version::Tag(_)) => {
-                match self.find_manifest(version).await {
-                    Ok(Some(digest)) if digest == manifest.digest => Ok(()),
-                    _ => Err(error),
+        let mut tries = 0;
+        loop {
+            match self.connection().send(&call).await {
+                Ok(answer) => {
+                    return declared_digest(&answer)
+                        .map_or(Ok(()), |declared| manifest.expect(declared, &self.describe()));
                 }
+                // While another client links a blob anew, a registry may for a moment not see it.
+                Err(error) if tries < BLINKS && is_blob_unknown(&error) => {
+                    tries += 1;
+                    if !self.has_blobs_of(manifest).await {
+                        return Err(error);
+                    }
+                }
+                Err(error @ Error::Refused { status: 400..=499, .. }) if matches!(version, Version::Tag(_)) => {
+                    return match self.find_manifest(version).await {
+                        Ok(Some(digest)) if digest == manifest.digest => Ok(()),
+                        _ => Err(error),
+                    };
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
+    }
+
+    /// Whether the repository says that it has every blob of an image. What it cannot tell it may have.
+    async fn has_blobs_of(&self, manifest: &Manifest) -> bool {
+        let Ok(image) = manifest.image() else { return false };
+        for descriptor in image.layers().iter().chain([image.config()]) {
+            let found = match digest_of(descriptor) {
+                Ok(digest) => self.find_blob(&digest, Scopes::push(&self.endpoint.repository)).await,
+                Err(_) => return false,
+            };
+            if matches!(found, Ok(None)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Deletes a manifest; whether the registry had it. Most registries can be told to refuse that, and many are.

@@ -86,6 +86,35 @@ async fn uploads_survive_cut_connections_and_lost_answers() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_sent_again_when_the_registry_did_not_see_blobs_that_are_there() {
+    let (memory, served, store) = fixture().await;
+    let refuse = |times| Fault {
+        method: "PUT",
+        path: "/manifests/",
+        times,
+        effect: Effect::Answer {
+            status: 400,
+            headers: Vec::new(),
+            body: r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#.into(),
+        },
+    };
+    let config = BytesBlob::new("{}");
+    let image = serde_json::json!({"schemaVersion": 2, "mediaType": media::OCI_MANIFEST, "layers": [],
+        "config": {"mediaType": media::OCI_CONFIG, "digest": config.digest(), "size": 2}});
+    let manifest = Manifest::new(media::OCI_MANIFEST, image.to_string());
+    let tag = Version::Tag("1".into());
+    served.inject(refuse(2));
+    assert!(store.write_manifest(&tag, &manifest).await.is_err(), "a blob that is not there is none");
+    assert_eq!(count(&served, "PUT", "/manifests/"), 1);
+    memory.write_blob(&config, None).await.unwrap();
+    store.write_manifest(&tag, &manifest).await.unwrap();
+    assert_eq!(count(&served, "PUT", "/manifests/"), 3);
+    served.inject(refuse(u32::MAX));
+    let other = Manifest::new(media::OCI_MANIFEST, format!("{image} "));
+    assert!(store.write_manifest(&tag, &other).await.is_err(), "nobody waits for ever");
+}
+
+#[tokio::test]
 async fn downloads_resume_where_they_were_cut() {
     let (memory, served, store) = fixture().await;
     let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 249) as u8).collect();

@@ -12,8 +12,8 @@ const LINES: usize = 500;
 /// The one file with unsafe code.
 const UNSAFE: &str = "builder/src/sandbox/sys.rs";
 
-/// The pages that say what each part of the Dockerfile language does.
-const BEHAVIOURS: &str = "docs/dockerfile/";
+/// The pages that say what each part of the Dockerfile language does, and the page that says what a cache key is made of.
+const BEHAVIOURS: [&str; 2] = ["docs/dockerfile/", "docs/cache-keys.md"];
 
 /// A tracked file, its path from the workspace on.
 struct File {
@@ -213,8 +213,12 @@ fn every_behaviour_names_its_tests() {
     let (files, sources) = (files(), sources());
     let known = tests(&sources);
     let mut wrong = Vec::new();
-    let is_page = |path: &str| path.starts_with(BEHAVIOURS) && path.ends_with(".md") && !path.ends_with("/README.md");
-    for page in files.iter().filter(|file| is_page(&file.path)) {
+    let is_page = |path: &str| path.ends_with(".md") && !path.ends_with("/README.md");
+    for place in BEHAVIOURS {
+        assert!(files.iter().any(|file| file.path.starts_with(place) && is_page(&file.path)), "{place}");
+    }
+    let in_place = |path: &str| BEHAVIOURS.iter().any(|place| path.starts_with(place));
+    for page in files.iter().filter(|file| is_page(&file.path) && in_place(&file.path)) {
         let bullets = bullets(&page.text);
         assert!(!bullets.is_empty(), "{} has no bullet", page.path);
         for (line, bullet) in &bullets {

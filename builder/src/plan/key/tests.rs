@@ -248,6 +248,18 @@ fn a_key_is_made_of_what_is_below_the_operation_its_inputs_and_what_it_takes_fro
 }
 
 #[test]
+fn the_attributes_of_a_file_count() {
+    let key = |value: Option<&[u8]>| {
+        let mut found = found(0o644, 0);
+        let xattrs = &mut found.files[0].entry.xattrs;
+        xattrs.extend(value.map(|value| (b"security.capability".to_vec().into(), value.to_vec().into())));
+        copy_step_of(sample_copy(), found, ContextMode::Git).key
+    };
+    let all = std::collections::BTreeSet::from([key(None), key(Some(b"")), key(Some(b"1"))]);
+    assert_eq!((all.len(), key(Some(b"1"))), (3, key(Some(b"1"))));
+}
+
+#[test]
 fn proxies_change_no_key() {
     let mut other = sample_run();
     other.proxies.push(("HTTP_PROXY".into(), "http://proxy".into()));

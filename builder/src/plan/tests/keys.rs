@@ -6,18 +6,18 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 /// For each step, whether its key is another one after the edit: `=` or `x`.
-fn changed(before: &str, after: &str) -> String {
+pub(super) fn changed(before: &str, after: &str) -> String {
     let bench = Bench::new().file("f", "1").file("d/g", "2").image("base", "{}").image("base2", "{}");
     marks(&bench.keys(before), &bench.keys(after))
 }
 
-fn marks(before: &[Key], after: &[Key]) -> String {
+pub(super) fn marks(before: &[Key], after: &[Key]) -> String {
     assert_eq!(before.len(), after.len());
     before.iter().zip(after).map(|(one, other)| if one == other { '=' } else { 'x' }).collect()
 }
 
 /// The same for an edit of the context.
-fn changed_by(text: &str, edit: impl FnOnce(&std::path::Path)) -> String {
+pub(super) fn changed_by(text: &str, edit: impl FnOnce(&std::path::Path)) -> String {
     let bench = Bench::new().file("f", "1").file("d/g", "2").file("d/h", "3").file("other", "4");
     let before = bench.keys(text);
     edit(bench.directory.path());

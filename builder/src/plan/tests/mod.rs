@@ -12,6 +12,7 @@ mod remotes;
 mod sources;
 mod stages;
 mod steps;
+mod traps;
 
 use std::fs;
 
