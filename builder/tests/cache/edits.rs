@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::world::{Node, Step, World, any_node, any_path, any_step};
+use crate::world::{Node, Step, World, any_node, any_path, any_rename, any_step};
 
 /// One change.
 #[derive(Debug, Clone)]
@@ -13,6 +13,10 @@ pub(crate) enum Edit {
     Rename(usize, usize),
     /// The file changes its mode alone.
     Executable(usize),
+    /// All links point elsewhere.
+    Links(usize),
+    /// What are names of one file become files of the same content, and the other way round.
+    Names,
     Ignore(usize),
     /// The clone is made under another umask. The image shows it, and so do the keys if they are to.
     Umask,
@@ -47,6 +51,14 @@ impl Edit {
                     *executable = !*executable;
                 }
             }
+            Self::Links(by) => {
+                for node in world.context.values_mut() {
+                    if let Node::Link(target) = node {
+                        *target += by;
+                    }
+                }
+            }
+            Self::Names => world.links_are_copies = !world.links_are_copies,
             Self::Ignore(line) => match world.ignored.iter().position(|known| known == line) {
                 Some(at) => _ = world.ignored.remove(at),
                 None => world.ignored.push(*line),
@@ -82,10 +94,12 @@ impl Edit {
 pub(crate) fn any_edit() -> impl Strategy<Value = Edit> {
     let at = || 0..12_usize;
     prop_oneof![
-        4 => (any_path(), any_node()).prop_map(|(path, node)| Edit::Put(path, node)),
+        5 => (any_path(), any_node()).prop_map(|(path, node)| Edit::Put(path, node)),
         1 => any_path().prop_map(Edit::Remove),
-        2 => (any_path(), any_path()).prop_map(|(from, to)| Edit::Rename(from, to)),
+        6 => any_rename().prop_map(|(from, to)| Edit::Rename(from, to)),
         1 => any_path().prop_map(Edit::Executable),
+        2 => at().prop_map(Edit::Links),
+        2 => Just(Edit::Names),
         2 => at().prop_map(Edit::Ignore),
         1 => Just(Edit::Umask),
         2 => at().prop_map(Edit::Argument),

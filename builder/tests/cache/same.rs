@@ -14,7 +14,7 @@ use crate::edits::{Edit, any_edit};
 use crate::world::{World, any_world};
 
 /// How many projects are put together, each with some edits.
-const CASES: u32 = 120;
+const CASES: u32 = 240;
 
 /// What came of the builds, to see that they are worth something.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ fn a_cached_build_makes_the_image_of_an_uncached_one() {
     let rng_seed = if standard.rng_seed == RngSeed::Random { RngSeed::Fixed(1) } else { standard.rng_seed };
     let cases = if standard.cases == 256 { CASES } else { standard.cases };
     let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 400, ..standard };
-    let result = TestRunner::new(config).run(&(any_world(), vec((any_edit(), 0..12_usize), 1..5)), |(world, edits)| {
+    let result = TestRunner::new(config).run(&(any_world(), vec((any_edit(), 0..12_usize), 2..7)), |(world, edits)| {
         runtime.block_on(async {
             let bench = Bench::new(client.clone()).await;
             follow(&bench, &world, &edits, &tally).await;

@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) raw: bool,
     /// Whether the context was cloned under a umask of 002.
     pub(crate) group_writes: bool,
+    /// Whether the context was cloned by a tool that knows no second names of a file.
+    pub(crate) links_are_copies: bool,
     /// The value of the build argument A; the first choice is none.
     pub(crate) argument: usize,
     /// Which of the images is `base:1`.
@@ -63,7 +65,7 @@ pub(crate) enum Step {
     Other(usize),
 }
 
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 18] = [
     "a.txt",
     "arch.tar",
     "b.txt",
@@ -78,25 +80,40 @@ const PATHS: [&str; 14] = [
     "ptr",
     "tool",
     "x y",
+    "c.txt",
+    "dir/four",
+    "dir/sub/four",
+    "toolbox",
+];
+/// So many of these are there at first. The others are what a file may be called later.
+const PRESENT: usize = 14;
+/// Renames that the same pattern, or the same directory, has both names of.
+const RENAMES: [(&str, &str); 6] = [
+    ("a.txt", "c.txt"),
+    ("b.txt", "c.txt"),
+    ("tool", "toolbox"),
+    ("dir/one", "dir/four"),
+    ("dir/sub/two", "dir/sub/four"),
+    ("dir/sub/three", "dir/four"),
 ];
 const CONTENTS: [&str; 6] = ["", "a", "b", "other", "#!/bin/sh\n", "a\n"];
 const TARGETS: [&str; 5] = ["a.txt", "dir", "dir/sub", "../outside", "none"];
 const IGNORED: [&str; 7] = ["*.txt", "!b.txt", "dir/sub", "**/t*", "# a comment", "!dir/sub/two", ".dockerignore"];
 const VALUES: [&str; 5] = ["", "p", "two words", "q/r", "$B"];
 const SOURCES: [&str; 14] = [
-    "a*.txt",
+    "*.txt",
     ".",
     "dir",
-    "*.txt",
-    "dir/",
-    "d*/s*",
-    "tool*",
+    "*",
+    "dir/*",
+    "d*/*",
+    "tool* *.txt",
     "ptr* dirptr*",
     "a.txt",
     "arch.ta*",
-    "dir/one* hard*",
+    "dir/* hard*",
     "${A}* ",
-    "em*",
+    "dir/sub*/*",
     "[\"x y\", \"dir/one\", ",
 ];
 /// Where the base has a directory, a link to one, nothing, or what an earlier step made.
@@ -189,8 +206,9 @@ impl World {
                 Node::Archive(content) => plain(path, &archive(*content), false),
                 Node::Directory => fs::create_dir_all(place(path)).unwrap(),
                 Node::Hard(first) => match directory.join(one(&PATHS, *first)) {
-                    first if first.is_file() && !first.is_symlink() => fs::hard_link(first, place(path)).unwrap(),
-                    _ => plain(path, b"", false),
+                    first if !first.is_file() || first.is_symlink() => plain(path, b"", false),
+                    first if self.links_are_copies => _ = fs::copy(first, place(path)).unwrap(),
+                    first => fs::hard_link(first, place(path)).unwrap(),
                 },
             }
         }
@@ -252,8 +270,28 @@ fn archive(content: usize) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
+/// What is at a path at first, if nothing else is.
+fn usual(path: usize) -> Node {
+    let number = |name: &str| PATHS.iter().position(|known| *known == name).unwrap();
+    match PATHS[path] {
+        "ptr" => Node::Link(0),
+        "dirptr" => Node::Link(1),
+        "hard" => Node::Hard(number("dir/one")),
+        "arch.tar" => Node::Archive(path),
+        "empty" => Node::Directory,
+        name => Node::File { content: path, executable: name == "tool" },
+    }
+}
+
 pub(crate) fn any_path() -> impl Strategy<Value = usize> {
     0..PATHS.len()
+}
+
+/// Two paths, the second of which is a likely name for what was at the first.
+pub(crate) fn any_rename() -> impl Strategy<Value = (usize, usize)> {
+    let number = |path: &str| PATHS.iter().position(|known| *known == path).unwrap();
+    let likely = (0..RENAMES.len()).prop_map(move |pair| (number(RENAMES[pair].0), number(RENAMES[pair].1)));
+    prop_oneof![3 => likely, 1 => (any_path(), any_path())]
 }
 
 pub(crate) fn any_node() -> impl Strategy<Value = Node> {
@@ -270,7 +308,7 @@ pub(crate) fn any_step() -> impl Strategy<Value = Step> {
     let flag = || 0..FLAGS.len();
     let target = || 0..DESTINATIONS.len();
     prop_oneof![
-        6 => (any::<bool>(), any::<bool>(), flag(), 0..SOURCES.len(), target())
+        12 => (any::<bool>(), any::<bool>(), flag(), 0..SOURCES.len(), target())
             .prop_map(|(add, link, flag, sources, target)| Step::Copy { add, link, flag, sources, target }),
         5 => (0..12_usize, any::<bool>(), flag(), 0..IN_STAGES.len(), target())
             .prop_map(|(stage, link, flag, sources, target)| Step::CopyFrom { stage, link, flag, sources, target }),
@@ -289,14 +327,13 @@ pub(crate) fn any_world() -> impl Strategy<Value = World> {
     let stage = || (0..12_usize, vec(any_step(), 1..6)).prop_map(|(from, steps)| Stage { from, steps });
     // Few paths are missing, since what a COPY names and does not find ends the build.
     let context = btree_map(any_path(), any_node(), 0..6).prop_map(|nodes| {
-        let mut context: BTreeMap<_, _> =
-            (0..PATHS.len()).map(|path| (path, Node::File { content: path, executable: path == 12 })).collect();
+        let mut context: BTreeMap<_, _> = (0..PRESENT).map(|path| (path, usual(path))).collect();
         context.extend(nodes);
         context
     });
     let modes = (any::<bool>(), any::<bool>());
     let rest = (vec(0..IGNORED.len(), 0..3), modes, 0..VALUES.len(), 0..4_usize);
-    (context, rest, vec(stage(), 1..4)).prop_map(|(context, (ignored, (raw, group_writes), argument, base), stages)| {
-        World { context, ignored, raw, group_writes, argument, base, stages }
+    (context, rest, vec(stage(), 1..3)).prop_map(|(context, (ignored, (raw, group_writes), argument, base), stages)| {
+        World { context, ignored, raw, group_writes, links_are_copies: false, argument, base, stages }
     })
 }
