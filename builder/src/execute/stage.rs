@@ -105,7 +105,8 @@ impl<'a> StageRun<'a> {
         // What is below may have been made anew, and be what it was before all the same.
         let content = self.content_key(step)?;
         if let Some(found) = content.and_then(|content| earlier.look(step, &content)) {
-            return Ok((found, None, true));
+            let record = earlier.known(step, &found);
+            return Ok((found, record, true));
         }
         let outcome = Outcome::of(self.step(name, step)?, executor.pack);
         let record = earlier.record(step, content, &outcome);

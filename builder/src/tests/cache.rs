@@ -1,5 +1,10 @@
 //! What the cache saves, and what happens when it lies.
 
+mod content;
+mod silence;
+mod spoiled;
+mod trust;
+
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
