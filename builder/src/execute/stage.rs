@@ -80,7 +80,9 @@ impl<'a> StageRun<'a> {
                 }
                 executor.done.remember(step, executor.pack, outcome);
             }
-            if !is_cached && wanted && layer.is_some() || record.is_some() {
+            // What the cache has is not here, and goes from there where it has to.
+            let layer = layer.filter(|_| !is_cached);
+            if wanted && layer.is_some() || record.is_some() {
                 (executor.finished)(Finished { layer, wanted, record })?;
             }
         }

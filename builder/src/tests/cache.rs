@@ -1,6 +1,7 @@
 //! What the cache saves, and what happens when it lies.
 
 mod content;
+mod equal;
 mod silence;
 mod spoiled;
 mod trust;
