@@ -112,7 +112,7 @@ pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Int
     let key = prepared.key();
     output::name_by_key(&mut request.destinations, &key, request.skip_existing);
     if request.skip_existing
-        && let Some(built) = reuse::existing(&request, &key, &progress).await?
+        && let Some(built) = reuse::existing(&request, &prepared, &key, &progress).await?
     {
         return Ok(built);
     }

@@ -38,7 +38,8 @@ impl<'a> Making<'a> {
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
     /// it is as if the cache had never had it.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
-        let mut tries: usize = self.prepared.plans.iter().map(|plan| plan.steps().count()).sum();
+        // A step may be found twice: by its key, and by content.
+        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count()).sum();
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
@@ -78,7 +79,7 @@ impl<'a> Making<'a> {
             done: &self.done,
             label: &self.prepared.label(number),
             earlier: self.prepared.earlier(plan),
-            fetch: &self.prepared.sources.fetcher(self.progress),
+            fetch: &self.prepared.sources.fetcher(self.progress, self.interrupt),
             pack: &pack,
             work: &self.prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &self.request.sandbox)),

@@ -20,13 +20,23 @@ pub(crate) enum Found {
 }
 
 /// The image that the destinations' repositories have under the tag which is its key, when all of them have it. Their other tags
-/// are pointed to it.
-pub(crate) async fn existing(request: &Request, key: &Key, progress: &Progress) -> Result<Option<Built>, Error> {
+/// are pointed to it. Whoever may push there can put any image under the tag: where the cache is signed, it has to say the same.
+pub(crate) async fn existing(
+    request: &Request,
+    prepared: &Prepared,
+    key: &Key,
+    progress: &Progress,
+) -> Result<Option<Built>, Error> {
     let Some(tags) = tags::look(&request.destinations, &request.client).await else {
         let message = "only registries can be asked for an image that is there: leave other outputs out".into();
         return Err(Error::Usage { flag: "--skip-existing", message });
     };
     let Some(digest) = tags::held(&tags, &key.hex()) else { return Ok(None) };
+    if let Some(cache) = prepared.cache.as_ref().filter(|cache| cache.is_signed())
+        && cache.result(key).await.is_none_or(|found| found.digest() != digest)
+    {
+        return Ok(None);
+    }
     if !tags::point(&tags, &digest, progress).await? {
         return Ok(None);
     }

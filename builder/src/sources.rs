@@ -16,7 +16,7 @@ use yadokari_registry::{
 use crate::cache::{Cache, LayerOrigin};
 use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile};
-use crate::execute::Fetch;
+use crate::execute::{Fetch, Interrupt};
 use crate::image::ImageConfig;
 use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
 use crate::progress::Progress;
@@ -175,8 +175,8 @@ impl Sources {
     }
 
     /// What brings layers while steps are executed.
-    pub fn fetcher<'a>(&'a self, progress: &'a Progress) -> Fetcher<'a> {
-        Fetcher { sources: self, progress, runtime: tokio::runtime::Handle::current() }
+    pub fn fetcher<'a>(&'a self, progress: &'a Progress, interrupt: &'a Interrupt) -> Fetcher<'a> {
+        Fetcher { sources: self, progress, interrupt, runtime: tokio::runtime::Handle::current() }
     }
 
     async fn resolve(
@@ -276,6 +276,7 @@ async fn read_to(
 pub struct Fetcher<'a> {
     sources: &'a Sources,
     progress: &'a Progress,
+    interrupt: &'a Interrupt,
     runtime: tokio::runtime::Handle,
 }
 
@@ -304,7 +305,12 @@ impl Fetch for Fetcher<'_> {
         }
         let start = std::time::Instant::now();
         let downloads = missing.iter().map(|layer| self.sources.download(layer, directory));
-        self.runtime.block_on(try_join_all(downloads))?;
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = try_join_all(downloads) => fetched.map(|_| ()),
+                signal = self.interrupt.triggered() => Err(crate::Error::Interrupted(signal)),
+            }
+        })?;
         self.progress.pulled(missing.len(), missing.iter().map(|layer| layer.size).sum(), start.elapsed());
         Ok(())
     }

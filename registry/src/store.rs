@@ -41,10 +41,14 @@ pub trait Store: Send + Sync {
     /// [`Error::NotFound`](crate::Error::NotFound).
     async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()>;
 
-    /// Puts a blob into the store, transferring as little as possible: nothing if it is there, nothing if the store
+    /// Puts a blob into the store, transferring as little as possible: nothing if it is there with its size, nothing if the store
     /// can link it from `mount_from` (another repository of the same registry, a hint that may be wrong), else its
     /// bytes. A blob with the wrong digest or size never becomes visible.
     async fn write_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written>;
+
+    /// Puts a blob into the store whether or not it says that it is there: somebody read it and found something else. A
+    /// registry may take the bytes and go on with what it has.
+    async fn replace_blob(&self, blob: &dyn BlobSource) -> Result<()>;
 
     /// The manifest that `version` names, its bytes exactly as stored; `None` where there is none.
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>>;
@@ -90,6 +94,16 @@ pub enum Size {
     Told(u64),
     /// The store has the blob and does not say how large it is: some registries answer without a length.
     Untold,
+}
+
+impl Size {
+    /// Whether a blob of `size` bytes can be what is there.
+    pub fn may_be(self, size: u64) -> bool {
+        match self {
+            Self::Told(told) => told == size,
+            Self::Untold => true,
+        }
+    }
 }
 
 /// How a blob came to be in a store.

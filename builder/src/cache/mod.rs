@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use yadokari_layers::{Digest, Key};
 use yadokari_registry::{Client, Store};
 
+use crate::dockerfile::printable;
 use crate::image::BlobRef;
 use crate::plan::{LayerRef, Op, Step};
 use crate::progress::Progress;
@@ -38,7 +39,7 @@ use record::Record;
 pub use outlook::{Outlook, StepOutlook, StepState, explain, matching};
 pub use read::{FoundResult, StepInputs};
 pub use settings::{Place, Scopes, Settings};
-pub use write::NewStep;
+pub use write::{NewIndex, NewStep};
 
 /// What earlier builds made, as far as this build has asked, and what it made itself.
 pub struct Cache {
@@ -57,7 +58,7 @@ struct State {
     steps: HashMap<Key, Option<Hit>>,
     /// Where the layers are that records name, and what says what they hold.
     layers: HashMap<Digest, Stored>,
-    /// Layers that turned out to be missing or wrong.
+    /// Blobs that turned out to be missing or wrong.
     spoiled: HashSet<Digest>,
     /// What was said not to be used.
     ignored: HashSet<String>,
@@ -68,6 +69,9 @@ struct State {
     /// Why nothing is written any more.
     failure: Option<String>,
 }
+
+/// The most characters of a reason that are shown.
+const LONGEST_REASON: usize = 300;
 
 /// What a step made in an earlier build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +146,15 @@ impl Cache {
     /// Says, once, that something is not used.
     fn ignored(&self, what: &str, reason: &dyn std::fmt::Display) {
         if self.lock().ignored.insert(what.to_owned()) {
+            // Whoever may write to the cache may have written what it says.
+            let reason: String = printable(&reason.to_string()).chars().take(LONGEST_REASON).collect();
             self.progress.warning(&format!("cache: ignored {what}: {reason}"));
         }
+    }
+
+    /// Whether only what is signed is used.
+    pub fn is_signed(&self) -> bool {
+        self.key().is_some()
     }
 
     /// The key that records are signed with.

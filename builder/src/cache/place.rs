@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use yadokari_layers::Digest;
 use yadokari_registry::{Client, Error, Layout, Store, Version};
@@ -19,7 +20,11 @@ pub(super) struct OpenPlace {
     /// The registry and repository, when that is what the store is.
     pub(super) repository: Option<(String, String)>,
     failed: AtomicBool,
+    silent: AtomicBool,
 }
+
+/// How long a question may take with all its tries. A cache that is slower saves nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came of a question.
 pub(super) enum Answer {
@@ -44,7 +49,13 @@ impl OpenPlace {
             Place::Layout(directory) if write => (Arc::new(Layout::create(directory)?), None),
             Place::Layout(directory) => (Arc::new(Layout::open(directory)?), None),
         };
-        Ok(Self { store, repository, failed: AtomicBool::new(false) })
+        let (failed, silent) = Default::default();
+        Ok(Self { store, repository, failed, silent })
+    }
+
+    /// Whether it gave no answer at all.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// Asks for the record of `name` in a scope.
@@ -53,16 +64,30 @@ impl OpenPlace {
             return Answer::Nothing;
         }
         let tag = tag(scope, name);
-        match self.store.read_manifest(&Version::Tag(tag)).await {
+        let version = Version::Tag(tag);
+        let Ok(read) = tokio::time::timeout(PATIENCE, self.store.read_manifest(&version)).await else {
+            self.silent.store(true, Ordering::Relaxed);
+            let reason = format!("{} did not answer within {} s", self.store.describe(), PATIENCE.as_secs());
+            return self.fail(reason);
+        };
+        match read {
             Ok(None) => Answer::Nothing,
             Ok(Some(manifest)) => match Record::decode(&manifest, name, key) {
                 Ok(record) => Answer::Found(record),
                 Err(reason) => Answer::Unusable(reason),
             },
             Err(error @ (Error::Mismatch { .. } | Error::Manifest { .. })) => Answer::Unusable(error.to_string()),
-            Err(_) if self.failed.swap(true, Ordering::Relaxed) => Answer::Nothing,
-            Err(error) => Answer::Failed(error.to_string()),
+            Err(error) => {
+                if matches!(error, Error::Unreachable { .. }) {
+                    self.silent.store(true, Ordering::Relaxed);
+                }
+                self.fail(error.to_string())
+            }
         }
+    }
+
+    fn fail(&self, reason: String) -> Answer {
+        if self.failed.swap(true, Ordering::Relaxed) { Answer::Nothing } else { Answer::Failed(reason) }
     }
 }
 

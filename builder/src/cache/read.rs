@@ -140,7 +140,11 @@ impl Cache {
         let bytes = self.blob(found.place, &found.body.image, LARGEST_BLOB, "image").await?;
         let made = Made::decode(&bytes);
         let made = made.map_err(|error| self.ignored(&format!("image {}", found.body.image.digest), &error)).ok()?;
-        (made.root().digest == found.body.digest).then_some(made)
+        if made.root().digest != found.body.digest {
+            self.ignored(&format!("image {}", found.body.image.digest), &"it is not the one that its record names");
+            return None;
+        }
+        Some(made)
     }
 
     /// What the steps depended on when the target of this name was built last.
@@ -154,7 +158,11 @@ impl Cache {
     /// A small blob that a record names. One that is missing or wrong is said, and not there.
     async fn blob(&self, place: usize, blob: &BlobRef, limit: u64, what: &str) -> Option<Vec<u8>> {
         let read = read_small(&*self.places[place].store, &blob.digest, Some(blob.size), limit).await;
-        read.map_err(|error| self.ignored(&format!("{what} {}", blob.digest), &error)).ok().map(Into::into)
+        let ignored = |error| {
+            self.lock().spoiled.insert(blob.digest);
+            self.ignored(&format!("{what} {}", blob.digest), &error);
+        };
+        read.map_err(ignored).ok().map(Into::into)
     }
 
     /// The record of a name, from the first place and scope that has one which may be used.

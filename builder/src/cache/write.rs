@@ -11,6 +11,7 @@ use super::Cache;
 use super::place::{OpenPlace, tag};
 use super::read::{StepInputs, index_name, last_name, result_name};
 use super::record::{Body, Record, ResultBody, StoredLayer, common_blobs, image_blob, index_blob, inputs_blob};
+use crate::image::BlobRef;
 use crate::output::Made;
 use crate::plan::LayerRef;
 
@@ -20,7 +21,16 @@ pub struct NewStep {
     /// The keys that it answers to.
     pub keys: Vec<Key>,
     /// The layer with what it says and what stands for its content, if the step changed anything.
-    pub layer: Option<(LayerRef, Arc<Index>, Digest)>,
+    pub layer: Option<(LayerRef, NewIndex, Digest)>,
+}
+
+/// What the layer of a step says.
+#[derive(Debug, Clone)]
+pub enum NewIndex {
+    /// This; the layer was made in this build.
+    Made(Arc<Index>),
+    /// What the cache has, as it has the layer.
+    Kept(BlobRef),
 }
 
 impl Cache {
@@ -30,13 +40,19 @@ impl Cache {
         let names: Vec<String> = new.keys.iter().map(Key::hex).collect();
         self.write(names, async |place| {
             let Some((layer, index, content)) = &new.layer else { return Ok(Body::Step { layer: None }) };
-            let file = FileBlob { path: blob_path(blobs, &layer.digest), digest: layer.digest, size: layer.size };
-            let own = place.repository.as_ref().map(|(registry, _)| registry);
-            let from = repositories.iter().find(|(registry, _)| Some(registry) == own);
-            place.store.write_blob(&file, from.map(|from| &from.1[..])).await?;
-            let index = BytesBlob::new(encoded(index)?);
-            place.store.write_blob(&index, None).await?;
-            let index = index_blob(index.bytes());
+            let index = match index {
+                NewIndex::Kept(index) => index.clone(),
+                NewIndex::Made(index) => {
+                    let (path, size) = (blob_path(blobs, &layer.digest), layer.size);
+                    let own = place.repository.as_ref().map(|(registry, _)| registry);
+                    let from = repositories.iter().find(|(registry, _)| Some(registry) == own);
+                    let file = FileBlob { path, digest: layer.digest, size };
+                    self.put(place, &file, from.map(|from| &from.1[..])).await?;
+                    let index = BytesBlob::new(encoded(index)?);
+                    self.put(place, &index, None).await?;
+                    index_blob(index.bytes())
+                }
+            };
             Ok(Body::Step { layer: Some(StoredLayer { layer: *layer, content: *content, index }) })
         })
         .await;
@@ -46,7 +62,7 @@ impl Cache {
     pub async fn write_index(&self, layer: &LayerRef, index: &Index) {
         self.write(vec![index_name(&layer.digest)], async |place| {
             let index = BytesBlob::new(encoded(index)?);
-            place.store.write_blob(&index, None).await?;
+            self.put(place, &index, None).await?;
             Ok(Body::Index { layer: layer.digest, diff_id: layer.diff_id, index: index_blob(index.bytes()) })
         })
         .await;
@@ -59,7 +75,7 @@ impl Cache {
             let text = serde_json::to_vec(inputs).map_err(|error| unwritable(error.into()))?;
             let inputs = BytesBlob::new(zstd::bulk::compress(&text, 3).map_err(unwritable)?);
             let image = BytesBlob::new(made.encode());
-            try_join_all([&image, &inputs].map(|blob| place.store.write_blob(blob, None))).await?;
+            try_join_all([&image, &inputs].map(|blob| self.put(place, blob, None))).await?;
             Ok(Body::Result(ResultBody {
                 digest: made.root().digest,
                 size: made.layers().map(|layer| layer.size).sum(),
@@ -71,12 +87,31 @@ impl Cache {
         .await;
     }
 
+    /// How the index of a layer is named that is, with it, where records are written.
+    pub fn kept_index(&self, layer: &Digest) -> Option<BlobRef> {
+        let state = self.lock();
+        let stored = state.layers.get(layer).filter(|stored| self.writes && stored.place == 0)?;
+        let is_spoiled = state.spoiled.contains(layer) || state.spoiled.contains(&stored.index.digest);
+        (!is_spoiled).then(|| stored.index.clone())
+    }
+
     /// Writes records anew that were used and would soon be too old, and says what could not be written.
     pub async fn finish(&self) {
         let aging = std::mem::take(&mut self.lock().aging);
-        for record in aging {
-            // What it names is there, or it would not have been used.
-            self.write(record.names, async |_| Ok(record.body.clone())).await;
+        for Record { names, body, .. } in aging {
+            let names: Vec<String> = {
+                let state = self.lock();
+                let is_spoiled =
+                    matches!(&body, Body::Step { layer: Some(stored) } if state.spoiled.contains(&stored.layer.digest));
+                // What this build has made itself is newer.
+                names.into_iter().filter(|name| !is_spoiled && !state.written.contains(name)).collect()
+            };
+            let Some(name) = names.first().cloned() else { continue };
+            match self.try_write(names, async |_| Ok(body.clone())).await {
+                // A destination had what it names, and nobody found out that the cache has not.
+                Err(error @ Error::Refused { .. }) => self.ignored(&format!("record {name}"), &error),
+                result => self.note(result),
+            }
         }
         if let Some(failure) = self.lock().failure.take() {
             self.progress.warning(&format!("cache: not written: {failure}"));
@@ -85,30 +120,50 @@ impl Cache {
 
     /// Writes a record, once `body` has put what it names into the place. After a first failure nothing is tried any more.
     async fn write(&self, names: Vec<String>, body: impl AsyncFnOnce(&OpenPlace) -> Result<Body, Error>) {
-        let Some(place) = self.places.first().filter(|_| self.writes) else { return };
+        self.note(self.try_write(names, body).await);
+    }
+
+    fn note(&self, written: Result<(), Error>) {
+        if let Err(error) = written {
+            self.lock().failure.get_or_insert(error.to_string());
+        }
+    }
+
+    async fn try_write(
+        &self,
+        names: Vec<String>,
+        body: impl AsyncFnOnce(&OpenPlace) -> Result<Body, Error>,
+    ) -> Result<(), Error> {
+        // One that does not answer was waited for, and said.
+        let Some(place) = self.places.first().filter(|place| self.writes && !place.is_silent()) else { return Ok(()) };
         {
             let mut state = self.lock();
             if state.failure.is_some() || names.iter().all(|name| state.written.contains(name)) {
-                return;
+                return Ok(());
             }
             state.written.extend(names.iter().cloned());
         }
-        let written = async {
-            let body = body(place).await?;
-            for blob in common_blobs() {
-                self.common(place, &blob).await?;
-            }
-            let record = Record { names, created: crate::clock(), body };
-            let manifest = record.encode(self.key());
-            let scope = self.settings.scopes.own.as_deref();
-            let tags = record.names.iter().map(|name| Version::Tag(tag(scope, name)));
-            for tag in tags {
-                place.store.write_manifest(&tag, &manifest).await?;
-            }
-            Ok::<_, Error>(())
-        };
-        if let Err(error) = written.await {
-            self.lock().failure.get_or_insert(error.to_string());
+        let body = body(place).await?;
+        for blob in common_blobs() {
+            self.common(place, &blob).await?;
+        }
+        let record = Record { names, created: crate::clock(), body };
+        let manifest = record.encode(self.key());
+        let scope = self.settings.scopes.own.as_deref();
+        let tags = record.names.iter().map(|name| Version::Tag(tag(scope, name)));
+        for tag in tags {
+            place.store.write_manifest(&tag, &manifest).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a blob into a place, and in the place of one that turned out to be wrong.
+    async fn put(&self, place: &OpenPlace, blob: &dyn BlobSource, from: Option<&str>) -> Result<(), Error> {
+        let is_spoiled = self.lock().spoiled.contains(&blob.digest());
+        if is_spoiled {
+            place.store.replace_blob(blob).await
+        } else {
+            place.store.write_blob(blob, from).await.map(|_| ())
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use yadokari_layers::{Digest, Index, Key, Layer, pack};
 
-use crate::cache::{Cache, Hit, NewStep};
+use crate::cache::{Cache, Hit, NewIndex, NewStep};
 use crate::plan::{LayerRef, Step, content_of, record_key};
 
 /// What a step made.
@@ -88,13 +88,25 @@ impl<'a> Earlier<'a> {
         self.runtime.block_on(self.cache.look(record_key(content, &self.pack))).map(Outcome::from)
     }
 
+    /// What the cache is to keep of a step that it had by content: next time it is to be found by its key, before anything
+    /// below it is looked at.
+    pub(super) fn known(&self, step: &Step, outcome: &Outcome) -> Option<NewStep> {
+        let layer = match (outcome.layer, outcome.content) {
+            (Some(layer), Some(content)) => {
+                Some((layer, NewIndex::Kept(self.cache.kept_index(&layer.digest)?), content))
+            }
+            _ => None,
+        };
+        Some(NewStep { keys: vec![self.key(step)?], layer })
+    }
+
     /// What the cache is to keep of a step that was executed.
     pub(super) fn record(&self, step: &Step, content: Option<Key>, outcome: &Outcome) -> Option<NewStep> {
         let keys = self.key(step).into_iter().chain(content.map(|content| record_key(&content, &self.pack))).collect();
         self.key(step)?;
         let layer = match outcome {
             Outcome { layer: Some(layer), content: Some(content), index: Some(index) } => {
-                Some((*layer, Arc::clone(index), *content))
+                Some((*layer, NewIndex::Made(Arc::clone(index)), *content))
             }
             Outcome { layer: None, .. } => None,
             // It was not made here.

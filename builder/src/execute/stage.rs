@@ -80,7 +80,9 @@ impl<'a> StageRun<'a> {
                 }
                 executor.done.remember(step, executor.pack, outcome);
             }
-            if !is_cached && wanted && layer.is_some() || record.is_some() {
+            // What the cache has is not here, and goes from there where it has to.
+            let layer = layer.filter(|_| !is_cached);
+            if wanted && layer.is_some() || record.is_some() {
                 (executor.finished)(Finished { layer, wanted, record })?;
             }
         }
@@ -105,7 +107,8 @@ impl<'a> StageRun<'a> {
         // What is below may have been made anew, and be what it was before all the same.
         let content = self.content_key(step)?;
         if let Some(found) = content.and_then(|content| earlier.look(step, &content)) {
-            return Ok((found, None, true));
+            let record = earlier.known(step, &found);
+            return Ok((found, record, true));
         }
         let outcome = Outcome::of(self.step(name, step)?, executor.pack);
         let record = earlier.record(step, content, &outcome);

@@ -10,7 +10,7 @@ mod uploads;
 
 use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
-use yadokari_registry::{Manifest, Platform};
+use yadokari_registry::{Descriptor, Manifest, Platform, digest_of};
 
 use crate::execute::StageResult;
 use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
@@ -85,10 +85,21 @@ impl Made {
             let manifest = Manifest::new(MANIFEST, manifest);
             let image = manifest.image().map_err(|error| error.to_string())?;
             let (config, layers) = layers_of(&image, config.as_bytes()).map(|(_, layers)| (config, layers))?;
+            if names(image.config(), "config")? != Digest::of(&config) {
+                return Err("its manifest names another config".into());
+            }
             Ok(Image { config: config.into(), manifest, layers })
         };
         let images: Vec<Image> = stored.images.into_iter().map(image).collect::<Result<_, String>>()?;
         let index = stored.index.map(|index| Manifest::new(INDEX, index));
+        if let Some(index) = &index {
+            let index = index.index().map_err(|error| error.to_string())?;
+            let named: Result<Vec<Digest>, String> =
+                index.manifests().iter().map(|part| names(part, "image")).collect();
+            if named? != images.iter().map(|image| image.manifest.digest).collect::<Vec<_>>() {
+                return Err("its index names other images".into());
+            }
+        }
         if images.is_empty() { Err("it has no image".into()) } else { Ok(Self { images, index }) }
     }
 
@@ -96,6 +107,11 @@ impl Made {
     pub fn root(&self) -> &Manifest {
         self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
+}
+
+/// The digest that a descriptor names.
+fn names(descriptor: &Descriptor, what: &str) -> Result<Digest, String> {
+    digest_of(descriptor).map_err(|error| format!("its {what}: {error}"))
 }
 
 /// The form in which an image is kept apart from its layers.

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use yadokari_layers::{Digest, blob_path};
-use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Size, Store, Version, Written};
+use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Store, Version, Written};
 
 use super::{Destination, Made, tarball};
 use crate::cache::{Cache, NewStep};
@@ -277,9 +277,8 @@ async fn base_layer(
     let blob = file_blob(blobs, layer);
     if !blob.path.exists() {
         match target.store.blob_size(&layer.digest).await {
-            Ok(Some(Size::Told(size))) if size != layer.size => {}
-            Ok(Some(_)) => return Ok(Written::Already),
-            Ok(None) | Err(_) => {}
+            Ok(Some(size)) if size.may_be(layer.size) => return Ok(Written::Already),
+            Ok(_) | Err(_) => {}
         }
         sources.check_size(layer).await?;
         // Only a transfer of its bytes needs the file, so the transfer is left to fail before the file is fetched.

@@ -1,5 +1,11 @@
 //! What the cache saves, and what happens when it lies.
 
+mod content;
+mod equal;
+mod silence;
+mod spoiled;
+mod trust;
+
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 

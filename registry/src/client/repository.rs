@@ -98,6 +98,10 @@ impl Store for RegistryStore {
         self.push_blob(blob, mount_from).await
     }
 
+    async fn replace_blob(&self, blob: &dyn BlobSource) -> Result<()> {
+        self.push_blob_again(blob).await
+    }
+
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
         self.fetch_manifest(version).await
     }

@@ -29,8 +29,7 @@ impl RegistryStore {
     /// Looks for the blob, then asks for a mount, then uploads. After a failure the blob is looked for again: the
     /// answer that was lost may have been the good one.
     pub(super) async fn push_blob(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written> {
-        let digest = blob.digest();
-        if self.find_blob(&digest, self.pushing()).await?.is_some() {
+        if self.has_whole(blob).await? {
             return Ok(Written::Already);
         }
         let mut mount_from = mount_from.filter(|&source| source != self.endpoint.repository);
@@ -40,10 +39,27 @@ impl RegistryStore {
                 Ok(written) => return Ok(written),
                 Err(failed) => backoff.wait(failed).await?,
             }
-            if self.find_blob(&digest, self.pushing()).await?.is_some() {
+            if self.has_whole(blob).await? {
                 return Ok(Written::Uploaded);
             }
         }
+    }
+
+    /// Sends a blob that the registry may say it has.
+    pub(super) async fn push_blob_again(&self, blob: &dyn BlobSource) -> Result<()> {
+        let mut backoff = self.backoff();
+        loop {
+            match self.try_push(blob, None).await {
+                Ok(_) => return Ok(()),
+                Err(failed) => backoff.wait(failed).await?,
+            }
+        }
+    }
+
+    /// Whether the registry has a blob, and not one that was cut off.
+    async fn has_whole(&self, blob: &dyn BlobSource) -> Result<bool> {
+        let size = self.find_blob(&blob.digest(), self.pushing()).await?;
+        Ok(size.is_some_and(|size| size.may_be(blob.size())))
     }
 
     async fn try_push(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written, Failed> {

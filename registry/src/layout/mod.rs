@@ -125,6 +125,16 @@ impl Layout {
         temporary.publish(&path)
     }
 
+    /// Writes a blob's file, whatever is there.
+    async fn write_file(&self, blob: &dyn BlobSource) -> Result<()> {
+        let (digest, size) = (blob.digest(), blob.size());
+        let reader = blob.open();
+        let reader =
+            reader.map_err(|source| Error::Io { operation: "read blob", path: digest.to_string().into(), source })?;
+        let layout = self.clone();
+        blocking(move || layout.store_blob(digest, size, reader)).await
+    }
+
     /// The size of a blob's file; `None` where there is none.
     fn file_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = self.blob_path(digest);
@@ -210,12 +220,12 @@ impl Store for Layout {
                 return Ok(Written::Already);
             }
         }
-        let reader = blob.open();
-        let reader =
-            reader.map_err(|source| Error::Io { operation: "read blob", path: digest.to_string().into(), source })?;
-        let layout = self.clone();
-        blocking(move || layout.store_blob(digest, size, reader)).await?;
+        self.write_file(blob).await?;
         Ok(Written::Uploaded)
+    }
+
+    async fn replace_blob(&self, blob: &dyn BlobSource) -> Result<()> {
+        self.write_file(blob).await
     }
 
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>> {
@@ -283,6 +293,8 @@ mod tests {
         assert!(matches!(read, Err(Error::Mismatch { .. })));
         let read = layout.read_manifest(&Version::Tag("1".into())).await;
         assert!(matches!(read, Err(Error::Mismatch { .. })));
+        layout.replace_blob(&blob).await.unwrap();
+        assert!(crate::read_small(&layout, &blob.digest(), None, 100).await.is_ok());
     }
 
     #[tokio::test]

@@ -13,9 +13,10 @@ use crate::{
 type Case = for<'a> fn(&'a dyn Store) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Each case gets a fresh store.
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("absence is an answer", |store| Box::pin(absence(store))),
     ("blobs come back as written", |store| Box::pin(blobs(store))),
+    ("a blob is replaced where that is asked for", |store| Box::pin(replacements(store))),
     ("a blob source that lies leaves nothing behind", |store| Box::pin(liars(store))),
     ("a failing sink ends the read", |store| Box::pin(sinks(store))),
     ("manifests come back by tag and digest", |store| Box::pin(manifests(store))),
@@ -123,6 +124,16 @@ impl BlobSource for Liar {
     fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(self.content))
     }
+}
+
+async fn replacements(store: &dyn Store) {
+    let blob = BytesBlob::new("content");
+    for _ in 0..2 {
+        store.replace_blob(&blob).await.unwrap();
+        assert_eq!(store.write_blob(&blob, None).await.unwrap(), Written::Already);
+    }
+    store.replace_blob(&Liar { size: 8, content: b"promises" }).await.unwrap_err();
+    assert!(!store.has_blob(&Digest::of("promised")).await.unwrap());
 }
 
 async fn liars(store: &dyn Store) {

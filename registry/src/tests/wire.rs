@@ -318,3 +318,15 @@ async fn a_failed_handshake_is_permanent_and_a_refused_connection_is_not() {
     let failure = Failure::Transport(http.get(&url).send().await.unwrap_err());
     assert!(!failure.is_permanent(), "{failure}");
 }
+
+#[tokio::test]
+async fn a_blob_that_was_cut_off_or_rotted_is_sent_again() {
+    let (memory, _served, store) = fixture().await;
+    let blob = BytesBlob::new("content");
+    memory.corrupt_blob(&blob.digest(), "cont");
+    assert_eq!(store.write_blob(&blob, None).await.unwrap(), Written::Uploaded);
+    memory.corrupt_blob(&blob.digest(), "CONTENT");
+    assert_eq!(store.write_blob(&blob, None).await.unwrap(), Written::Already, "its size is right");
+    store.replace_blob(&blob).await.unwrap();
+    assert_eq!(crate::read_small(&store, &blob.digest(), Some(7), 7).await.unwrap(), "content");
+}
