@@ -31,6 +31,10 @@ pub(crate) async fn existing(
         let message = "only registries can be asked for an image that is there: leave other outputs out".into();
         return Err(Error::Usage { flag: "--skip-existing", message });
     };
+    if tags.is_empty() {
+        let message = "there is no registry to ask: give a --destination, and not --no-push".into();
+        return Err(Error::Usage { flag: "--skip-existing", message });
+    }
     let Some(digest) = tags::held(&tags, &key.hex()) else { return Ok(None) };
     if let Some(cache) = prepared.cache.as_ref().filter(|cache| cache.is_signed())
         && cache.result(key).await.is_none_or(|found| found.digest() != digest)

@@ -81,3 +81,24 @@ async fn an_image_whose_parts_do_not_belong_together_is_ignored() {
     assert_eq!(other.built, first.built);
     assert_eq!(other.ignored().len(), 1, "{}", other.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_the_same_content_that_is_there_ends_the_build() {
+    let bench = Bench::cached().await;
+    let skip = |request: &mut Request| (request.cache, request.skip_existing) = (None, true);
+    let first = bench.run(TEXT, skip).await;
+    let tags = bench.registry.repository("app").tags().await.unwrap();
+    assert!(tags.len() == 2 && tags.iter().any(|tag| tag.len() == 64), "{tags:?}");
+    let other = |request: &mut Request| {
+        skip(request);
+        request.destinations = vec![bench.destination("app:2")];
+    };
+    let again = bench.run(TEXT, other).await;
+    assert_eq!(again.built, first.built);
+    assert!(!again.log.contains(" 1/2]"), "{}", again.log);
+    assert_eq!(again.count("PUT", "/app/manifests/2"), 1);
+    let mut nowhere = bench.request(TEXT, &[]);
+    (nowhere.skip_existing, nowhere.destinations) = (true, Vec::new());
+    let error = bench.build(nowhere).await.unwrap_err().to_string();
+    assert!(error.contains("--skip-existing: there is no registry to ask"), "{error}");
+}
