@@ -10,7 +10,7 @@ use crate::Error;
 /// How the layers of this build are compressed. Those of the base image stay what they are.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LayerFlags {
-    /// How new layers are compressed. Everything reads gzip; zstd is smaller and three times as fast, and needs
+    /// How new layers are compressed. Everything reads gzip; zstd is smaller and twice as fast, and needs
     /// containerd 1.5, Docker 23 or a later one.
     #[arg(long, default_value = "gzip")]
     compression: Format,

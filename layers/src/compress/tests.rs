@@ -122,8 +122,8 @@ fn layers_that_are_compressed_at_once_in_one_thread_do_not_wait_for_each_other()
 fn the_bytes_are_pinned() {
     let content = mixed();
     let digest = |compression| Digest::of(compress(compression, None, &content)).hex();
-    assert_eq!(digest(Compression::Gzip), "GZIP");
-    assert_eq!(digest(Compression::Zstd), "ZSTD");
+    assert_eq!(digest(Compression::Gzip), "33f9ee6609d4978fa5451c9bafc8dccba47990fba1daa5c0c943032a5cda0f5b");
+    assert_eq!(digest(Compression::Zstd), "eeb96ab3121e0b6f69c69bd8fcda70e1dff3764c9fc1e84563d96f374276d553");
 }
 
 #[test]
@@ -165,11 +165,14 @@ fn what_does_not_compress_is_stored() {
 }
 
 #[test]
-fn a_little_text_amid_noise_is_found() {
-    // A block of noise, in which one of the places that are looked at is not noise.
+fn text_between_noise_is_deflated_and_noise_that_repeats_is_too() {
     let mut content = noise(gzip::Deflater::SIZE);
     content[300_000..400_000].copy_from_slice(&text(100_000));
-    assert!(compress(Compression::Gzip, None, &content).len() < content.len() - 40_000);
+    let found = compress(Compression::Gzip, None, &content).len();
+    assert!(found < content.len() - 30_000, "{found}");
+    let content = noise(1000).repeat(1000);
+    let found = compress(Compression::Gzip, None, &content).len();
+    assert!(found < content.len() / 50, "{found}");
 }
 
 #[test]
