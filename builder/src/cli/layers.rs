@@ -14,7 +14,7 @@ pub(super) struct LayerFlags {
     /// containerd 1.5, Docker 23 or a later one.
     #[arg(long, default_value = "gzip")]
     compression: Format,
-    /// How hard: 0 to 9 for gzip, 1 to 22 for zstd. -1 is the default, which is 2 for gzip and 3 for zstd.
+    /// How hard: 0 to 9 for gzip, 1 to 22 for zstd. -1 is the default, which is 3 for both.
     #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT, allow_negative_numbers = true)]
     compression_level: i32,
 }
