@@ -16,6 +16,7 @@ use crate::{Error, context};
 
 use super::cache::CacheFlags;
 use super::gc::Gc;
+use super::layers::LayerFlags;
 use super::registry::RegistryFlags;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
@@ -126,6 +127,8 @@ pub(super) struct Build {
     /// Run in place even where `/` holds the files of another image.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) layers: LayerFlags,
     #[command(flatten)]
     pub(super) cache: CacheFlags,
     /// What of the context's modes counts: whether a file is executable, as in git, or all of it.

@@ -7,6 +7,7 @@ mod contexts;
 mod credentials;
 mod exit;
 mod gc;
+mod layers;
 mod paths;
 mod registry;
 mod scope;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
-use yadokari_layers::pack;
 use yadokari_registry::{Platform, Reference};
 
 use crate::dockerfile::Source;
@@ -238,7 +238,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         index: is_index.then_some(platforms),
         named_contexts,
         destinations: destinations(&args, names)?,
-        pack: pack::Options::default(),
+        pack: args.layers.options()?,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,

@@ -1,5 +1,7 @@
 //! Command lines as pipelines write them.
 
+use yadokari_layers::Compression;
+
 use super::args::ContextMode;
 use super::*;
 use crate::progress::Level;
@@ -192,8 +194,6 @@ fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
         "--sbom",
         "--annotation",
         "--output",
-        "--compression",
-        "--compression-level",
         "--force-compression",
         "--image-name-with-digest-file",
         "--image-name-tag-with-digest-file",
@@ -231,6 +231,37 @@ fn the_flags_of_the_cache_are_read_as_pipelines_write_them() {
     assert!(other.context_mode == ContextMode::Raw && other.skip_existing);
     assert!(error("executor --context-mode=tree").contains("git, raw"));
     assert!(error("executor --cache-ttl=soon").contains("'soon' is not a duration"));
+}
+
+#[test]
+fn layers_are_compressed_as_the_flags_say() {
+    let options = |flags: &str| {
+        let options = build(&format!("executor -d r/i{flags}")).layers.options().map_err(|error| error.to_string())?;
+        Ok::<_, String>((options.compression, options.level))
+    };
+    for (flags, compression, level) in [
+        ("", Compression::Gzip, None),
+        (" --compression=gzip --compression-level=-1", Compression::Gzip, None),
+        (" --compression-level 0", Compression::Gzip, Some(0)),
+        (" --compression-level=9", Compression::Gzip, Some(9)),
+        (" --compression zstd", Compression::Zstd, None),
+        (" --compression=zstd --compression-level -1", Compression::Zstd, None),
+        (" --compression=zstd --compression-level 22", Compression::Zstd, Some(22)),
+        (" --compression=zstd --compression=gzip", Compression::Gzip, None),
+    ] {
+        assert_eq!(options(flags), Ok((compression, level)), "{flags}");
+    }
+    for (flags, levels) in [
+        (" --compression-level=10", "gzip has the levels 0 to 9"),
+        (" --compression-level=-2", "gzip has the levels 0 to 9"),
+        (" --compression=zstd --compression-level=0", "zstd has the levels 1 to 22"),
+        (" --compression=zstd --compression-level=23", "zstd has the levels 1 to 22"),
+    ] {
+        let error = options(flags).unwrap_err();
+        assert!(error.starts_with("--compression-level: ") && error.contains(levels), "{error}");
+    }
+    assert!(error("executor --compression=brotli").contains("gzip, zstd"));
+    assert!(error("executor --compression-level=best").contains("'best'"));
 }
 
 #[test]
