@@ -48,7 +48,7 @@ fn states(prepared: &Prepared, plan: &Plan) -> Vec<(StepState, usize, usize, Opt
     let mut states = Vec::new();
     for (position, stage) in plan.stages.iter().enumerate() {
         for (number, step) in stage.steps.iter().enumerate() {
-            let is_cached = earlier.as_ref().is_some_and(|earlier| earlier.key(step).is_some());
+            let is_cached = earlier.as_ref().is_some_and(|earlier| earlier.covers(step));
             let state = match (upcoming.needs(position), upcoming.is_made(position, number)) {
                 (false, _) => StepState::NotNeeded,
                 (true, true) => StepState::Hit,

@@ -94,8 +94,8 @@ impl Prepared {
     pub(crate) async fn look_up(&self) {
         let Some(cache) = &self.cache else { return };
         let keys = self.plans.iter().flat_map(|plan| {
-            let earlier = self.earlier(plan);
-            plan.steps().filter_map(move |step| earlier.as_ref()?.key(step))
+            let earlier = Earlier::new(cache, self.pack(plan));
+            plan.steps().filter(|step| cache.covers(step)).map(move |step| earlier.key(step))
         });
         cache.look_up(keys.collect::<Vec<_>>()).await;
     }

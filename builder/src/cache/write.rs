@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use yadokari_layers::{Digest, Index, Key, blob_path};
-use yadokari_registry::{BlobSource, BytesBlob, Error, FileBlob, Version};
+use yadokari_layers::{Digest, Index, Key};
+use yadokari_registry::{BlobSource, BytesBlob, Error, Version};
 
 use super::Cache;
 use super::place::{OpenPlace, tag};
 use super::read::{StepInputs, index_name, last_name, result_name};
 use super::record::{Body, Record, ResultBody, StoredLayer, common_blobs, image_blob, index_blob, inputs_blob};
 use crate::image::BlobRef;
-use crate::output::Made;
+use crate::output::{Made, file_blob, mountable};
 use crate::plan::LayerRef;
 
 /// What a step made, on its way to the cache.
@@ -43,11 +43,8 @@ impl Cache {
             let index = match index {
                 NewIndex::Kept(index) => index.clone(),
                 NewIndex::Made(index) => {
-                    let (path, size) = (blob_path(blobs, &layer.digest), layer.size);
-                    let own = place.repository.as_ref().map(|(registry, _)| registry);
-                    let from = repositories.iter().find(|(registry, _)| Some(registry) == own);
-                    let file = FileBlob { path, digest: layer.digest, size };
-                    self.put(place, &file, from.map(|from| &from.1[..])).await?;
+                    let from = mountable(place.repository.as_ref(), repositories);
+                    self.put(place, &file_blob(blobs, layer), from).await?;
                     let index = BytesBlob::new(encoded(index)?);
                     self.put(place, &index, None).await?;
                     index_blob(index.bytes())

@@ -14,18 +14,26 @@ use crate::plan::{LayerRef, Step, content_of, record_key};
 pub(super) struct Outcome {
     /// Its layer, if it changed anything.
     pub(super) layer: Option<LayerRef>,
-    /// What stands for the layer's content where later steps depend on it.
+    /// What stands for the layer's content where later steps depend on it. Without a cache nobody asks.
     pub(super) content: Option<Digest>,
     /// What the layer says, where this build made it.
     pub(super) index: Option<Arc<Index>>,
 }
 
 impl Outcome {
+    /// The same, with what stands for the content of a layer that was just made.
+    pub(super) fn with_content(self, pack: &pack::Options) -> Self {
+        let made = self.layer.as_ref().zip(self.index.as_ref());
+        let content = made.map(|(layer, index)| content_of(index, &layer.diff_id, pack.clamp));
+        Self { content, ..self }
+    }
+}
+
+impl From<Option<Layer>> for Outcome {
     /// What was just made.
-    pub(super) fn of(layer: Option<Layer>, pack: &pack::Options) -> Self {
+    fn from(layer: Option<Layer>) -> Self {
         let Some(layer) = layer else { return Self::default() };
-        let content = content_of(&layer.index, &layer.diff_id, pack.clamp);
-        Self { layer: Some(LayerRef::from(&layer)), content: Some(content), index: Some(layer.index) }
+        Self { layer: Some(LayerRef::from(&layer)), content: None, index: Some(layer.index) }
     }
 }
 
@@ -72,19 +80,23 @@ impl<'a> Earlier<'a> {
         Self { cache, pack, runtime: Handle::current() }
     }
 
-    /// The key under which the layer of a step is looked for, where it is at all.
-    pub fn key(&self, step: &Step) -> Option<Key> {
-        self.cache.covers(step).then(|| record_key(&step.stored_under(), &self.pack))
+    /// Whether the layer of a step is looked for, and kept.
+    pub fn covers(&self, step: &Step) -> bool {
+        self.cache.covers(step)
+    }
+
+    /// The key under which the layer of a step is looked for.
+    pub fn key(&self, step: &Step) -> Key {
+        record_key(&step.stored_under(), &self.pack)
     }
 
     /// What the cache said of a step when it was asked for all of them.
     pub(super) fn find(&self, step: &Step) -> Option<Outcome> {
-        self.cache.hit(&self.key(step)?).map(Outcome::from)
+        self.cache.hit(&self.key(step)).map(Outcome::from)
     }
 
     /// Asks the cache for a step by what is below it, whatever made that.
-    pub(super) fn look(&self, step: &Step, content: &Key) -> Option<Outcome> {
-        self.key(step)?;
+    pub(super) fn look(&self, content: &Key) -> Option<Outcome> {
         self.runtime.block_on(self.cache.look(record_key(content, &self.pack))).map(Outcome::from)
     }
 
@@ -97,13 +109,13 @@ impl<'a> Earlier<'a> {
             }
             _ => None,
         };
-        Some(NewStep { keys: vec![self.key(step)?], layer })
+        Some(NewStep { keys: vec![self.key(step)], layer })
     }
 
     /// What the cache is to keep of a step that was executed.
     pub(super) fn record(&self, step: &Step, content: Option<Key>, outcome: &Outcome) -> Option<NewStep> {
-        let keys = self.key(step).into_iter().chain(content.map(|content| record_key(&content, &self.pack))).collect();
-        self.key(step)?;
+        let by_content = content.map(|content| record_key(&content, &self.pack));
+        let keys = std::iter::once(self.key(step)).chain(by_content).collect();
         let layer = match outcome {
             Outcome { layer: Some(layer), content: Some(content), index: Some(index) } => {
                 Some((*layer, NewIndex::Made(Arc::clone(index)), *content))

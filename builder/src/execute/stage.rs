@@ -69,8 +69,8 @@ impl<'a> StageRun<'a> {
             let size = outcome.layer.as_ref().map(|layer| layer.size);
             executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
             made.push(outcome.layer);
-            if let (Some(layer), Some(content)) = (&outcome.layer, &outcome.content) {
-                self.layers.push(*layer);
+            self.layers.extend(outcome.layer);
+            if let Some(content) = &outcome.content {
                 self.state = plan::state(&self.state, content);
             }
             let layer = outcome.layer;
@@ -99,18 +99,22 @@ impl<'a> StageRun<'a> {
             return Ok((done, None, false));
         }
         let Some(earlier) = &executor.earlier else {
-            return Ok((Outcome::of(self.step(name, step)?, executor.pack), None, false));
+            return Ok((self.step(name, step)?.into(), None, false));
         };
+        if !earlier.covers(step) {
+            let outcome = Outcome::from(self.step(name, step)?).with_content(executor.pack);
+            return Ok((outcome, None, false));
+        }
         if let Some(found) = earlier.find(step) {
             return Ok((found, None, true));
         }
         // What is below may have been made anew, and be what it was before all the same.
         let content = self.content_key(step)?;
-        if let Some(found) = content.and_then(|content| earlier.look(step, &content)) {
+        if let Some(found) = content.and_then(|content| earlier.look(&content)) {
             let record = earlier.known(step, &found);
             return Ok((found, record, true));
         }
-        let outcome = Outcome::of(self.step(name, step)?, executor.pack);
+        let outcome = Outcome::from(self.step(name, step)?).with_content(executor.pack);
         let record = earlier.record(step, content, &outcome);
         Ok((outcome, record, false))
     }

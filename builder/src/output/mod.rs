@@ -19,6 +19,7 @@ use crate::sources::layers_of;
 
 pub use destination::{Destination, name, name_by_key};
 pub use uploads::{Finished, Uploads};
+pub(crate) use uploads::{file_blob, mountable};
 
 /// An image as bytes and the layers it names.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ impl Made {
         let image = |StoredImage { config, manifest }: StoredImage| {
             let manifest = Manifest::new(MANIFEST, manifest);
             let image = manifest.image().map_err(|error| error.to_string())?;
-            let (config, layers) = layers_of(&image, config.as_bytes()).map(|(_, layers)| (config, layers))?;
+            let (_, layers) = layers_of(&image, config.as_bytes())?;
             if names(image.config(), "config")? != Digest::of(&config) {
                 return Err("its manifest names another config".into());
             }

@@ -70,14 +70,6 @@ struct Target {
     tags: Vec<Version>,
 }
 
-impl Target {
-    /// The first of these repositories that is of the same registry: a blob of it can be mounted.
-    fn mountable<'r>(&self, repositories: &'r [(String, String)]) -> Option<&'r str> {
-        let (own, _) = self.repository.as_ref()?;
-        repositories.iter().find(|(registry, _)| registry == own).map(|(_, repository)| repository.as_str())
-    }
-}
-
 impl<'a> Uploads<'a> {
     /// Opens all destinations. A registry that refuses to be written to says so now, not after the build.
     pub async fn start(
@@ -218,7 +210,7 @@ impl Shared {
             let mut had: Vec<(String, String)> = Vec::new();
             let mut written = Vec::new();
             for target in &self.targets {
-                let from = target.mountable(&had);
+                let from = mountable(target.repository.as_ref(), &had);
                 let done = target.store.write_blob(&blob, from).await;
                 written.push(done.map_err(|source| failed(&*target.store, source))?);
                 had.extend(target.repository.clone());
@@ -273,7 +265,7 @@ async fn base_layer(
     blobs: &Path,
 ) -> Result<Written, crate::Error> {
     let origin: Vec<_> = sources.repository_of(&layer.digest).into_iter().chain(had.iter().cloned()).collect();
-    let from = target.mountable(&origin);
+    let from = mountable(target.repository.as_ref(), &origin);
     let blob = file_blob(blobs, layer);
     if !blob.path.exists() {
         match target.store.blob_size(&layer.digest).await {
@@ -290,7 +282,15 @@ async fn base_layer(
     target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
 }
 
-fn file_blob(blobs: &Path, layer: &LayerRef) -> FileBlob {
+/// The first of these repositories, each the second of a pair with its registry, that is of the same registry as `own`: a
+/// blob of it can be mounted.
+pub(crate) fn mountable<'r>(own: Option<&(String, String)>, repositories: &'r [(String, String)]) -> Option<&'r str> {
+    let (own, _) = own?;
+    repositories.iter().find(|(registry, _)| registry == own).map(|(_, repository)| repository.as_str())
+}
+
+/// A layer in the directory of blobs.
+pub(crate) fn file_blob(blobs: &Path, layer: &LayerRef) -> FileBlob {
     FileBlob { path: blob_path(blobs, &layer.digest), digest: layer.digest, size: layer.size }
 }
 
