@@ -1,7 +1,7 @@
 //! Writing a layer's blob: one pass from tar bytes to a compressed file with both digests.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::compress::Encoder;
@@ -30,9 +30,15 @@ pub fn blob_path(blobs: &Path, digest: &Digest) -> PathBuf {
 /// that, it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
+    tar: Hasher,
+    file: BlobFile,
+}
+
+/// The part of it that compresses and writes.
+#[derive(Debug)]
+pub(crate) struct BlobFile {
     blobs: PathBuf,
     partial: Partial,
-    tar: Hasher,
     encoder: Encoder<HashingWriter<BufWriter<File>>>,
 }
 
@@ -50,40 +56,75 @@ impl Drop for Partial {
 impl BlobWriter {
     /// Starts a blob in the directory `blobs`, which must exist.
     pub fn create(blobs: &Path, compression: Compression, level: Option<i32>) -> Result<Self> {
-        let (path, file) = create(blobs)?;
-        let partial = Partial(path);
-        let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, file));
-        let encoder = Encoder::new(compression, level, out)?;
-        Ok(Self { blobs: blobs.to_owned(), partial, tar: Hasher::default(), encoder })
+        Ok(Self { tar: Hasher::default(), file: BlobFile::create(blobs, compression, level)? })
     }
 
     /// Completes the blob and gives it its name. A blob of that name that was there before is the same one.
     pub fn finish(self) -> Result<Blob> {
-        let failed = |source| Error::Stream { operation: "write blob", source };
-        let (mut file, hasher) = self.encoder.finish()?.finish();
-        file.flush().map_err(failed)?;
-        let size = hasher.size();
-        let blob = Blob { digest: hasher.finish(), diff_id: self.tar.finish(), size };
-        let path = blob_path(&self.blobs, &blob.digest);
-        fs::rename(&self.partial.0, &path).map_err(|source| Error::Host {
-            operation: "rename blob to",
-            path,
-            source,
-        })?;
-        Ok(blob)
+        let (digest, size) = self.file.finish()?;
+        Ok(Blob { digest, diff_id: self.tar.finish(), size })
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.encoder.write(bytes)?;
+        let length = self.file.encoder.write(bytes)?;
         self.tar.update(&bytes[..length]);
         Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.encoder.flush()
+        self.file.encoder.flush()
     }
+}
+
+impl BlobFile {
+    pub(crate) fn create(blobs: &Path, compression: Compression, level: Option<i32>) -> Result<Self> {
+        let (path, file) = create(blobs)?;
+        let partial = Partial(path);
+        let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, file));
+        let encoder = Encoder::new(compression, level, out)?;
+        Ok(Self { blobs: blobs.to_owned(), partial, encoder })
+    }
+
+    /// Takes all that `tar` gives.
+    pub(crate) fn fill(&mut self, tar: &mut impl BufRead) -> Result<()> {
+        let failed = |source| Error::Stream { operation: "write blob", source };
+        loop {
+            let bytes = tar.fill_buf().map_err(failed)?;
+            let length = bytes.len();
+            if length == 0 {
+                return Ok(());
+            }
+            self.encoder.write_all(bytes).map_err(failed)?;
+            tar.consume(length);
+        }
+    }
+
+    /// The digest and the size of the blob, which has its name now.
+    pub(crate) fn finish(self) -> Result<(Digest, u64)> {
+        let failed = |source| Error::Stream { operation: "write blob", source };
+        let (mut file, hasher) = self.encoder.finish()?.finish();
+        file.flush().map_err(failed)?;
+        let size = hasher.size();
+        let digest = hasher.finish();
+        let path = blob_path(&self.blobs, &digest);
+        fs::rename(&self.partial.0, &path).map_err(|source| Error::Host {
+            operation: "rename blob to",
+            path,
+            source,
+        })?;
+        Ok((digest, size))
+    }
+}
+
+/// A file in the directory `blobs` that has no name, and is gone when it is closed.
+pub(crate) fn unnamed(blobs: &Path) -> Result<File> {
+    let (path, _) = create(blobs)?;
+    // Dropped at once: what remains is the descriptor.
+    let partial = Partial(path);
+    let options = File::options().read(true).write(true).open(&partial.0);
+    options.map_err(|source| Error::Host { operation: "open", path: partial.0.clone(), source })
 }
 
 /// Several blobs may be written at once, by this process or by others.

@@ -88,10 +88,22 @@ impl Error {
 
     /// The kernel's error number, where the kernel refused something.
     pub fn raw_os_error(&self) -> Option<i32> {
+        self.io()?.raw_os_error()
+    }
+
+    /// Whether whoever was written to is gone.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.io().is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Whether something ended before it should have.
+    pub fn is_end_of_file(&self) -> bool {
+        self.io().is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
+    fn io(&self) -> Option<&io::Error> {
         match self {
-            Self::Path { source, .. } | Self::Host { source, .. } | Self::Stream { source, .. } => {
-                source.raw_os_error()
-            }
+            Self::Path { source, .. } | Self::Host { source, .. } | Self::Stream { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -33,6 +33,7 @@ pub mod pack;
 mod path;
 mod root;
 pub mod scan;
+mod spill;
 pub mod tar;
 #[cfg(test)]
 mod testing;

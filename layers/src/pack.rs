@@ -3,8 +3,11 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crate::{BlobWriter, Changes, Compression, Index, Layer, Result, tar};
+use crate::blob::BlobFile;
+use crate::spill::spill;
+use crate::{Blob, BlobWriter, Changes, Compression, Digest, Error, HashingWriter, Index, Layer, Result, tar};
 
 /// How layers are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,26 +27,89 @@ pub fn pack(changes: &Changes, options: &Options, blobs: &Path) -> Result<Option
     }
     let blob = BlobWriter::create(blobs, options.compression, options.level)?;
     let (blob, index) = tar::write(changes, options.clamp, blob)?;
-    finish(blob, index, options)
+    let Blob { digest, diff_id, size } = blob.finish()?;
+    Ok(Some(Layer { digest, diff_id, size, compression: options.compression, index: Arc::new(index) }))
 }
 
-/// Makes a layer of a tar that [`tar::write`] wrote in another process; it is indexed as it passes, and read to its end.
-/// Its times are what they are. `None` when it holds no entry.
-pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
-    let mut blob = BlobWriter::create(blobs, options.compression, options.level)?;
-    let index = tar::index(Tee { from: tar, to: &mut blob })?;
-    if index.is_empty() { Ok(None) } else { finish(blob, index, options) }
+/// Makes a layer of a tar that [`tar::write`] or [`tar::stream`] wrote in another process; it is indexed as it passes, and
+/// read to its end. Its times are what they are. `None` when it holds no entry.
+///
+/// What the layer says is known when this returns, and is [`Packing::index`]. With `ahead` the tar is taken as fast as it
+/// comes, and what the compressor has not taken by then waits in a file without a name in `blobs`; without it there is no
+/// such file, and the tar comes as fast as it is compressed.
+pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path, ahead: bool) -> Result<Option<Packing>> {
+    let mut file = BlobFile::create(blobs, options.compression, options.level)?;
+    let (writer, mut reader) = spill(ahead.then_some(blobs))?;
+    let work = move || file.fill(&mut reader).and_then(|()| file.finish());
+    let thread = std::thread::Builder::new().name("pack".into()).spawn(work);
+    let blob =
+        Unfinished(Some(thread.map_err(|source| Error::Stream { operation: "start a thread for a layer", source })?));
+    let mut to = HashingWriter::new(writer);
+    let index = tar::index(Tee { from: tar, to: &mut to });
+    let (writer, hasher) = to.finish();
+    let taken = index.and_then(|index| {
+        if index.is_empty() {
+            return Ok(None);
+        }
+        writer.finish().map_err(|source| Error::Stream { operation: "write layer", source })?;
+        Ok(Some(Arc::new(index)))
+    });
+    match taken {
+        Ok(index) => {
+            let compression = options.compression;
+            Ok(index.map(|index| Packing { index, diff_id: hasher.finish(), compression, blob }))
+        }
+        // Where nobody takes the bytes any more, it is the other thread that knows why.
+        Err(error) if error.is_broken_pipe() => Err(blob.finish().err().unwrap_or(error)),
+        Err(error) => Err(error),
+    }
 }
 
-fn finish(blob: BlobWriter, index: Index, options: &Options) -> Result<Option<Layer>> {
-    let blob = blob.finish()?;
-    Ok(Some(Layer {
-        digest: blob.digest,
-        diff_id: blob.diff_id,
-        size: blob.size,
-        compression: options.compression,
-        index: Arc::new(index),
-    }))
+/// A layer whose content is known, and whose blob is being written. Dropped before it is finished, it leaves nothing but
+/// perhaps the whole blob.
+#[derive(Debug)]
+pub struct Packing {
+    index: Arc<Index>,
+    diff_id: Digest,
+    compression: Compression,
+    blob: Unfinished,
+}
+
+impl Packing {
+    /// What the layer says.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// The digest of its tar.
+    pub fn diff_id(&self) -> Digest {
+        self.diff_id
+    }
+
+    /// Waits for the blob.
+    pub fn finish(self) -> Result<Layer> {
+        let Self { index, diff_id, compression, blob } = self;
+        let (digest, size) = blob.finish()?;
+        Ok(Layer { digest, diff_id, size, compression, index })
+    }
+}
+
+/// The thread that writes a blob. It ends with the queue that feeds it.
+#[derive(Debug)]
+struct Unfinished(Option<JoinHandle<Result<(Digest, u64)>>>);
+
+impl Unfinished {
+    fn finish(mut self) -> Result<(Digest, u64)> {
+        let thread = self.0.take().expect("only this and drop take it");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A panic there was reported by its own thread.
+        _ = self.0.take().map(JoinHandle::join);
+    }
 }
 
 /// Writes what is read.
@@ -71,7 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(pack(&Changes::new(), &Options::default(), dir.path()).unwrap().is_none());
         let mut empty = &Hostile::default().dir("./").end()[..];
-        assert!(pack_tar(&mut empty, &Options::default(), dir.path()).unwrap().is_none());
+        assert!(pack_tar(&mut empty, &Options::default(), dir.path(), true).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -85,20 +151,55 @@ mod tests {
             let here = pack(&changes, &options, dir.path()).unwrap().unwrap();
             let (tar, _) = tar::write(&changes, options.clamp, Vec::new()).unwrap();
             // What follows the end of the archive belongs to the digest.
-            let there = pack_tar(&mut &tar[..], &options, dir.path()).unwrap().unwrap();
-            assert_eq!((here.digest, here.diff_id, here.size), (there.digest, there.diff_id, there.size));
-            assert_eq!(here.index, there.index);
+            for ahead in [false, true] {
+                let packing = pack_tar(&mut &tar[..], &options, dir.path(), ahead).unwrap().unwrap();
+                assert_eq!((packing.index(), packing.diff_id()), (&here.index, here.diff_id));
+                let there = packing.finish().unwrap();
+                assert_eq!((here.digest, here.diff_id, here.size), (there.digest, there.diff_id, there.size));
+                assert_eq!(here.index, there.index);
+            }
             let padded = [tar, vec![0; 9000]].concat();
-            let longer = pack_tar(&mut &padded[..], &options, dir.path()).unwrap().unwrap();
-            assert_eq!(longer.diff_id, crate::Digest::of(&padded));
+            let longer = pack_tar(&mut &padded[..], &options, dir.path(), true).unwrap().unwrap();
+            assert_eq!(longer.diff_id(), Digest::of(&padded));
         }
+    }
+
+    /// Bytes that come as fast as they are read, unlike what compresses them.
+    fn large() -> Vec<u8> {
+        let content: Vec<u8> = (0..24_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 23) as u8).collect();
+        let mut changes = Changes::new();
+        let entry = Entry::file(content.len() as u64, 0o644, Timestamp::default());
+        changes.put(path("f"), entry, Content::Bytes(content.into()));
+        tar::write(&changes, None, Vec::new()).unwrap().0
+    }
+
+    #[test]
+    fn what_waits_in_a_file_gives_the_same_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = large();
+        let layers = [false, true].map(|ahead| {
+            let packing = pack_tar(&mut &tar[..], &Options::default(), dir.path(), ahead).unwrap().unwrap();
+            assert_eq!(packing.diff_id(), Digest::of(&tar));
+            packing.finish().unwrap()
+        });
+        assert_eq!(layers[0].digest, layers[1].digest);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_packing_that_nobody_finishes_is_over_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = large();
+        drop(pack_tar(&mut &tar[..], &Options::default(), dir.path(), true).unwrap().unwrap());
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.len() == 1 && names[0].len() == 64, "{names:?}");
     }
 
     #[test]
     fn a_broken_tar_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let tar = Hostile::default().file("f", "content").end();
-        assert!(pack_tar(&mut &tar[..700], &Options::default(), dir.path()).is_err());
+        assert!(pack_tar(&mut &tar[..700], &Options::default(), dir.path(), true).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

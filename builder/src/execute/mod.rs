@@ -13,6 +13,7 @@
 mod blobs;
 mod copy;
 mod earlier;
+mod ending;
 mod interrupt;
 mod mounts;
 mod remote;

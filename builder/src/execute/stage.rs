@@ -2,20 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::ScopedJoinHandle;
 
-use yadokari_layers::{Content, Entry, Index, Key, Layer, Tree, pack};
+use yadokari_layers::{Content, Digest, Entry, Index, Key, Layer, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
-use super::earlier::Outcome;
+use super::ending::{Ending, Fresh, Work};
 use super::mounts::{Mounts, with_secrets};
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
 use super::{Executor, StageResult, users};
-use crate::cache::NewStep;
-use crate::output::Finished;
 use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
-use crate::progress::StepDone;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
@@ -36,7 +33,14 @@ pub(super) struct StageRun<'a> {
     applied: usize,
     /// What RUN steps mounted so far.
     mounts: Mounts<'a>,
+    /// What each step made so far.
+    made: Vec<Option<LayerRef>>,
+    /// What the topmost layer says, while it is not one of `layers` because it is still being compressed.
+    packed: Option<Arc<Index>>,
 }
+
+/// The thread on which the layer of a step is compressed, and the step ended.
+type Compressing<'t> = ScopedJoinHandle<'t, Result<Option<LayerRef>, crate::Error>>;
 
 impl<'a> StageRun<'a> {
     pub(super) fn new(
@@ -52,71 +56,100 @@ impl<'a> StageRun<'a> {
             Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
         };
         let mounts = Mounts::new(executor, blobs, results);
-        let (tree, worker, applied) = (None, None, 0);
-        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts })
+        let (tree, worker, applied, made, packed) = Default::default();
+        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts, made, packed })
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
     pub(super) fn execute(mut self, wanted: bool) -> Result<StageResult, crate::Error> {
-        let mut made = Vec::new();
-        let (stage, executor) = (self.stage, self.executor);
-        for (number, step) in stage.steps.iter().enumerate() {
-            executor.interrupt.check()?;
-            let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
-            executor.progress.step(&name, &step.text, &step.key);
-            let start = Instant::now();
-            let (outcome, record, is_cached) = self.outcome(&name, step).map_err(|error| self.interrupted_or(error))?;
-            let size = outcome.layer.as_ref().map(|layer| layer.size);
-            executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
-            made.push(outcome.layer);
-            self.layers.extend(outcome.layer);
-            if let Some(content) = &outcome.content {
-                self.state = plan::state(&self.state, content);
-            }
-            let layer = outcome.layer;
-            if !is_cached {
-                if let (Some(layer), Some(index)) = (&layer, &outcome.index) {
-                    self.blobs.made(layer, index);
+        std::thread::scope(|threads| {
+            let mut packing = None;
+            for number in 0..self.stage.steps.len() {
+                self.executor.interrupt.check()?;
+                let mut ending = Ending::begin(self.executor, self.blobs, self.stage, number, wanted);
+                let fresh = self.make(&mut ending, number).map_err(|error| self.interrupted_or(error))?;
+                // Layers are in order, and one for each stage is compressed while the next step is done.
+                self.settle(&mut packing)?;
+                match fresh {
+                    Fresh::Known { outcome, record, is_cached } => {
+                        self.reach(outcome.content.as_ref());
+                        let layer = ending.end(outcome, record, is_cached)?;
+                        self.take(layer);
+                    }
+                    Fresh::Made(Work::Layer(layer)) => {
+                        let content = layer.as_ref().and_then(|layer| self.content(&layer.index, &layer.diff_id));
+                        self.reach(content.as_ref());
+                        let layer = ending.made(layer)?;
+                        self.take(layer);
+                    }
+                    Fresh::Made(Work::Packing(layer)) => {
+                        let content = self.content(layer.index(), &layer.diff_id());
+                        self.reach(content.as_ref());
+                        self.packed = Some(Arc::clone(layer.index()));
+                        packing = Some(threads.spawn(move || ending.made(Some(layer.finish()?))));
+                    }
                 }
-                executor.done.remember(step, executor.pack, outcome);
             }
-            // What the cache has is not here, and goes from there where it has to.
-            let layer = layer.filter(|_| !is_cached);
-            if wanted && layer.is_some() || record.is_some() {
-                (executor.finished)(Finished { layer, wanted, record })?;
-            }
-        }
+            self.settle(&mut packing)
+        })?;
         if let Some(worker) = self.worker.take() {
-            executor.work.retire(worker);
+            self.executor.work.retire(worker);
         }
-        Ok(StageResult { layers: self.layers, made, state: Some(self.state) })
+        Ok(StageResult { layers: self.layers, made: self.made, state: Some(self.state) })
     }
 
-    /// What a step makes, what the cache is to keep of it, and whether the cache had it.
-    fn outcome(&mut self, name: &str, step: &Step) -> Result<(Outcome, Option<NewStep>, bool), crate::Error> {
-        let executor = self.executor;
-        if let Some(done) = executor.done.find(step, executor.pack) {
-            return Ok((done, None, false));
+    /// Waits for the layer that is being compressed, if there is one.
+    fn settle(&mut self, packing: &mut Option<Compressing<'_>>) -> Result<(), crate::Error> {
+        let Some(thread) = packing.take() else { return Ok(()) };
+        let layer = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        self.packed = None;
+        self.take(layer);
+        Ok(())
+    }
+
+    /// The next step has made this.
+    fn take(&mut self, layer: Option<LayerRef>) {
+        self.made.push(layer);
+        self.layers.extend(layer);
+    }
+
+    /// The stage holds this as well.
+    fn reach(&mut self, content: Option<&Digest>) {
+        if let Some(content) = content {
+            self.state = plan::state(&self.state, content);
         }
-        let Some(earlier) = &executor.earlier else {
-            return Ok((self.step(name, step)?.into(), None, false));
-        };
-        if !earlier.covers(step) {
-            let outcome = Outcome::from(self.step(name, step)?).with_content(executor.pack);
-            return Ok((outcome, None, false));
+    }
+
+    /// What stands for a layer's content. Without a cache nobody asks.
+    fn content(&self, index: &Index, diff_id: &Digest) -> Option<Digest> {
+        self.executor.earlier.as_ref().map(|_| plan::content_of(index, diff_id, self.executor.pack.clamp))
+    }
+
+    /// What a step makes, unless it is made already.
+    fn make(&mut self, ending: &mut Ending<'a>, number: usize) -> Result<Fresh, crate::Error> {
+        let (executor, step) = (self.executor, ending.step);
+        if let Some(outcome) = executor.done.find(step, executor.pack) {
+            return Ok(Fresh::Known { outcome, record: None, is_cached: false });
         }
-        if let Some(found) = earlier.find(step) {
-            return Ok((found, None, true));
+        if let Some(earlier) = executor.earlier.as_ref().filter(|earlier| earlier.covers(step)) {
+            if let Some(outcome) = earlier.find(step) {
+                return Ok(Fresh::Known { outcome, record: None, is_cached: true });
+            }
+            // What is below may have been made anew, and be what it was before all the same.
+            ending.by_content = self.content_key(step)?;
+            if let Some(outcome) = ending.by_content.and_then(|content| earlier.look(&content)) {
+                let record = earlier.known(step, &outcome);
+                return Ok(Fresh::Known { outcome, record, is_cached: true });
+            }
         }
-        // What is below may have been made anew, and be what it was before all the same.
-        let content = self.content_key(step)?;
-        if let Some(found) = content.and_then(|content| earlier.look(&content)) {
-            let record = earlier.known(step, &found);
-            return Ok((found, record, true));
-        }
-        let outcome = Outcome::from(self.step(name, step)?).with_content(executor.pack);
-        let record = earlier.record(step, content, &outcome);
-        Ok((outcome, record, false))
+        Ok(Fresh::Made(match &step.op {
+            Op::Run(run) => {
+                let packing = self.run(&ending.name, run, step, number + 1 < self.stage.steps.len())?;
+                packing.map_or(Work::Layer(None), Work::Packing)
+            }
+            Op::Copy(copy) => Work::Layer(self.copy(copy, step)?),
+            Op::Mkdir(mkdir) => Work::Layer(self.mkdir(mkdir, step)?),
+        }))
     }
 
     /// The key of a step by the content of all that it depends on; `None` where it takes what is not there.
@@ -143,19 +176,14 @@ impl<'a> StageRun<'a> {
         self.executor.interrupt.check().err().unwrap_or(error)
     }
 
-    fn step(&mut self, name: &str, step: &Step) -> Result<Option<Layer>, crate::Error> {
-        match &step.op {
-            Op::Run(run) => self.run(name, run, step),
-            Op::Copy(copy) => self.copy(copy, step),
-            Op::Mkdir(mkdir) => self.mkdir(mkdir, step),
-        }
-    }
-
     /// The tree of all layers so far.
     fn tree(&mut self) -> Result<&Tree, crate::Error> {
         let tree = self.tree.get_or_insert_default();
-        let fresh = &self.layers[tree.layers().len()..];
+        let fresh = self.layers.get(tree.layers().len()..).unwrap_or_default();
         self.blobs.indexes(fresh)?.into_iter().for_each(|index| tree.push(index));
+        if tree.layers().len() == self.layers.len() {
+            self.packed.iter().for_each(|index| tree.push(Arc::clone(index)));
+        }
         Ok(tree)
     }
 
@@ -210,7 +238,8 @@ impl<'a> StageRun<'a> {
         Ok(pack::pack(&placing.finish(), executor.pack, blobs.directory())?)
     }
 
-    fn run(&mut self, name: &str, run: &Run, step: &Step) -> Result<Option<Layer>, crate::Error> {
+    /// Executes a command. Its layer is taken from the root as fast as it comes when something is to be done `next`.
+    fn run(&mut self, name: &str, run: &Run, step: &Step, next: bool) -> Result<Option<pack::Packing>, crate::Error> {
         let executor = self.executor;
         let identity = users::identity(self.tree()?, &run.user).map_err(|error| at(error, step.span))?;
         let mut env: Vec<(String, String)> = run.proxies.iter().chain(&run.env).cloned().collect();
@@ -247,28 +276,28 @@ impl<'a> StageRun<'a> {
             executor.interrupt.check()?;
             return Err(crate::Error::Run { text: step.text.clone(), code });
         }
-        let layer = self.commit()?;
+        let packing = self.commit(next)?;
         // It is in the root that it was taken from.
-        self.applied += usize::from(layer.is_some());
-        Ok(layer)
+        self.applied += usize::from(packing.is_some());
+        Ok(packing)
     }
 
-    /// Packs what the sandbox says has changed, while it says so.
-    fn commit(&mut self) -> Result<Option<Layer>, crate::Error> {
-        let pipe_failed = |source| yadokari_layers::Error::Stream { operation: "make a pipe for a layer", source };
-        let (mut reader, mut writer) = io::pipe().map_err(pipe_failed)?;
+    /// Packs what the sandbox says has changed.
+    fn commit(&mut self, ahead: bool) -> Result<Option<pack::Packing>, crate::Error> {
         let (options, directory) = (self.executor.pack, self.blobs.directory());
         let worker = self.worker.as_mut().expect("a RUN made it");
-        let (committed, packed) = std::thread::scope(|scope| {
-            let packing = scope.spawn(move || pack::pack_tar(&mut reader, options, directory));
-            let committed = worker.commit(options.clamp, &mut writer);
-            drop(writer);
-            (committed, packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let mut packed = Ok(None);
+        let committed = worker.commit(options.clamp, &mut |tar| {
+            packed = pack::pack_tar(tar, options, directory, ahead);
+            match &packed {
+                Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            }
         });
-        // The cause stands on whichever side failed by itself: a broken pipe only says that the other one did.
         match (committed, packed) {
-            (Ok(_), packed) => Ok(packed?),
-            (Err(_), Err(error)) if error.raw_os_error().is_some() => Err(error.into()),
+            (Ok(()), packed) => Ok(packed?),
+            // A tar that ends early only says that the worker failed, and a pipe that is closed that this side did.
+            (Err(_), Err(error)) if !error.is_end_of_file() => Err(error.into()),
             (Err(error), _) => Err(error.into()),
         }
     }
@@ -277,7 +306,9 @@ impl<'a> StageRun<'a> {
     /// it since then are put on it when it is needed again.
     fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
         let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
-        let files = layer_files(self.blobs, &self.layers[self.applied..], &indexes[self.applied..])?;
+        // What is being packed comes from the root.
+        let missing = self.layers.get(self.applied..).unwrap_or_default();
+        let files = layer_files(self.blobs, missing, &indexes[self.applied..])?;
         let warnings = match &mut self.worker {
             Some(worker) => {
                 let pushed = files.into_iter().map(|file| worker.push(file)).collect::<Result<Vec<_>, _>>()?;
@@ -293,7 +324,7 @@ impl<'a> StageRun<'a> {
             }
         };
         warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
-        self.applied = self.layers.len();
+        self.applied = indexes.len();
         Ok(self.worker.as_mut().expect("it was just made"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ use super::probe::Footing;
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Kind, Reply, Request};
-use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, doctor_lines};
+use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, doctor_lines};
 
 /// How long a worker may take to put everything back and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -280,7 +280,7 @@ impl Sandbox for Worker {
         Ok(exit)
     }
 
-    fn commit(&mut self, clamp: Option<i64>, tar: &mut dyn Write) -> Result<bool> {
+    fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (read, write) = rustix::pipe::pipe_with(flags).on("pipe", "a layer's tar")?;
         // The default of 64 KiB costs a switch of processes each; a refusal costs no more than that.
@@ -288,25 +288,19 @@ impl Sandbox for Worker {
         self.tell(&Request::Commit(clamp), &[write.as_fd()])?;
         drop(write);
         let mut read = File::from(read);
-        let mut buffer = vec![0; 1 << 18];
-        let copied = loop {
-            match read.read(&mut buffer) {
-                Ok(0) => break Ok(()),
-                Ok(count) => {
-                    if let Err(error) = tar.write_all(&buffer[..count]) {
-                        break Err(error);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-        };
+        let taken = take(&mut read);
         // A worker that writes to a pipe which nobody reads gives up, and its answer is awaited all the same.
         drop(read);
-        let answer = self.answer();
-        copied.on("write", "a layer's tar")?;
-        match answer? {
-            Reply::Committed(changed) => Ok(changed),
+        let changed = match self.answer()? {
+            Reply::Committed(changed) => changed,
+            _ => return Err(Error::Protocol("worker")),
+        };
+        match (changed, taken.on("read", "a layer's tar")?) {
+            (false, None) => Ok(()),
+            (true, Some(index)) => {
+                self.tell(&Request::Committed(index.encode()?), &[])?;
+                self.done().map(drop)
+            }
             _ => Err(Error::Protocol("worker")),
         }
     }

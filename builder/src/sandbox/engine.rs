@@ -1,6 +1,9 @@
 //! What a driver does in its worker.
 
 use std::io::Write;
+use std::sync::Arc;
+
+use yadokari_layers::Index;
 
 use super::error::Result;
 use super::launch::Place;
@@ -33,6 +36,10 @@ pub(super) trait Engine {
     /// Undoes what [`Engine::prepare`] did, wherever that stopped. No process of the command is left. Returns warnings.
     fn finish(&mut self) -> Result<Vec<String>>;
 
-    /// See [`Sandbox::commit`](super::Sandbox::commit).
+    /// Writes the tar of what changed since the last commit or push. Returns false when nothing did, and then nothing was
+    /// written. If something did, [`Engine::committed`] comes next.
     fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool>;
+
+    /// Takes note of what the tar of the last commit says.
+    fn committed(&mut self, index: Arc<Index>);
 }

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use yadokari_layers::Root;
+use yadokari_layers::{Index, Root};
 
 use super::engine::{Engine, Prepared};
 use super::error::{During, Result};
@@ -75,5 +76,9 @@ impl Engine for Flat {
 
     fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
         self.walked.commit(clamp, out)
+    }
+
+    fn committed(&mut self, index: Arc<Index>) {
+        self.walked.tree.push(index);
     }
 }

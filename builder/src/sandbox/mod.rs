@@ -54,7 +54,7 @@ mod worker;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -213,10 +213,14 @@ pub trait Sandbox {
     /// Executes a command. Returns when its main process ended and every process that it left behind is dead.
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit>;
 
-    /// Writes what changed since the last commit or push as the uncompressed tar of a layer, with no time stamp after
-    /// `clamp`. Returns false when nothing changed, and then nothing was written.
-    fn commit(&mut self, clamp: Option<i64>, tar: &mut dyn Write) -> Result<bool>;
+    /// Gives what changed since the last commit or push as the uncompressed tar of a layer, with no time stamp after
+    /// `clamp`, to `take`, which reads it to its end and returns what it says. When nothing changed, there are no bytes, and
+    /// nothing is returned.
+    fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()>;
 }
+
+/// What reads the tar of a layer.
+pub type Take<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<Option<Arc<Index>>>;
 
 /// Runs a hidden role of ours if `args` (with the program's name first) asks for one. `main` calls this before anything
 /// else, because a process that has threads cannot enter a user namespace.

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::mount::UnmountFlags;
-use yadokari_layers::{Entry, RelPath, Root, Timestamp, Tree, upper};
+use yadokari_layers::{Entry, Index, RelPath, Root, Timestamp, Tree, upper};
 
 use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
@@ -210,7 +210,11 @@ impl Engine for Overlay {
         self.steps.push(step);
         let root = Arc::new(Self::root(&upper_of(step))?);
         let candidates = upper::upper(&root, &self.tree).during("reading the upper directory")?;
-        walk::write(&root, &mut self.tree, &candidates, clamp, out)
+        walk::write(&root, &self.tree, &candidates, clamp, out)
+    }
+
+    fn committed(&mut self, index: Arc<Index>) {
+        self.tree.push(index);
     }
 }
 

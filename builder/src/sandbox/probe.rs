@@ -3,12 +3,14 @@
 //! Nothing is concluded from capabilities, profiles or kernel versions: a trial starts a real worker with a tiny root,
 //! runs our own executable in it, and commits what that did. Those facts only make the advice.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+
+use yadokari_layers::tar;
 
 use super::error::{During, Error, Result, Syscall};
 use super::idmap::IdMap;
@@ -250,7 +252,12 @@ fn trial(footing: Footing) -> Result<Footing> {
     if !matches!(exit, Exit::Code(0 | 127)) {
         return Err(Error::Foreign(String::from_utf8_lossy(&said).trim().to_owned())).during("trying a RUN");
     }
-    worker.commit(None, &mut std::io::sink()).during("trying a commit")?;
+    // Where the command was not executed nothing has changed.
+    let mut take = |tar: &mut dyn Read| {
+        let index = tar::index(tar).map_err(io::Error::other)?;
+        Ok((!index.is_empty()).then(|| Arc::new(index)))
+    };
+    worker.commit(None, &mut take).during("trying a commit")?;
     Ok(footing)
 }
 
@@ -267,7 +274,7 @@ pub(super) fn inside() -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             // The exit code alone says that it failed.
-            let _ = writeln!(std::io::stderr(), "{error}");
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }

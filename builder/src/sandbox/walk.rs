@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
-use yadokari_layers::{Index, RelPath, Root, Tree, apply, compress, confirm, materialise, scan, tar};
+use yadokari_layers::{RelPath, Root, Tree, apply, compress, confirm, materialise, scan, tar};
 
 use super::LayerFile;
 use super::error::{During, Result};
@@ -85,7 +85,7 @@ impl Walked {
         let candidates = before.diff(&after);
         self.before = Some(after);
         drop(before);
-        write(&self.root, &mut self.tree, &candidates, clamp, out)
+        write(&self.root, &self.tree, &candidates, clamp, out)
     }
 
     fn forget(&mut self) {
@@ -111,10 +111,10 @@ pub(super) fn put(root: &Root, tree: &mut Tree, layer: LayerFile) -> Result<Vec<
     Ok(skipped.iter().map(ToString::to_string).collect())
 }
 
-/// Writes the layer of what may have changed. The tree knows it from then on.
+/// Writes the layer of what may have changed. Who reads it indexes it.
 pub(super) fn write(
     root: &Arc<Root>,
-    tree: &mut Tree,
+    tree: &Tree,
     candidates: &scan::Candidates,
     clamp: Option<i64>,
     out: &mut dyn Write,
@@ -123,7 +123,6 @@ pub(super) fn write(
     if changes.is_empty() {
         return Ok(false);
     }
-    let (_, index): (_, Index) = tar::write(&changes, clamp, out).during("writing what the RUN changed")?;
-    tree.push(Arc::new(index));
+    tar::stream(&changes, clamp, out).during("writing what the RUN changed")?;
     Ok(true)
 }

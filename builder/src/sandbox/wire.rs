@@ -78,6 +78,8 @@ pub(super) enum Request {
     Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.
     Commit(Option<i64>),
+    /// The index of what was written.
+    Committed(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// What the worker answers, once for each request, save for [`Reply::Socket`], which may come before the answer to a RUN.
@@ -93,7 +95,7 @@ pub(super) enum Reply {
     Socket(u32),
     /// The command has ended, and so have all processes it started.
     Exited(Exit, Vec<String>),
-    /// Whether anything changed.
+    /// Whether anything changed, and was written. The index of that comes next.
     Committed(bool),
     /// It failed.
     Failed(Failure),

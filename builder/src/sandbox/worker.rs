@@ -182,6 +182,10 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }
             Request::Commit(clamp) => commit(&mut *engine, clamp, descriptors).map(Reply::Committed),
+            Request::Committed(index) => decode(&index).map(|index| {
+                engine.committed(index);
+                Reply::Done(Vec::new())
+            }),
             Request::Mapped => Err(Error::Protocol("builder")),
         };
         channel.send(&answer.unwrap_or_else(|error| Reply::Failed(error.failure())), &[])?;
@@ -232,9 +236,13 @@ fn watch(channel: &Channel) -> Result<Arc<Mutex<()>>> {
 }
 
 fn layer(index: &[u8], mut descriptors: VecDeque<OwnedFd>) -> Result<LayerFile> {
-    let index = Arc::new(Index::decode(index, INDEX_LIMIT)?);
+    let index = decode(index)?;
     let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
     Ok(LayerFile { index, blob: blob.into() })
+}
+
+fn decode(index: &[u8]) -> Result<Arc<Index>> {
+    Ok(Arc::new(Index::decode(index, INDEX_LIMIT)?))
 }
 
 fn commit(engine: &mut dyn Engine, clamp: Option<i64>, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {

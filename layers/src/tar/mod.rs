@@ -15,7 +15,7 @@ mod write;
 
 pub(crate) use indexer::Indexer;
 pub use read::read;
-pub use write::write;
+pub use write::{stream, write};
 
 use crate::{Entry, Index, Result};
 

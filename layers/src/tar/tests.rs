@@ -345,7 +345,8 @@ proptest! {
         prop_assert_eq!(tar.len() % 512, 0);
         prop_assert_eq!(&super::index(&tar[..]).unwrap(), &index);
         prop_assert_eq!(index.len(), changes.len());
-        prop_assert_eq!(write(&changes, clamp, Vec::new()).unwrap().0, tar);
+        prop_assert_eq!(&write(&changes, clamp, Vec::new()).unwrap().0, &tar);
+        prop_assert_eq!(stream(&changes, clamp, Vec::new()).unwrap(), tar);
     }
 
     #[test]

@@ -28,7 +28,22 @@ const PIECE: usize = 128 * 1024;
 /// The returned index equals [`index`](super::index) of the bytes. A file whose content is shorter or longer than its
 /// entry's size, or not what its entry's digest says where it says one, is an error that names the path.
 pub fn write<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<(W, Index)> {
-    let mut writer = Writer { out, indexer: Indexer::default(), buffer: vec![0; PIECE] };
+    let (out, indexer) = write_all(changes, clamp, out, Some(Indexer::default()))?;
+    Ok((out, indexer.unwrap_or_default().finish()))
+}
+
+/// Like [`write`], for whoever indexes the bytes where they arrive: contents are not hashed here.
+pub fn stream<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<W> {
+    Ok(write_all(changes, clamp, out, None)?.0)
+}
+
+fn write_all<W: Write>(
+    changes: &Changes,
+    clamp: Option<i64>,
+    out: W,
+    indexer: Option<Indexer>,
+) -> Result<(W, Option<Indexer>)> {
+    let mut writer = Writer { out, indexer, buffer: vec![0; PIECE] };
     for (path, change) in changes.iter() {
         match change {
             Change::Put(entry, content) => writer.put(path, normal(entry, clamp), content)?,
@@ -36,7 +51,7 @@ pub fn write<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<
         }
     }
     writer.out.write_all(&[0; 1024]).map_err(failed)?;
-    Ok((writer.out, writer.indexer.finish()))
+    Ok((writer.out, writer.indexer))
 }
 
 /// The entry as the tar can say it.
@@ -56,7 +71,8 @@ fn failed(source: io::Error) -> Error {
 
 struct Writer<W> {
     out: W,
-    indexer: Indexer,
+    /// Where it is wanted.
+    indexer: Option<Indexer>,
     buffer: Vec<u8>,
 }
 
@@ -66,7 +82,10 @@ impl<W: Write> Writer<W> {
         let directory = path.parent().unwrap_or_default();
         let marker = directory.child(&[WHITEOUT, path.file_name().unwrap_or_default()].concat())?;
         self.header(&marker, &Entry::file(0, 0, Timestamp::default()))?;
-        self.indexer.take(path.clone(), super::Item::Delete, &mut io::empty())
+        match &mut self.indexer {
+            Some(indexer) => indexer.take(path.clone(), super::Item::Delete, &mut io::empty()),
+            None => Ok(()),
+        }
     }
 
     fn put(&mut self, path: &RelPath, mut entry: Entry, content: &Content) -> Result<()> {
@@ -78,25 +97,30 @@ impl<W: Write> Writer<W> {
         self.header(path, &entry)?;
         let mut inline = None;
         if let Kind::File { size, content: digest } = &mut entry.kind {
-            let mut kept = IndexBuilder::wants(path, *size).then(Vec::new);
-            let mut hasher = Hasher::default();
+            let mut kept = (self.indexer.is_some() && IndexBuilder::wants(path, *size)).then(Vec::new);
+            let mut hasher = (self.indexer.is_some() || digest.is_some()).then(Hasher::default);
             if *size > 0 || !matches!(content, Content::Empty) {
                 self.copy(path, *size, &mut content.open()?, |piece| {
-                    hasher.update(piece);
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(piece);
+                    }
                     if let Some(kept) = &mut kept {
                         kept.extend_from_slice(piece);
                     }
                 })?;
             }
             self.out.write_all(&[0; 512][..padding(*size) as usize]).map_err(failed)?;
-            let found = hasher.finish();
-            if digest.is_some_and(|expected| expected != found) {
+            let found = hasher.map(Hasher::finish);
+            if digest.is_some() && *digest != found {
                 return Err(changed(path, "it changed while it was read"));
             }
-            *digest = Some(found);
+            *digest = found;
             inline = kept;
         }
-        self.indexer.put(path.clone(), entry, inline)
+        match &mut self.indexer {
+            Some(indexer) => indexer.put(path.clone(), entry, inline),
+            None => Ok(()),
+        }
     }
 
     fn copy(&mut self, path: &RelPath, size: u64, content: &mut dyn Read, mut on: impl FnMut(&[u8])) -> Result<()> {

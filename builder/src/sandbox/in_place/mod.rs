@@ -25,9 +25,10 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, RenameFlags};
-use yadokari_layers::{RelPath, Root};
+use yadokari_layers::{Index, RelPath, Root};
 
 use self::activate::Filled;
 use self::keep::{Class, Keep};
@@ -201,6 +202,10 @@ impl Engine for InPlace {
 
     fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
         self.walked.commit(clamp, out)
+    }
+
+    fn committed(&mut self, index: Arc<Index>) {
+        self.walked.tree.push(index);
     }
 }
 
