@@ -8,22 +8,29 @@ use yadokari_layers::{Content, Entry, Index, Key, Layer, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
-use super::earlier::Outcome;
+use super::earlier::{Claim, Claimed, Outcome};
 use super::mounts::{Mounts, with_secrets};
+use super::schedule::Job;
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
-use super::{Executor, StageResult, users};
+use super::upcoming::{Made, taken_from};
+use super::{Executor, PlanRun, Results, StageResult, Upcoming, users};
 use crate::cache::NewStep;
 use crate::output::Finished;
 use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
-use crate::progress::StepDone;
+use crate::progress::{StepDone, Voice};
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
 pub(super) struct StageRun<'a> {
     executor: &'a Executor<'a>,
     blobs: &'a Blobs<'a>,
-    results: &'a [StageResult],
+    upcoming: &'a Upcoming<'a>,
+    results: &'a Results,
+    job: &'a Job<'a>,
+    position: usize,
     stage: &'a Stage,
+    /// What says what the step under way has to say.
+    voice: Voice<'a>,
     /// All layers so far, the lowest first.
     layers: Vec<LayerRef>,
     /// What stands for all that they hold.
@@ -38,22 +45,46 @@ pub(super) struct StageRun<'a> {
     mounts: Mounts<'a>,
 }
 
+/// What is to be done about a step when it is the next one.
+enum Turn<'a> {
+    /// Nothing: it is made.
+    Made(Made),
+    /// It is to be executed here. What it takes files from is there.
+    Ours(Claim<'a>),
+}
+
 impl<'a> StageRun<'a> {
-    pub(super) fn new(
-        executor: &'a Executor<'a>,
-        blobs: &'a Blobs<'a>,
-        results: &'a [StageResult],
-        position: usize,
-    ) -> Result<Self, crate::Error> {
+    /// Begins a stage. The one that it is based on must be done.
+    pub(super) fn new(run: &'a PlanRun<'a>, job: &'a Job<'a>, position: usize) -> Self {
+        let PlanRun { executor, upcoming, results, .. } = run;
         let stage = &executor.plan.stages[position];
         let (layers, state) = match &stage.base {
             Base::Scratch => (Vec::new(), stage.base_key),
             Base::Image(name) => (executor.fetch.layers(name), stage.base_key),
-            Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
+            Base::Stage(below) => {
+                let below = results.of(*below);
+                (below.layers.clone(), below.state.unwrap_or(stage.base_key))
+            }
         };
-        let mounts = Mounts::new(executor, blobs, results);
-        let (tree, worker, applied) = (None, None, 0);
-        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts })
+        let mounts = Mounts::new(executor, executor.blobs, results);
+        let voice = executor.progress.voice("");
+        let (blobs, tree, worker, applied) = (executor.blobs, None, None, 0);
+        Self {
+            executor,
+            blobs,
+            upcoming,
+            results,
+            job,
+            position,
+            stage,
+            voice,
+            layers,
+            state,
+            tree,
+            worker,
+            applied,
+            mounts,
+        }
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -63,9 +94,17 @@ impl<'a> StageRun<'a> {
         for (number, step) in stage.steps.iter().enumerate() {
             executor.interrupt.check()?;
             let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
+            self.voice = executor.progress.voice(&name);
+            let turn = self.turn(number, step).map_err(|error| self.interrupted_or(error))?;
             executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
-            let (outcome, record, is_cached) = self.outcome(&name, step).map_err(|error| self.interrupted_or(error))?;
+            let (outcome, record, is_cached, claim) = match turn {
+                Turn::Made(Made { outcome, is_cached }) => (outcome, None, is_cached, None),
+                Turn::Ours(claim) => {
+                    let made = self.outcome(&name, step).map_err(|error| self.interrupted_or(error));
+                    made.map(|(outcome, record, is_cached)| (outcome, record, is_cached, Some(claim)))?
+                }
+            };
             let size = outcome.layer.as_ref().map(|layer| layer.size);
             executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
             made.push(outcome.layer);
@@ -78,7 +117,7 @@ impl<'a> StageRun<'a> {
                 if let (Some(layer), Some(index)) = (&layer, &outcome.index) {
                     self.blobs.made(layer, index);
                 }
-                executor.done.remember(step, executor.pack, outcome);
+                claim.into_iter().for_each(|claim| claim.remember(outcome.clone()));
             }
             // What the cache has is not here, and goes from there where it has to.
             let layer = layer.filter(|_| !is_cached);
@@ -92,21 +131,39 @@ impl<'a> StageRun<'a> {
         Ok(StageResult { layers: self.layers, made, state: Some(self.state) })
     }
 
+    /// Waits until a step is made, or can be made here.
+    fn turn(&mut self, number: usize, step: &Step) -> Result<Turn<'a>, crate::Error> {
+        let (executor, job) = (self.executor, self.job);
+        job.check()?;
+        if let Some(made) = self.upcoming.made(self.position, number) {
+            return Ok(Turn::Made(made.clone()));
+        }
+        let taken = taken_from(step);
+        let earlier = executor.earlier.as_ref();
+        if self.worker.is_none() && !job.is_given(&taken) && self.upcoming.is_to_run(self.position, number, earlier) {
+            // There is time to unpack what is below it.
+            self.worker()?;
+        }
+        // Whoever has the right to execute a step waits for nobody, so that no two wait for each other.
+        job.wait_for(&taken)?;
+        loop {
+            match executor.done.claim(step, executor.pack) {
+                Claimed::Made(outcome) => return Ok(Turn::Made(Made { outcome, is_cached: false })),
+                Claimed::Here(claim) => return Ok(Turn::Ours(claim)),
+                Claimed::Elsewhere => job.lend(|| executor.done.wait(step, executor.pack))?,
+            }
+        }
+    }
+
     /// What a step makes, what the cache is to keep of it, and whether the cache had it.
     fn outcome(&mut self, name: &str, step: &Step) -> Result<(Outcome, Option<NewStep>, bool), crate::Error> {
         let executor = self.executor;
-        if let Some(done) = executor.done.find(step, executor.pack) {
-            return Ok((done, None, false));
-        }
         let Some(earlier) = &executor.earlier else {
             return Ok((self.step(name, step)?.into(), None, false));
         };
         if !earlier.covers(step) {
             let outcome = Outcome::from(self.step(name, step)?).with_content(executor.pack);
             return Ok((outcome, None, false));
-        }
-        if let Some(found) = earlier.find(step) {
-            return Ok((found, None, true));
         }
         // What is below may have been made anew, and be what it was before all the same.
         let content = self.content_key(step)?;
@@ -125,7 +182,7 @@ impl<'a> StageRun<'a> {
         for taken in step.op.taken() {
             let key = match taken.origin() {
                 Origin::Stage(stage) => {
-                    let tree = self.blobs.tree(&self.results[*stage].layers)?;
+                    let tree = self.blobs.tree(&self.results.of(*stage).layers)?;
                     taken.content(&tree, self.executor.pack.clamp)?
                 }
                 // An image is known by its content without being read.
@@ -172,11 +229,11 @@ impl<'a> StageRun<'a> {
 
     fn copy(&mut self, copy: &Copy, step: &Step) -> Result<Option<Layer>, crate::Error> {
         let now = self.executor.now();
-        let (blobs, executor, results) = (self.blobs, self.executor, self.results);
+        let (blobs, executor, results, voice) = (self.blobs, self.executor, self.results, self.voice.clone());
         let from = match &copy.from {
             Origin::Context | Origin::Named(_) => None,
             Origin::Nothing => Some(Vec::new()),
-            Origin::Stage(position) => Some(results[*position].layers.clone()),
+            Origin::Stage(position) => Some(results.of(*position).layers.clone()),
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
         // A linked copy is made as if nothing were below it, and what is below need not even be fetched for it.
@@ -192,9 +249,9 @@ impl<'a> StageRun<'a> {
         let copied = match &from {
             None => {
                 let context = executor.directory(&copy.from);
-                copy_from_context(executor, context, &mut placing, copy, spool.path(), step.span)
+                copy_from_context(&voice, context, &mut placing, copy, spool.path(), step.span)
             }
-            Some(layers) => copy_from_layers(executor, blobs, &mut placing, copy, layers, spool.path(), step.span),
+            Some(layers) => copy_from_layers(&voice, blobs, &mut placing, copy, layers, spool.path(), step.span),
         };
         copied?;
         for inline in &copy.inline {
@@ -220,7 +277,7 @@ impl<'a> StageRun<'a> {
         let env = with_secrets(env, run, executor.secrets, step.span)?;
         self.worker()?;
         let worker = self.worker.as_mut().expect("it was just made");
-        let mounts = self.mounts.ready(worker, run, step.span)?;
+        let mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
         let files = executor.network_files.clone();
         let command = sandbox::Run {
             argv: run.argv.clone(),
@@ -292,7 +349,7 @@ impl<'a> StageRun<'a> {
                 warnings
             }
         };
-        warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        warnings.iter().for_each(|warning| self.voice.warning(warning));
         self.applied = self.layers.len();
         Ok(self.worker.as_mut().expect("it was just made"))
     }
