@@ -153,6 +153,9 @@ pub enum Error {
         /// What it exited with, or 128 and the signal's number.
         code: u8,
     },
+    /// A stage ended because another one failed. It is never why a build failed.
+    #[error("given up, since another stage failed")]
+    Abandoned,
     /// The build was interrupted by a signal.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
@@ -208,7 +211,7 @@ impl Error {
                 ExitCode::Protocol
             }
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
-            Self::Stale { .. } => ExitCode::Unavailable,
+            Self::Stale { .. } | Self::Abandoned => ExitCode::Unavailable,
             Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
             Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,
         };

@@ -39,6 +39,7 @@ pub mod sandbox;
 pub mod secrets;
 pub mod sources;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,13 +73,15 @@ pub struct Request {
     pub named_contexts: Vec<(String, context::Source)>,
     /// What the plan depends on.
     pub options: Options,
-    /// The platforms to build for, one after the other, when the result is an index of images. Without them the result
+    /// The platforms to build for when the result is an index of images. Without them the result
     /// is one image, for the platform of the options.
     pub index: Option<Vec<Platform>>,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
     /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
+    /// How many stages are worked on at once.
+    pub jobs: NonZeroUsize,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
     /// What RUN steps may mount, and what fetches of private sources log in with.

@@ -2,9 +2,10 @@
 
 use std::cell::OnceCell;
 
-use crate::execute::{self, Done, Executor, Interrupt, choose_driver};
+use yadokari_layers::pack;
+
+use crate::execute::{self, Blobs, Done, Executor, Interrupt, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
-use crate::plan::Plan;
 use crate::prepare::Prepared;
 use crate::progress::Progress;
 use crate::sandbox::Probe;
@@ -60,9 +61,7 @@ impl<'a> Making<'a> {
             let driver = self.probe.get().and_then(|probe| probe.chosen);
             execute::check(&upcoming, driver, &self.request.secrets, &self.request.agents)?;
         }
-        let images: Result<Vec<Image>, Error> =
-            (0..plans.len()).map(|number| tokio::task::block_in_place(|| self.image(number, &plans[number]))).collect();
-        let mut images = images?;
+        let mut images = tokio::task::block_in_place(|| self.images())?;
         let made = match &self.request.index {
             Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
             None => Made::image(images.remove(0)),
@@ -71,25 +70,34 @@ impl<'a> Making<'a> {
         Ok(made)
     }
 
-    fn image(&self, number: usize, plan: &Plan) -> Result<Image, Error> {
-        let pack = self.prepared.pack(plan);
-        let executor = Executor {
-            plan,
-            contexts: &self.prepared.contexts,
+    fn images(&self) -> Result<Vec<Image>, Error> {
+        let (request, prepared) = (self.request, self.prepared);
+        let fetch = prepared.sources.fetcher(self.progress, self.interrupt);
+        let blobs = Blobs::new(prepared.work.blobs().to_owned(), &fetch);
+        let finished = |finished| self.uploads.send(finished);
+        let packs: Vec<pack::Options> = prepared.plans.iter().map(|plan| prepared.pack(plan)).collect();
+        let labels: Vec<String> = (0..packs.len()).map(|number| prepared.label(number)).collect();
+        let executor = |number: usize| Executor {
+            plan: &prepared.plans[number],
+            contexts: &prepared.contexts,
             done: &self.done,
-            label: &self.prepared.label(number),
-            earlier: self.prepared.earlier(plan),
-            fetch: &self.prepared.sources.fetcher(self.progress, self.interrupt),
-            pack: &pack,
-            work: &self.prepared.work,
-            sandbox: self.probe.get().map(|probe| (probe, &self.request.sandbox)),
-            secrets: &self.request.secrets,
-            agents: &self.request.agents,
-            network_files: &self.request.network_files,
+            label: &labels[number],
+            earlier: prepared.earlier(&prepared.plans[number]),
+            fetch: &fetch,
+            blobs: &blobs,
+            pack: &packs[number],
+            work: &prepared.work,
+            sandbox: self.probe.get().map(|probe| (probe, &request.sandbox)),
+            secrets: &request.secrets,
+            agents: &request.agents,
+            network_files: &request.network_files,
             progress: self.progress,
             interrupt: self.interrupt,
-            finished: &|finished| self.uploads.send(finished),
+            finished: &finished,
         };
-        Ok(output::assemble(plan, &executor.execute()?, pack.clamp))
+        let executors: Vec<Executor<'_>> = (0..packs.len()).map(executor).collect();
+        let results = execute::execute(&executors, request.jobs, self.interrupt)?;
+        let images = prepared.plans.iter().zip(&packs).zip(results);
+        Ok(images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp)).collect())
     }
 }

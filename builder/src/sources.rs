@@ -1,10 +1,10 @@
 //! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, Index, blob_path};
@@ -30,6 +30,8 @@ pub struct Sources {
     client: Client,
     cache: Option<Arc<Cache>>,
     found: Mutex<Found>,
+    /// For each layer, held by whoever brings it.
+    bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Default)]
@@ -50,7 +52,7 @@ struct ImageLayer {
 impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
-        Self { client, cache: None, found: Mutex::default() }
+        Self { client, cache: None, found: Mutex::default(), bringing: Mutex::default() }
     }
 
     /// The same, with the layers that the cache has.
@@ -218,17 +220,25 @@ impl Sources {
         Ok(image)
     }
 
-    /// Brings one layer to the blob directory, under a temporary name until all of it is verified.
-    pub async fn download(&self, layer: &LayerRef, directory: &Path) -> Result<(), crate::Error> {
+    /// Brings one layer to the blob directory, under a temporary name until all of it is verified. Where somebody else
+    /// brings it, it is waited for. False when it was or came there without this call.
+    pub async fn download(&self, layer: &LayerRef, directory: &Path) -> Result<bool, crate::Error> {
+        let bringing = Arc::clone(lock(&self.bringing).entry(layer.digest).or_default());
+        let _bringing = bringing.lock().await;
         let to = blob_path(directory, &layer.digest);
         if to.exists() {
-            return Ok(());
+            return Ok(false);
         }
+        self.bring(layer, &to).await?;
+        Ok(true)
+    }
+
+    async fn bring(&self, layer: &LayerRef, to: &Path) -> Result<(), crate::Error> {
         let of_image = self.lock().layers.get(&layer.digest).map(Arc::clone);
         if let Some(image) = of_image {
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
-            return read_to(&*image.origin.store, layer, &to, failed).await;
+            return read_to(&*image.origin.store, layer, to, failed).await;
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         let Some(cache) = &self.cache else { return Err(stale) };
@@ -237,12 +247,27 @@ impl Sources {
             cache.spoil(layer.digest, &error);
             crate::Error::Stale { layer: layer.digest }
         };
-        read_to(&*origin.store, layer, &to, spoiled).await
+        read_to(&*origin.store, layer, to, spoiled).await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Where layers come from, for the user.
+    fn names_of(&self, layers: &[&LayerRef]) -> String {
+        let found = self.lock();
+        let name = |layer: &&LayerRef| match found.layers.get(&layer.digest) {
+            Some(image) => image.name.clone(),
+            None => "the cache".to_owned(),
+        };
+        let names: BTreeSet<String> = layers.iter().map(name).collect();
+        names.into_iter().collect::<Vec<_>>().join(" and ")
     }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        lock(&self.found)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes a layer to the file `to`, which appears when all of it is verified.
@@ -305,13 +330,19 @@ impl Fetch for Fetcher<'_> {
         }
         let start = std::time::Instant::now();
         let downloads = missing.iter().map(|layer| self.sources.download(layer, directory));
-        self.runtime.block_on(async {
+        let brought = self.runtime.block_on(async {
             tokio::select! {
-                fetched = try_join_all(downloads) => fetched.map(|_| ()),
-                signal = self.interrupt.triggered() => Err(crate::Error::Interrupted(signal)),
+                brought = try_join_all(downloads) => brought,
+                error = self.interrupt.stopped() => Err(error),
             }
         })?;
-        self.progress.pulled(missing.len(), missing.iter().map(|layer| layer.size).sum(), start.elapsed());
+        // What another stage waited for as well is said once.
+        let brought: Vec<&LayerRef> =
+            missing.into_iter().zip(brought).filter(|(_, is_ours)| *is_ours).map(|(layer, _)| layer).collect();
+        if !brought.is_empty() {
+            let (from, size) = (self.sources.names_of(&brought), brought.iter().map(|layer| layer.size).sum());
+            self.progress.pulled(&from, brought.len(), size, start.elapsed());
+        }
         Ok(())
     }
 }

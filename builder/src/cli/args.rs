@@ -4,6 +4,7 @@
 //! split at commas, and an empty path is none. More is taken than pflag takes: a truth value may follow its flag after a
 //! space.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -146,6 +147,10 @@ pub(super) struct Build {
     /// Where layers and stages are kept during the build.
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub(super) work_dir: Option<PathBuf>,
+    /// Work on so many stages at once; with 1 in the order of the Dockerfile. The default is the number of CPUs that the
+    /// container may use, by its quota, and at least 4, because commands spend much of their time waiting.
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) jobs: Option<NonZeroUsize>,
 }
 
 /// `yadokari check` and `yadokari plan`: the flags are those of `build`, of which those about results have no effect.
@@ -184,6 +189,9 @@ pub(super) enum Format {
     /// For programs.
     Json,
 }
+
+/// How many stages are worked on at once, however few CPUs there are.
+const FEWEST_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
 /// The build argument that decides whether one platform makes an index, too.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
@@ -295,6 +303,12 @@ impl Build {
             return Err(Error::Usage { flag: "--tar-path", message });
         }
         Ok((platforms, is_index))
+    }
+
+    /// `--jobs`, or what fits this machine: the standard library knows the quotas of both versions of cgroups.
+    pub(super) fn jobs(&self) -> NonZeroUsize {
+        let cpus = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.jobs.unwrap_or_else(|| cpus().max(FEWEST_JOBS))
     }
 
     /// `--label`

@@ -50,6 +50,17 @@ fn a_look_takes_the_flags_of_a_build() {
 }
 
 #[test]
+fn the_number_of_jobs_is_given_or_fits_the_machine() {
+    let jobs = |line: &str| build(line).jobs().get();
+    assert_eq!((jobs("yadokari --jobs 1"), jobs("yadokari --jobs=3 --jobs 7")), (1, 7));
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(jobs("yadokari"), cpus.max(4));
+    for wrong in ["0", "-1", "many", ""] {
+        assert!(error(&format!("yadokari --jobs={wrong}")).contains("--jobs"), "{wrong}");
+    }
+}
+
+#[test]
 fn looks_at_the_cache_take_the_flags_of_a_build() {
     let line = "yadokari plan -c /c -d r/i --cache-repo oci:d --format json";
     let Command::Plan(look) = command(line) else { panic!("no plan") };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, RelPath, Tree, blob_path, compress, tar};
 
@@ -27,17 +27,23 @@ pub trait Fetch: Sync {
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
 }
 
-/// A directory of blobs, and the indexes of those that were read or made.
-pub(super) struct Blobs<'a> {
+/// A directory of blobs, and the indexes of those that were read or made. Whatever several stages need at once is fetched and
+/// read once.
+pub struct Blobs<'a> {
     directory: PathBuf,
     fetch: &'a dyn Fetch,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
+    /// Held by whoever asks what layers say.
+    asking: Mutex<()>,
+    /// For each layer, held by whoever reads what it says.
+    reading: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
 
 impl<'a> Blobs<'a> {
     /// Keeps blobs in `directory`, which must exist.
-    pub(super) fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
-        Self { directory, fetch, indexes: Mutex::default() }
+    pub fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
+        let (indexes, asking, reading) = Default::default();
+        Self { directory, fetch, indexes, asking, reading }
     }
 
     /// Where the blobs are.
@@ -61,16 +67,25 @@ impl<'a> Blobs<'a> {
             let known = self.lock();
             layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()
         };
-        let found = self.fetch.indexes(&unknown());
-        self.lock().extend(found);
+        {
+            let _asking = lock(&self.asking);
+            let found = self.fetch.indexes(&unknown());
+            self.lock().extend(found);
+        }
         self.fetch.fetch(&unknown(), &self.directory)?;
         layers.iter().map(|layer| self.index(layer)).collect()
     }
 
     /// What one layer says.
     pub(super) fn index(&self, layer: &LayerRef) -> Result<Arc<Index>, crate::Error> {
-        if let Some(index) = self.lock().get(&layer.digest) {
-            return Ok(Arc::clone(index));
+        let known = || self.lock().get(&layer.digest).map(Arc::clone);
+        if let Some(index) = known() {
+            return Ok(index);
+        }
+        let reading = Arc::clone(lock(&self.reading).entry(layer.digest).or_default());
+        let _reading = lock(&reading);
+        if let Some(index) = known() {
+            return Ok(index);
         }
         let mut reader = HashingReader::new(compress::decoder(self.open(layer)?)?);
         let index = Arc::new(tar::index(&mut reader)?);
@@ -134,9 +149,13 @@ impl<'a> Blobs<'a> {
         tempfile::Builder::new().prefix("spool-").tempdir_in(parent).map_err(failed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Index>>> {
-        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Index>>> {
+        lock(&self.indexes)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What steps made: in this build, or in an earlier one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use yadokari_layers::{Digest, Index, Key, Layer, pack};
@@ -45,24 +46,78 @@ impl From<Hit> for Outcome {
 
 /// The steps that were executed.
 ///
-/// A key says all that a result depends on, so a step that several platforms have in common, such as one of a stage for
-/// `$BUILDPLATFORM`, is executed once.
+/// A key says all that a result depends on, so a step that several stages or platforms have in common, such as one of a stage
+/// for `$BUILDPLATFORM`, is executed once, also where they come to it at the same time.
 #[derive(Debug, Default)]
-pub struct Done(Mutex<HashMap<Key, Outcome>>);
+pub struct Done {
+    /// `None` where a step is under way.
+    steps: Mutex<HashMap<Key, Option<Outcome>>>,
+    changed: Condvar,
+}
+
+/// Who executes a step.
+pub(super) enum Claimed<'a> {
+    /// Nobody: it was executed.
+    Made(Outcome),
+    /// Somebody else, right now.
+    Elsewhere,
+    /// Whoever asked.
+    Here(Claim<'a>),
+}
+
+/// The right to execute a step. Where it is dropped without an outcome, somebody else may try.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    done: &'a Done,
+    key: Key,
+}
 
 impl Done {
     /// What a step made whose layers are written so; `None` where it was not executed yet.
     pub(super) fn find(&self, step: &Step, pack: &pack::Options) -> Option<Outcome> {
-        self.lock().get(&record_key(&step.key, pack)).cloned()
+        self.lock().get(&record_key(&step.key, pack)).cloned().flatten()
     }
 
-    /// Remembers what a step made.
-    pub(super) fn remember(&self, step: &Step, pack: &pack::Options, outcome: Outcome) {
-        self.lock().insert(record_key(&step.key, pack), outcome);
+    /// Asks for the right to execute a step.
+    pub(super) fn claim(&self, step: &Step, pack: &pack::Options) -> Claimed<'_> {
+        let key = record_key(&step.key, pack);
+        match self.lock().entry(key) {
+            Entry::Occupied(entry) => entry.get().clone().map_or(Claimed::Elsewhere, Claimed::Made),
+            Entry::Vacant(entry) => {
+                entry.insert(None);
+                Claimed::Here(Claim { done: self, key })
+            }
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Outcome>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nobody executes a step.
+    pub(super) fn wait(&self, step: &Step, pack: &pack::Options) {
+        let key = record_key(&step.key, pack);
+        let mut steps = self.lock();
+        while matches!(steps.get(&key), Some(None)) {
+            steps = self.changed.wait(steps).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Option<Outcome>>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim<'_> {
+    /// Remembers what the step made.
+    pub(super) fn remember(self, outcome: Outcome) {
+        self.done.lock().insert(self.key, Some(outcome));
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut steps = self.done.lock();
+        if let Some(None) = steps.get(&self.key) {
+            steps.remove(&self.key);
+        }
+        self.done.changed.notify_all();
     }
 }
 

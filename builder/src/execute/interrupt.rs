@@ -17,6 +17,8 @@ pub struct Interrupt {
 #[derive(Debug, Default)]
 struct State {
     signal: Option<i32>,
+    /// Whether the build has failed, and what still runs is of no use.
+    is_abandoned: bool,
     workers: Vec<Interrupter>,
 }
 
@@ -31,6 +33,14 @@ impl Interrupt {
         }
     }
 
+    /// Ends what the build is still doing, since it has failed. Why, somebody else knows.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_abandoned = true;
+        state.workers.iter().for_each(Interrupter::interrupt);
+        self.triggered.notify_waiters();
+    }
+
     /// Waits for an interrupt and gives its signal: transfers, unlike commands, can simply be dropped.
     pub async fn triggered(&self) -> i32 {
         loop {
@@ -42,20 +52,32 @@ impl Interrupt {
         }
     }
 
+    /// Waits for an interrupt, or for the build to fail, and gives the error of whoever is stopped by it.
+    pub(crate) async fn stopped(&self) -> crate::Error {
+        loop {
+            let notified = self.triggered.notified();
+            if let Err(error) = self.check() {
+                return error;
+            }
+            notified.await;
+        }
+    }
+
     /// Lets an interrupt reach a worker; it does at once when one came already.
     pub(super) fn watch(&self, worker: Interrupter) {
         let mut state = self.lock();
-        if state.signal.is_some() {
+        if state.signal.is_some() || state.is_abandoned {
             worker.interrupt();
         }
         state.workers.push(worker);
     }
 
-    /// Fails when an interrupt came.
+    /// Fails when an interrupt came, or the build failed elsewhere.
     pub fn check(&self) -> Result<(), crate::Error> {
-        match self.lock().signal {
-            Some(signal) => Err(crate::Error::Interrupted(signal)),
-            None => Ok(()),
+        match *self.lock() {
+            State { signal: Some(signal), .. } => Err(crate::Error::Interrupted(signal)),
+            State { is_abandoned: true, .. } => Err(crate::Error::Abandoned),
+            _ => Ok(()),
         }
     }
 
@@ -82,5 +104,22 @@ mod tests {
         assert_eq!(waiting.await.unwrap(), 15);
         assert_eq!(interrupt.triggered().await, 15);
         assert!(matches!(interrupt.check(), Err(crate::Error::Interrupted(15))));
+    }
+
+    #[tokio::test]
+    async fn a_failure_stops_transfers_and_is_no_signal() {
+        let interrupt = Interrupt::default();
+        let stopped = tokio::spawn({
+            let interrupt = interrupt.clone();
+            async move { interrupt.stopped().await }
+        });
+        tokio::task::yield_now().await;
+        interrupt.abandon();
+        assert!(matches!(stopped.await.unwrap(), crate::Error::Abandoned));
+        assert!(matches!(interrupt.check(), Err(crate::Error::Abandoned)));
+        let signal = tokio::time::timeout(std::time::Duration::from_millis(20), interrupt.triggered()).await;
+        assert!(signal.is_err());
+        interrupt.trigger(2);
+        assert_eq!(interrupt.triggered().await, 2);
     }
 }

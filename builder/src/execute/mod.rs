@@ -17,12 +17,16 @@ mod ending;
 mod interrupt;
 mod mounts;
 mod remote;
+mod schedule;
 mod stage;
 mod transfer;
 mod unpack;
 mod upcoming;
 mod users;
 mod work_dir;
+
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
 
 use yadokari_layers::{Key, Timestamp, pack};
 
@@ -33,13 +37,16 @@ use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
 
-pub use blobs::Fetch;
+pub use blobs::{Blobs, Fetch};
 pub use earlier::{Done, Earlier};
 pub use interrupt::Interrupt;
 pub use mounts::check;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
+
+use schedule::{Job, Node, Schedule};
+use stage::StageRun;
 
 /// Files of the host that make names resolve in a RUN. They never enter a layer.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +73,8 @@ pub struct Executor<'a> {
     pub earlier: Option<Earlier<'a>>,
     /// Brings layers that were not made here.
     pub fetch: &'a dyn Fetch,
+    /// All layers that this build has to do with, whatever it builds.
+    pub blobs: &'a Blobs<'a>,
     /// How layers are written.
     pub pack: &'a pack::Options,
     /// Where blobs and roots are.
@@ -97,25 +106,67 @@ pub struct StageResult {
     pub(crate) state: Option<Key>,
 }
 
-impl Executor<'_> {
-    /// Executes what is needed of the plan, each stage after those it needs. The result is in the plan's order.
-    pub fn execute(&self) -> Result<Vec<StageResult>, crate::Error> {
-        let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), self.fetch);
-        let chain = self.plan.target_chain();
-        let upcoming = self.upcoming();
-        let mut results: Vec<StageResult> = Vec::new();
-        for position in 0..self.plan.stages.len() {
-            if !upcoming.needs(position) {
-                results.push(StageResult::default());
-                continue;
-            }
-            let run = stage::StageRun::new(self, &blobs, &results, position)?;
-            let result = run.execute(chain.contains(&position))?;
-            results.push(result);
+/// What became of the stages of a plan, as far as they are done.
+struct Results(Vec<OnceLock<StageResult>>);
+
+impl Results {
+    /// A stage that is done. Nobody asks for another one: stages begin after those that they are based on, and steps after
+    /// those that they take files from.
+    fn of(&self, stage: usize) -> &StageResult {
+        self.0[stage].get().expect("it is waited for before anything is taken from it")
+    }
+}
+
+/// A plan whose stages are under way.
+struct PlanRun<'a> {
+    executor: &'a Executor<'a>,
+    upcoming: Upcoming<'a>,
+    results: Results,
+    /// The stages that the layers of the image come from.
+    chain: Vec<usize>,
+}
+
+/// Executes what is needed of the plans, `jobs` stages at once, each as soon as what it needs is there. The results are in the
+/// order of the plans and of their stages, and do not depend on the number of jobs. When this returns, nothing runs any more.
+pub fn execute(
+    executors: &[Executor<'_>],
+    jobs: NonZeroUsize,
+    interrupt: &Interrupt,
+) -> Result<Vec<Vec<StageResult>>, crate::Error> {
+    let runs: Vec<PlanRun<'_>> = executors.iter().map(PlanRun::new).collect();
+    let schedule = Schedule::new(jobs, runs.iter().enumerate().flat_map(|(plan, run)| run.stages(plan)), interrupt);
+    std::thread::scope(|scope| {
+        while let Some(job) = schedule.begin() {
+            let run = &runs[job.node().0];
+            scope.spawn(move || run.execute(job));
         }
-        Ok(results)
+    });
+    schedule.end()?;
+    let results = runs.into_iter().map(|run| run.results.0.into_iter().map(OnceLock::into_inner));
+    Ok(results.map(|results| results.map(Option::unwrap_or_default).collect()).collect())
+}
+
+impl<'a> PlanRun<'a> {
+    fn new(executor: &'a Executor<'a>) -> Self {
+        let results = executor.plan.stages.iter().map(|_| OnceLock::new()).collect();
+        Self { executor, upcoming: executor.upcoming(), results: Results(results), chain: executor.plan.target_chain() }
     }
 
+    /// What is needed of it as the plan at a position, each stage with the one that it is based on.
+    fn stages(&self, plan: usize) -> impl Iterator<Item = (Node, Option<Node>)> {
+        self.upcoming.needed().map(move |(stage, base)| ((plan, stage), base.map(|base| (plan, base))))
+    }
+
+    /// Works on a stage until it is done or has failed.
+    fn execute(&self, job: Job<'_>) {
+        let (_, stage) = job.node();
+        let done = StageRun::new(self, &job, stage).execute(self.chain.contains(&stage));
+        // It is set once, since a stage begins once.
+        job.end(done.map(|result| _ = self.results.0[stage].set(result)));
+    }
+}
+
+impl Executor<'_> {
     /// The directory that the plan takes files from.
     fn directory(&self, origin: &Origin) -> &Context {
         match origin {

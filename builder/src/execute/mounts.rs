@@ -9,11 +9,12 @@ use super::blobs::Blobs;
 use super::copy::{Bytes, Placing, Restyle};
 use super::stage::layer_files;
 use super::transfer::at;
-use super::{Executor, StageResult, Upcoming};
+use super::{Executor, Results, Upcoming};
 use crate::context::Context;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, MountSharing, Span};
 use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Run, Selected, Selection, literal};
+use crate::progress::Voice;
 use crate::sandbox::{self, Driver, Sandbox, Sharing, Worker};
 use crate::secrets::{Agents, Secrets};
 
@@ -105,13 +106,13 @@ pub(super) fn with_secrets(
 pub(super) struct Mounts<'a> {
     executor: &'a Executor<'a>,
     blobs: &'a Blobs<'a>,
-    results: &'a [StageResult],
+    results: &'a Results,
     /// The numbers of trees. One of the context holds what is below a path, one of a stage or an image holds all of it.
     trees: BTreeMap<(Option<Origin>, RelPath), u32>,
 }
 
 impl<'a> Mounts<'a> {
-    pub(super) fn new(executor: &'a Executor<'a>, blobs: &'a Blobs<'a>, results: &'a [StageResult]) -> Self {
+    pub(super) fn new(executor: &'a Executor<'a>, blobs: &'a Blobs<'a>, results: &'a Results) -> Self {
         Self { executor, blobs, results, trees: BTreeMap::new() }
     }
 
@@ -122,24 +123,23 @@ impl<'a> Mounts<'a> {
         worker: &mut Worker,
         run: &Run,
         span: Option<Span>,
+        voice: &Voice<'_>,
     ) -> Result<Vec<sandbox::Mount>, crate::Error> {
         let mut ready = Vec::new();
+        let goes_without =
+            |what, id| voice.info(&format!("the {what} '{id}' was not given: the command goes without it"));
         for secret in run.secrets.iter().filter(|secret| self.executor.secrets.get(&secret.id).is_none()) {
-            self.goes_without("secret", &secret.id);
+            goes_without("secret", &secret.id);
         }
         for mount in &run.mounts {
-            match (self.kind(worker, mount, span)?, &mount.kind) {
+            match (self.kind(worker, mount, span, voice)?, &mount.kind) {
                 (Some(kind), _) => ready.push(sandbox::Mount { target: mount.target.clone(), kind }),
-                (None, MountKind::Ssh { id, .. }) => self.goes_without("agent", id),
-                (None, MountKind::Secret { id, .. }) => self.goes_without("secret", id),
+                (None, MountKind::Ssh { id, .. }) => goes_without("agent", id),
+                (None, MountKind::Secret { id, .. }) => goes_without("secret", id),
                 (None, _) => {}
             }
         }
         Ok(ready)
-    }
-
-    fn goes_without(&self, what: &str, id: &str) {
-        self.executor.progress.info(&format!("the {what} '{id}' was not given: the command goes without it"));
     }
 
     fn kind(
@@ -147,17 +147,18 @@ impl<'a> Mounts<'a> {
         worker: &mut Worker,
         mount: &Mount,
         span: Option<Span>,
+        voice: &Voice<'_>,
     ) -> Result<Option<sandbox::MountKind>, crate::Error> {
         let (secrets, agents) = (self.executor.secrets, self.executor.agents);
         Ok(Some(match &mount.kind {
             MountKind::Bind { source, read_only } => {
-                let (source, path, _) = self.provide(worker, source, span)?;
+                let (source, path, _) = self.provide(worker, source, span, voice)?;
                 sandbox::MountKind::Bind { source, path, read_only: *read_only }
             }
             MountKind::Cache { name, sharing, seed, access, read_only } => {
                 let mut first = None;
                 if let Some(seed) = seed {
-                    let (tree, path, is_directory) = self.provide(worker, seed, span)?;
+                    let (tree, path, is_directory) = self.provide(worker, seed, span, voice)?;
                     if !is_directory {
                         let error = Diagnostic::new(format!("'{}' is no directory, as a cache is", seed.path));
                         return Err(located(error, seed.span, span));
@@ -207,6 +208,7 @@ impl<'a> Mounts<'a> {
         worker: &mut Worker,
         source: &MountSource,
         span: Option<Span>,
+        voice: &Voice<'_>,
     ) -> Result<(u32, Vec<u8>, bool), crate::Error> {
         let missing = || {
             let error = Diagnostic::new(format!("'{}' does not exist in what is mounted from", source.path));
@@ -217,7 +219,7 @@ impl<'a> Mounts<'a> {
             Selection::Missing(_) | Selection::ThroughLink(_) => Err(missing()),
         };
         let layers = match &source.from {
-            None => return Ok((self.tree(worker, (None, RelPath::root()), Vec::new())?, Vec::new(), true)),
+            None => return Ok((self.tree(worker, (None, RelPath::root()), Vec::new(), voice)?, Vec::new(), true)),
             Some(origin @ (Origin::Context | Origin::Named(_))) => {
                 let context = self.executor.directory(origin);
                 let tree = context.tree()?;
@@ -228,18 +230,18 @@ impl<'a> Mounts<'a> {
                     Some(&number) => number,
                     None => {
                         let layer = self.of_context(context, path, span)?;
-                        self.tree(worker, key, vec![layer])?
+                        self.tree(worker, key, vec![layer], voice)?
                     }
                 };
                 return Ok((number, ROOT.into(), is_directory));
             }
             Some(Origin::Nothing) => Vec::new(),
-            Some(Origin::Stage(position)) => self.results[*position].layers.clone(),
+            Some(Origin::Stage(position)) => self.results.of(*position).layers.clone(),
             Some(Origin::Image(name)) => self.executor.fetch.layers(name),
         };
         let tree = self.blobs.tree(&layers)?;
         let path = find(&tree)?.path;
-        let number = self.tree_of_layers(worker, (source.from.clone(), RelPath::root()), &layers, &tree)?;
+        let number = self.tree_of_layers(worker, (source.from.clone(), RelPath::root()), &layers, &tree, voice)?;
         Ok((number, path.as_bytes().to_vec(), tree.is_directory(&path)))
     }
 
@@ -249,13 +251,14 @@ impl<'a> Mounts<'a> {
         key: (Option<Origin>, RelPath),
         layers: &[LayerRef],
         tree: &Tree,
+        voice: &Voice<'_>,
     ) -> Result<u32, crate::Error> {
         if let Some(&number) = self.trees.get(&key) {
             return Ok(number);
         }
         let files = layer_files(self.blobs, layers, tree.layers())?;
         let (number, warnings) = worker.provide(files)?;
-        warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        warnings.iter().for_each(|warning| voice.warning(warning));
         self.trees.insert(key, number);
         Ok(number)
     }
@@ -265,10 +268,11 @@ impl<'a> Mounts<'a> {
         worker: &mut Worker,
         key: (Option<Origin>, RelPath),
         layers: Vec<Layer>,
+        voice: &Voice<'_>,
     ) -> Result<u32, crate::Error> {
         let (refs, indexes): (Vec<LayerRef>, Vec<_>) =
             layers.iter().map(|layer| (LayerRef::from(layer), Arc::clone(&layer.index))).unzip();
-        self.tree_of_layers(worker, key, &refs, &Tree::of(indexes))
+        self.tree_of_layers(worker, key, &refs, &Tree::of(indexes), voice)
     }
 
     /// What a context has at `path`, as a layer that is on its way nowhere: it belongs to root, and what the ignore file

@@ -8,19 +8,28 @@ use yadokari_layers::{Content, Digest, Entry, Index, Key, Layer, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
+use super::earlier::{Claim, Claimed};
 use super::ending::{Ending, Fresh, Work};
 use super::mounts::{Mounts, with_secrets};
+use super::schedule::Job;
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
-use super::{Executor, StageResult, users};
+use super::upcoming::{Made, taken_from};
+use super::{Executor, PlanRun, Results, StageResult, Upcoming, users};
 use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
+use crate::progress::Voice;
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 
 /// A stage under way.
 pub(super) struct StageRun<'a> {
     executor: &'a Executor<'a>,
     blobs: &'a Blobs<'a>,
-    results: &'a [StageResult],
+    upcoming: &'a Upcoming<'a>,
+    results: &'a Results,
+    job: &'a Job<'a>,
+    position: usize,
     stage: &'a Stage,
+    /// What says what the step under way has to say.
+    voice: Voice<'a>,
     /// All layers so far, the lowest first.
     layers: Vec<LayerRef>,
     /// What stands for all that they hold.
@@ -42,22 +51,49 @@ pub(super) struct StageRun<'a> {
 /// The thread on which the layer of a step is compressed, and the step ended.
 type Compressing<'t> = ScopedJoinHandle<'t, Result<Option<LayerRef>, crate::Error>>;
 
+/// What is to be done about a step when it is the next one.
+enum Turn<'a> {
+    /// Nothing: it is made.
+    Made(Made),
+    /// It is to be executed here. What it takes files from is there.
+    Ours(Claim<'a>),
+}
+
 impl<'a> StageRun<'a> {
-    pub(super) fn new(
-        executor: &'a Executor<'a>,
-        blobs: &'a Blobs<'a>,
-        results: &'a [StageResult],
-        position: usize,
-    ) -> Result<Self, crate::Error> {
+    /// Begins a stage. The one that it is based on must be done.
+    pub(super) fn new(run: &'a PlanRun<'a>, job: &'a Job<'a>, position: usize) -> Self {
+        let PlanRun { executor, upcoming, results, .. } = run;
         let stage = &executor.plan.stages[position];
         let (layers, state) = match &stage.base {
             Base::Scratch => (Vec::new(), stage.base_key),
             Base::Image(name) => (executor.fetch.layers(name), stage.base_key),
-            Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
+            Base::Stage(below) => {
+                let below = results.of(*below);
+                (below.layers.clone(), below.state.unwrap_or(stage.base_key))
+            }
         };
-        let mounts = Mounts::new(executor, blobs, results);
+        let mounts = Mounts::new(executor, executor.blobs, results);
+        let voice = executor.progress.voice("");
+        let blobs = executor.blobs;
         let (tree, worker, applied, made, packed) = Default::default();
-        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts, made, packed })
+        Self {
+            executor,
+            blobs,
+            upcoming,
+            results,
+            job,
+            position,
+            stage,
+            voice,
+            layers,
+            state,
+            tree,
+            worker,
+            applied,
+            mounts,
+            made,
+            packed,
+        }
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -66,14 +102,13 @@ impl<'a> StageRun<'a> {
             let mut packing = None;
             for number in 0..self.stage.steps.len() {
                 self.executor.interrupt.check()?;
-                let mut ending = Ending::begin(self.executor, self.blobs, self.stage, number, wanted);
-                let fresh = self.make(&mut ending, number).map_err(|error| self.interrupted_or(error))?;
+                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.interrupted_or(error))?;
                 // Layers are in order, and one for each stage is compressed while the next step is done.
                 self.settle(&mut packing)?;
                 match fresh {
-                    Fresh::Known { outcome, record, is_cached } => {
-                        self.reach(outcome.content.as_ref());
-                        let layer = ending.end(outcome, record, is_cached)?;
+                    Fresh::Known(made, record) => {
+                        self.reach(made.outcome.content.as_ref());
+                        let layer = ending.end(made, record)?;
                         self.take(layer);
                     }
                     Fresh::Made(Work::Layer(layer)) => {
@@ -125,21 +160,56 @@ impl<'a> StageRun<'a> {
         self.executor.earlier.as_ref().map(|_| plan::content_of(index, diff_id, self.executor.pack.clamp))
     }
 
-    /// What a step makes, unless it is made already.
-    fn make(&mut self, ending: &mut Ending<'a>, number: usize) -> Result<Fresh, crate::Error> {
-        let (executor, step) = (self.executor, ending.step);
-        if let Some(outcome) = executor.done.find(step, executor.pack) {
-            return Ok(Fresh::Known { outcome, record: None, is_cached: false });
-        }
-        if let Some(earlier) = executor.earlier.as_ref().filter(|earlier| earlier.covers(step)) {
-            if let Some(outcome) = earlier.find(step) {
-                return Ok(Fresh::Known { outcome, record: None, is_cached: true });
+    /// Does a step, up to its end.
+    fn step(&mut self, number: usize, wanted: bool) -> Result<(Ending<'a>, Fresh), crate::Error> {
+        let (executor, step) = (self.executor, &self.stage.steps[number]);
+        let name = format!("{}{} {}/{}", executor.label, self.stage.name, number + 1, self.stage.steps.len());
+        self.voice = executor.progress.voice(&name);
+        let turn = self.turn(number, step)?;
+        let mut ending = Ending::begin(executor, step, name, wanted);
+        let fresh = match turn {
+            Turn::Made(made) => Fresh::Known(made, None),
+            Turn::Ours(claim) => {
+                ending.claim = Some(claim);
+                self.make(&mut ending, number)?
             }
+        };
+        Ok((ending, fresh))
+    }
+
+    /// Waits until a step is made, or can be made here.
+    fn turn(&mut self, number: usize, step: &Step) -> Result<Turn<'a>, crate::Error> {
+        let (executor, job) = (self.executor, self.job);
+        job.check()?;
+        if let Some(made) = self.upcoming.made(self.position, number) {
+            return Ok(Turn::Made(made.clone()));
+        }
+        let taken = taken_from(step);
+        let earlier = executor.earlier.as_ref();
+        if self.worker.is_none() && !job.is_given(&taken) && self.upcoming.is_to_run(self.position, number, earlier) {
+            // There is time to unpack what is below it.
+            self.worker()?;
+        }
+        // Whoever has the right to execute a step waits for nobody, so that no two wait for each other.
+        job.wait_for(&taken)?;
+        loop {
+            match executor.done.claim(step, executor.pack) {
+                Claimed::Made(outcome) => return Ok(Turn::Made(Made { outcome, is_cached: false })),
+                Claimed::Here(claim) => return Ok(Turn::Ours(claim)),
+                Claimed::Elsewhere => job.lend(|| executor.done.wait(step, executor.pack))?,
+            }
+        }
+    }
+
+    /// What a step comes to that is not known to be made.
+    fn make(&mut self, ending: &mut Ending<'a>, number: usize) -> Result<Fresh, crate::Error> {
+        let step = ending.step;
+        if let Some(earlier) = self.executor.earlier.as_ref().filter(|earlier| earlier.covers(step)) {
             // What is below may have been made anew, and be what it was before all the same.
             ending.by_content = self.content_key(step)?;
             if let Some(outcome) = ending.by_content.and_then(|content| earlier.look(&content)) {
                 let record = earlier.known(step, &outcome);
-                return Ok(Fresh::Known { outcome, record, is_cached: true });
+                return Ok(Fresh::Known(Made { outcome, is_cached: true }, record));
             }
         }
         Ok(Fresh::Made(match &step.op {
@@ -158,7 +228,7 @@ impl<'a> StageRun<'a> {
         for taken in step.op.taken() {
             let key = match taken.origin() {
                 Origin::Stage(stage) => {
-                    let tree = self.blobs.tree(&self.results[*stage].layers)?;
+                    let tree = self.blobs.tree(&self.results.of(*stage).layers)?;
                     taken.content(&tree, self.executor.pack.clamp)?
                 }
                 // An image is known by its content without being read.
@@ -200,11 +270,11 @@ impl<'a> StageRun<'a> {
 
     fn copy(&mut self, copy: &Copy, step: &Step) -> Result<Option<Layer>, crate::Error> {
         let now = self.executor.now();
-        let (blobs, executor, results) = (self.blobs, self.executor, self.results);
+        let (blobs, executor, results, voice) = (self.blobs, self.executor, self.results, self.voice.clone());
         let from = match &copy.from {
             Origin::Context | Origin::Named(_) => None,
             Origin::Nothing => Some(Vec::new()),
-            Origin::Stage(position) => Some(results[*position].layers.clone()),
+            Origin::Stage(position) => Some(results.of(*position).layers.clone()),
             Origin::Image(name) => Some(executor.fetch.layers(name)),
         };
         // A linked copy is made as if nothing were below it, and what is below need not even be fetched for it.
@@ -220,9 +290,9 @@ impl<'a> StageRun<'a> {
         let copied = match &from {
             None => {
                 let context = executor.directory(&copy.from);
-                copy_from_context(executor, context, &mut placing, copy, spool.path(), step.span)
+                copy_from_context(&voice, context, &mut placing, copy, spool.path(), step.span)
             }
-            Some(layers) => copy_from_layers(executor, blobs, &mut placing, copy, layers, spool.path(), step.span),
+            Some(layers) => copy_from_layers(&voice, blobs, &mut placing, copy, layers, spool.path(), step.span),
         };
         copied?;
         for inline in &copy.inline {
@@ -249,7 +319,7 @@ impl<'a> StageRun<'a> {
         let env = with_secrets(env, run, executor.secrets, step.span)?;
         self.worker()?;
         let worker = self.worker.as_mut().expect("it was just made");
-        let mounts = self.mounts.ready(worker, run, step.span)?;
+        let mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
         let files = executor.network_files.clone();
         let command = sandbox::Run {
             argv: run.argv.clone(),
@@ -323,7 +393,7 @@ impl<'a> StageRun<'a> {
                 warnings
             }
         };
-        warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        warnings.iter().for_each(|warning| self.voice.warning(warning));
         self.applied = indexes.len();
         Ok(self.worker.as_mut().expect("it was just made"))
     }

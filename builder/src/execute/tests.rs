@@ -1,5 +1,7 @@
 //! Whole builds without a RUN: from a Dockerfile and a context to layers, and what they say.
 
+mod stages;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -13,13 +15,13 @@ use yadokari_registry::Platform;
 use super::*;
 use crate::context::Contexts;
 use crate::dockerfile::{Source, parse};
-use crate::plan::{ContextMode, ImageName, Known, Options, Planned, plan};
+use crate::plan::{BaseImage, ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
 const EPOCH: i64 = 1_000_000_000;
 
-struct NothingToFetch;
+pub(super) struct NothingToFetch;
 
 impl Fetch for NothingToFetch {
     fn layers(&self, _image: &ImageName) -> Vec<LayerRef> {
@@ -48,6 +50,23 @@ impl Write for Shared {
 /// A context that is built from.
 struct Bench(tempfile::TempDir);
 
+/// What is not the same in all builds here.
+struct Setting<'s> {
+    jobs: usize,
+    /// What every image is that the file names.
+    image: Option<BaseImage>,
+    fetch: &'s dyn Fetch,
+    /// Happens when the keys are known and nothing has been executed yet.
+    edit: &'s dyn Fn(),
+    finished: &'s (dyn Fn(Finished) -> Result<(), crate::Error> + Sync),
+}
+
+impl Default for Setting<'_> {
+    fn default() -> Self {
+        Self { jobs: 1, image: None, fetch: &NothingToFetch, edit: &|| (), finished: &|_| Ok(()) }
+    }
+}
+
 /// A finished build.
 struct Built {
     work: WorkDir,
@@ -74,20 +93,49 @@ impl Bench {
     }
 
     fn try_build(&self, text: &str) -> Result<Built, String> {
-        self.try_build_after(text, &|| ())
+        self.try_build_so(text, &Setting::default())
     }
 
-    /// The same, with something that happens when the keys are known and nothing has been executed yet.
-    fn try_build_after(&self, text: &str, edit: &dyn Fn()) -> Result<Built, String> {
+    fn try_build_so(&self, text: &str, setting: &Setting<'_>) -> Result<Built, String> {
         let source = Source::new("Dockerfile", text);
         let rendered = |error: crate::Error| match error {
             crate::Error::Dockerfile(error) => error.render(&source, false),
             error => error.to_string(),
         };
-        let file = parse(&source).map_err(|error| error.render(&source, false))?;
-        let context = Context::open(self.0.path(), Path::new("none")).map_err(rendered)?;
+        let (contexts, plan) = self.plan(&source, setting.image.as_ref()).map_err(rendered)?;
+        (setting.edit)();
+        let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
+        let work = WorkDir::create(parent.path()).unwrap();
+        let interrupt = Interrupt::default();
+        let executor = Executor {
+            plan: &plan,
+            contexts: &contexts,
+            done: &Done::default(),
+            label: "",
+            earlier: None,
+            fetch: setting.fetch,
+            blobs: &Blobs::new(work.blobs().to_owned(), setting.fetch),
+            pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
+            work: &work,
+            sandbox: None,
+            secrets: &Secrets::default(),
+            agents: &Agents::default(),
+            network_files: &NetworkFiles::default(),
+            progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
+            interrupt: &interrupt,
+            finished: setting.finished,
+        };
+        let jobs = NonZeroUsize::new(setting.jobs).unwrap();
+        let layers = execute(&[executor], jobs, &interrupt).map_err(rendered)?.remove(0).pop().unwrap().layers;
+        let messages = String::from_utf8(messages.0.lock().unwrap().clone()).unwrap();
+        Ok(Built { work, _parent: parent, layers, messages })
+    }
+
+    fn plan(&self, source: &Source, image: Option<&BaseImage>) -> Result<(Contexts, Plan), crate::Error> {
+        let file = parse(source)?;
+        let context = Context::open(self.0.path(), Path::new("none"))?;
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
-        let contexts = Contexts::open(context, &[]).map_err(rendered)?;
+        let contexts = Contexts::open(context, &[])?;
         let options = Options {
             target: None,
             build_args: Vec::new(),
@@ -98,32 +146,15 @@ impl Bench {
             epoch: Some(EPOCH),
             context_mode: ContextMode::default(),
         };
-        let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {
-            panic!("nothing is fetched here")
-        };
-        edit();
-        let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
-        let work = WorkDir::create(parent.path()).unwrap();
-        let executor = Executor {
-            plan: &plan,
-            contexts: &contexts,
-            done: &Done::default(),
-            label: "",
-            earlier: None,
-            fetch: &NothingToFetch,
-            pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
-            work: &work,
-            sandbox: None,
-            secrets: &Secrets::default(),
-            agents: &Agents::default(),
-            network_files: &NetworkFiles::default(),
-            progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
-            interrupt: &Interrupt::default(),
-            finished: &|_| Ok(()),
-        };
-        let layers = executor.execute().map_err(rendered)?.pop().unwrap().layers;
-        let messages = String::from_utf8(messages.0.lock().unwrap().clone()).unwrap();
-        Ok(Built { work, _parent: parent, layers, messages })
+        let mut known = Known::default();
+        loop {
+            let needs = match plan(&file, &options, &contexts, &known)? {
+                Planned::Ready(plan) => return Ok((contexts, plan)),
+                Planned::Needs(needs) => needs,
+            };
+            let image = image.expect("nothing is fetched here");
+            known.images.extend(needs.images.into_iter().map(|name| (name, image.clone())));
+        }
     }
 
     fn build(&self, text: &str) -> Built {
@@ -145,12 +176,12 @@ impl Bench {
 
 impl Built {
     fn tree(&self) -> Tree {
-        blobs::Blobs::new(self.work.blobs().to_owned(), &NothingToFetch).tree(&self.layers).unwrap()
+        Blobs::new(self.work.blobs().to_owned(), &NothingToFetch).tree(&self.layers).unwrap()
     }
 
     /// Path, mode, owner, and `/` of a directory, the content of a file or the target of a link.
     fn lines(&self) -> Vec<String> {
-        let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), &NothingToFetch);
+        let blobs = Blobs::new(self.work.blobs().to_owned(), &NothingToFetch);
         let tree = self.tree();
         let line = |path: &RelPath| {
             let (name, found) = tree.content(path).unwrap();
@@ -358,7 +389,7 @@ fn a_file_that_changes_after_its_key_was_computed_is_an_error() {
         fs::write(file("x.tar"), archive("name")).unwrap();
         fs::write(file(path), "one").unwrap();
         let edit = || fs::write(file(path), bytes).unwrap();
-        match bench.try_build_after(&format!("FROM scratch\n{line}\n"), &edit) {
+        match bench.try_build_so(&format!("FROM scratch\n{line}\n"), &Setting { edit: &edit, ..Setting::default() }) {
             Ok(built) => built.lines().join("\n"),
             Err(error) => error,
         }
@@ -382,7 +413,7 @@ fn an_exclude_that_names_a_source_itself_is_warned_of() {
     assert_eq!(built.lines().len(), 3);
     assert_eq!(
         built.messages,
-        "warning: --exclude holds inside of copied directories only: the source 'home.txt' is copied\n"
+        "[stage-0 1/1] warning: --exclude holds inside of copied directories only: the source 'home.txt' is copied\n"
     );
     let built = bench.build("FROM scratch\nCOPY --exclude=*.txt . /x/\n");
     assert_eq!((built.lines().len(), built.messages.as_str()), (2, ""));

@@ -6,14 +6,15 @@ use yadokari_layers::{Content, RelPath, Tree};
 
 use super::blobs::Blobs;
 use super::copy::{Bytes, Conflict, Placing};
-use super::{Executor, remote, unpack};
+use super::{remote, unpack};
 use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
 use crate::plan::{Copy, CopySource, LayerRef, Selected, Selection, through_link};
+use crate::progress::Voice;
 use crate::remote::Fetched;
 
 pub(super) fn copy_from_context(
-    executor: &Executor<'_>,
+    voice: &Voice<'_>,
     context: &Context,
     placing: &mut Placing<'_>,
     copy: &Copy,
@@ -38,13 +39,13 @@ pub(super) fn copy_from_context(
         if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
             for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
                 if given {
-                    executor.progress.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));
+                    voice.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));
                 }
             }
             continue;
         }
         if !tree.is_directory(&selected.path) {
-            warn_of_exclude(executor, copy, selected);
+            warn_of_exclude(voice, copy, selected);
             if several {
                 needs_directory(placing, copy, span)?;
             }
@@ -60,7 +61,7 @@ pub(super) fn copy_from_context(
 /// Copies from the layers of a stage or an image. What they say is known from their indexes; only the layers that hold
 /// what is copied are read, each once.
 pub(super) fn copy_from_layers(
-    executor: &Executor<'_>,
+    voice: &Voice<'_>,
     blobs: &Blobs<'_>,
     placing: &mut Placing<'_>,
     copy: &Copy,
@@ -94,7 +95,7 @@ pub(super) fn copy_from_layers(
     };
     for (_, selected) in &selected {
         if !tree.is_directory(&selected.path) {
-            warn_of_exclude(executor, copy, selected);
+            warn_of_exclude(voice, copy, selected);
             if several {
                 needs_directory(placing, copy, span)?;
             }
@@ -106,12 +107,12 @@ pub(super) fn copy_from_layers(
 }
 
 /// `--exclude` holds below copied directories and not for what is a source itself, which its author may not have meant.
-fn warn_of_exclude(executor: &Executor<'_>, copy: &Copy, selected: &Selected) {
+fn warn_of_exclude(voice: &Voice<'_>, copy: &Copy, selected: &Selected) {
     let name = selected.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     if copy.exclude.excludes(&name) {
         let message =
             format!("--exclude holds inside of copied directories only: the source '{}' is copied", selected.path);
-        executor.progress.warning(&message);
+        voice.warning(&message);
     }
 }
 

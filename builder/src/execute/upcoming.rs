@@ -2,10 +2,10 @@
 
 use yadokari_layers::pack;
 
-use crate::plan::{Base, Op, Origin, Plan, Run, Step};
+use crate::plan::{Base, Op, Origin, Plan, Run, Stage, Step};
 
 use super::Executor;
-use super::earlier::{Done, Earlier};
+use super::earlier::{Done, Earlier, Outcome};
 
 /// The stages of which something is needed, and the steps that have to be executed for it.
 ///
@@ -14,17 +14,29 @@ use super::earlier::{Done, Earlier};
 #[derive(Debug)]
 pub struct Upcoming<'p> {
     plan: &'p Plan,
-    /// For each stage whether it is needed, and for each of its steps whether it is made.
-    stages: Vec<(bool, Vec<bool>)>,
+    /// For each stage whether it is needed, and what of its steps is made.
+    stages: Vec<(bool, Vec<Option<Made>>)>,
+}
+
+/// A step that is made.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) outcome: Outcome,
+    /// Whether an earlier build made it.
+    pub(super) is_cached: bool,
 }
 
 impl<'p> Upcoming<'p> {
     /// Looks at a plan.
     pub fn of(plan: &'p Plan, pack: &pack::Options, done: &Done, earlier: Option<&Earlier<'_>>) -> Self {
-        let is_made =
-            |step: &Step| done.find(step, pack).or_else(|| earlier.and_then(|earlier| earlier.find(step))).is_some();
-        let steps = |stage: &'p crate::plan::Stage| stage.steps.iter().map(is_made).collect();
-        let mut stages: Vec<(bool, Vec<bool>)> = plan.stages.iter().map(|stage| (false, steps(stage))).collect();
+        let made = |step: &Step| {
+            let here = done.find(step, pack).map(|outcome| Made { outcome, is_cached: false });
+            let before = || earlier?.find(step).map(|outcome| Made { outcome, is_cached: true });
+            here.or_else(before)
+        };
+        let steps = |stage: &'p Stage| stage.steps.iter().map(made).collect();
+        let mut stages: Vec<(bool, Vec<Option<Made>>)> =
+            plan.stages.iter().map(|stage| (false, steps(stage))).collect();
         // Stages come after those they need.
         if let Some((needed, _)) = stages.last_mut() {
             *needed = true;
@@ -34,11 +46,9 @@ impl<'p> Upcoming<'p> {
                 continue;
             }
             let stage = &plan.stages[position];
-            let missed = stage.steps.iter().zip(stages[position].1.clone()).filter(|(_, made)| !made);
-            let taken = missed.flat_map(|(step, _)| step.op.taken()).map(|taken| taken.origin());
-            let from = taken.filter_map(|origin| if let Origin::Stage(from) = origin { Some(*from) } else { None });
-            let base = if let Base::Stage(below) = stage.base { Some(below) } else { None };
-            from.chain(base).for_each(|needed| stages[needed].0 = true);
+            let missed = stage.steps.iter().zip(&stages[position].1).filter(|(_, made)| made.is_none());
+            let from: Vec<usize> = missed.flat_map(|(step, _)| taken_from(step)).chain(base(stage)).collect();
+            from.into_iter().for_each(|needed| stages[needed].0 = true);
         }
         Self { plan, stages }
     }
@@ -50,14 +60,35 @@ impl<'p> Upcoming<'p> {
 
     /// Whether a step of a stage is made.
     pub fn is_made(&self, stage: usize, step: usize) -> bool {
-        self.stages[stage].1[step]
+        self.made(stage, step).is_some()
+    }
+
+    /// What a step of a stage made. This is what was known when somebody looked at the plan: it holds until what is needed of
+    /// the plan is executed, whatever the cache turns out to lack meanwhile, because whether another stage is needed was
+    /// decided by it.
+    pub(super) fn made(&self, stage: usize, step: usize) -> Option<&Made> {
+        self.stages[stage].1[step].as_ref()
+    }
+
+    /// Whether a RUN of a stage will be executed, from a step on. Where the cache has to do with RUNs nobody can say: it may
+    /// know what one makes as soon as it is known what is below it.
+    pub(super) fn is_to_run(&self, stage: usize, from: usize, earlier: Option<&Earlier<'_>>) -> bool {
+        let steps = self.plan.stages[stage].steps.iter().zip(&self.stages[stage].1).skip(from);
+        let mut runs = steps.filter(|(step, made)| made.is_none() && matches!(step.op, Op::Run(_)));
+        runs.any(|(step, _)| !earlier.is_some_and(|earlier| earlier.covers(step)))
+    }
+
+    /// The stages that are needed, each with the stage that it is based on.
+    pub(super) fn needed(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        let needed = (0..self.stages.len()).filter(|stage| self.needs(*stage));
+        needed.map(|stage| (stage, base(&self.plan.stages[stage])))
     }
 
     /// The steps of needed stages, each with its stage's position and whether it is made.
     pub fn steps(&self) -> impl Iterator<Item = (usize, &'p Step, bool)> {
         let needed = self.plan.stages.iter().zip(&self.stages).enumerate().filter(|(_, (_, (needed, _)))| *needed);
         needed.flat_map(|(position, (stage, (_, made)))| {
-            stage.steps.iter().zip(made).map(move |(step, made)| (position, step, *made))
+            stage.steps.iter().zip(made).map(move |(step, made)| (position, step, made.is_some()))
         })
     }
 
@@ -66,6 +97,17 @@ impl<'p> Upcoming<'p> {
         let missed = self.steps().filter(|(_, _, made)| !made);
         missed.filter_map(|(_, step, _)| if let Op::Run(run) = &step.op { Some((step, run)) } else { None })
     }
+}
+
+/// The stage that a stage is based on.
+fn base(stage: &Stage) -> Option<usize> {
+    if let Base::Stage(below) = stage.base { Some(below) } else { None }
+}
+
+/// The stages that a step takes files from.
+pub(super) fn taken_from(step: &Step) -> Vec<usize> {
+    let taken = step.op.taken().into_iter().map(|taken| taken.origin());
+    taken.filter_map(|origin| if let Origin::Stage(from) = origin { Some(*from) } else { None }).collect()
 }
 
 impl Executor<'_> {

@@ -60,6 +60,8 @@ struct State {
     /// The layers that every target has by now, and how each target came by them.
     written: BTreeMap<Digest, Vec<Written>>,
     failure: Option<crate::Error>,
+    /// Whether there was a failure: it is given to whoever asks first.
+    has_failed: bool,
 }
 
 /// A repository, and the names that the image gets there.
@@ -202,7 +204,7 @@ impl Shared {
 
     /// Sends a layer to every target that lacks it. After a failure nothing is sent any more.
     async fn send(&self, layer: &LayerRef) {
-        if self.lock().failure.is_some() || self.lock().written.contains_key(&layer.digest) {
+        if self.lock().has_failed || self.lock().written.contains_key(&layer.digest) {
             return;
         }
         let blob = file_blob(&self.blobs, layer);
@@ -219,7 +221,10 @@ impl Shared {
         };
         match sent.await {
             Ok(written) => _ = self.lock().written.insert(layer.digest, written),
-            Err(error) => self.lock().failure = Some(error),
+            Err(error) => {
+                let mut state = self.lock();
+                (state.failure, state.has_failed) = (Some(error), true);
+            }
         }
     }
 }

@@ -103,9 +103,14 @@ impl Progress {
         }
     }
 
-    /// Layers of base images came.
-    pub fn pulled(&self, layers: usize, size: u64, time: Duration) {
-        self.info(&format!("pulled {layers} layers, {}, in {}", bytes(size), seconds(time)));
+    /// What says what a step has to say.
+    pub fn voice(&self, name: &str) -> Voice<'_> {
+        Voice { progress: self, name: name.to_owned() }
+    }
+
+    /// Layers came, of images or of the cache.
+    pub fn pulled(&self, from: &str, layers: usize, size: u64, time: Duration) {
+        self.info(&format!("pulled {layers} layers of {from}, {}, in {}", bytes(size), seconds(time)));
     }
 
     /// A file came from a URL.
@@ -149,6 +154,25 @@ impl Progress {
     /// Where what the command of a step prints goes.
     pub fn output(&self, name: &str) -> Output<'_> {
         Output { progress: self, name: name.to_owned(), start: Instant::now(), partial: Mutex::default() }
+    }
+}
+
+/// Says whose line it is: several stages speak at the same time.
+#[derive(Clone)]
+pub struct Voice<'a> {
+    progress: &'a Progress,
+    name: String,
+}
+
+impl Voice<'_> {
+    /// Something that everybody wants to know.
+    pub fn info(&self, text: &str) {
+        self.progress.info(&format!("[{}] {text}", self.name));
+    }
+
+    /// Something that may not be meant.
+    pub fn warning(&self, text: &str) {
+        self.progress.line(Level::Warn, &format!("[{}] warning: {text}", self.name));
     }
 }
 
@@ -237,6 +261,16 @@ mod tests {
         };
         assert_eq!(lines(Level::Warn, speak), ["warning: w", "error: e"]);
         assert_eq!(lines(Level::Debug, speak).len(), 4);
+    }
+
+    #[test]
+    fn what_a_step_says_begins_with_its_name() {
+        let speak = |progress: &Progress| {
+            progress.voice("s 1/1").info("i");
+            progress.voice("s 1/1").warning("w");
+        };
+        assert_eq!(lines(Level::Warn, speak), ["[s 1/1] warning: w"]);
+        assert_eq!(lines(Level::Info, speak), ["[s 1/1] i", "[s 1/1] warning: w"]);
     }
 
     #[test]

@@ -262,10 +262,10 @@ impl Sandbox for Worker {
 
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit> {
         self.interrupter.check()?;
-        // While a RUN runs in place, the paths of the sockets lead to something else.
-        let mut agents = agents(run)?;
-        let Some(turns) = self.footing.turns.clone() else { return self.execute(run, &mut agents, output) };
+        let Some(turns) = self.footing.turns.clone() else { return self.execute(run, &mut agents(run)?, output) };
         let turn: Turn<'_> = turns.take(&self.interrupter.0.interrupted)?;
+        // While a RUN runs in place, this one or another stage's, the paths of the sockets lead to something else.
+        let mut agents = agents(run)?;
         let (hidden, warnings) = Hidden::hide(&self.footing.hide);
         warnings.iter().for_each(|warning| warn(output, warning));
         let ran = self.execute(run, &mut agents, output);

@@ -20,6 +20,9 @@ use super::probe::Footing;
 use super::wire::{Reply, Request, Start};
 use super::{WORKER, channel};
 
+/// How often the directory for stages may be removed while a stage is about to use it.
+const ATTEMPTS: u32 = 100;
+
 /// Starts a worker. With a limit it is a trial, and killed when the limit has passed.
 pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
     let directory = Stage::make(&footing.place, stage)?;
@@ -77,6 +80,10 @@ impl Stage {
             match std::fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path, made }),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // A stage that ends removes the directory for stages where it was the last one in it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS => {
+                    std::fs::create_dir_all(place).on("mkdir", place.display())?;
+                }
                 Err(error) => return Err(error).on("mkdir", path.display()),
             }
             attempt += 1;

@@ -2,6 +2,7 @@
 
 mod content;
 mod equal;
+mod jobs;
 mod silence;
 mod spoiled;
 mod trust;

@@ -67,6 +67,7 @@ impl Bench {
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
             pack: pack::Options { clamp: Some(0), ..pack::Options::default() },
+            jobs: NonZeroUsize::new(4).unwrap(),
             sandbox: sandbox::Settings {
                 driver: None,
                 work_dir,

@@ -1,6 +1,7 @@
 //! Builds through the library against a registry in memory.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -104,6 +105,7 @@ impl Bench {
             cache,
             skip_existing: false,
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
+            jobs: NonZeroUsize::new(4).unwrap(),
             sandbox: sandbox::Settings {
                 driver: None,
                 work_dir: place.join("work"),

@@ -20,4 +20,5 @@ mod rules;
 mod secrets;
 mod site;
 mod snapshot;
+mod stages;
 mod wrong_input;
