@@ -44,12 +44,21 @@ pub(crate) struct BlobFile {
 
 /// A file that is removed unless it was renamed.
 #[derive(Debug)]
-struct Partial(PathBuf);
+struct Partial(Option<PathBuf>);
+
+impl Partial {
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        let Some(path) = &self.0 else { return Ok(()) };
+        fs::rename(path, to)?;
+        // From now on the name may be another writer's.
+        self.0 = None;
+        Ok(())
+    }
+}
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After the rename there is nothing under this name.
-        _ = fs::remove_file(&self.0);
+        _ = self.0.take().map(fs::remove_file);
     }
 }
 
@@ -81,7 +90,7 @@ impl Write for BlobWriter {
 impl BlobFile {
     pub(crate) fn create(blobs: &Path, compression: Compression, level: Option<i32>) -> Result<Self> {
         let (path, file) = create(blobs)?;
-        let partial = Partial(path);
+        let partial = Partial(Some(path));
         let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, file));
         let encoder = Encoder::new(compression, level, out)?;
         Ok(Self { blobs: blobs.to_owned(), partial, encoder })
@@ -109,11 +118,8 @@ impl BlobFile {
         let size = hasher.size();
         let digest = hasher.finish();
         let path = blob_path(&self.blobs, &digest);
-        fs::rename(&self.partial.0, &path).map_err(|source| Error::Host {
-            operation: "rename blob to",
-            path,
-            source,
-        })?;
+        let renamed = self.partial.rename(&path);
+        renamed.map_err(|source| Error::Host { operation: "rename blob to", path, source })?;
         Ok((digest, size))
     }
 }
@@ -121,10 +127,9 @@ impl BlobFile {
 /// A file in the directory `blobs` that has no name, and is gone when it is closed.
 pub(crate) fn unnamed(blobs: &Path) -> Result<File> {
     let (path, _) = create(blobs)?;
-    // Dropped at once: what remains is the descriptor.
-    let partial = Partial(path);
-    let options = File::options().read(true).write(true).open(&partial.0);
-    options.map_err(|source| Error::Host { operation: "open", path: partial.0.clone(), source })
+    let opened = File::options().read(true).write(true).open(&path);
+    drop(Partial(Some(path.clone())));
+    opened.map_err(|source| Error::Host { operation: "open", path, source })
 }
 
 /// Several blobs may be written at once, by this process or by others.
@@ -156,6 +161,22 @@ mod tests {
             assert_eq!(blob.diff_id, Digest::of("tar"));
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn writers_at_the_same_time_do_not_take_each_others_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: String| {
+            let mut writer = BlobWriter::create(dir.path(), Compression::None, None).unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            writer.finish().unwrap();
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..500).for_each(|number| write(format!("{thread} {number}"))));
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2000);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod blob;
 mod changes;
 pub mod compress;
 pub mod confirm;
+mod contents;
 mod digest;
 mod entry;
 mod error;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use walkdir::WalkDir;
-use yadokari_layers::{Content, Digest, Entry, Hasher, IndexBuilder, Kind, Part, RelPath, Root, Timestamp, Tree};
+use yadokari_layers::{Content, Digest, Entry, IndexBuilder, Kind, Part, RelPath, Root, Timestamp, Tree};
 
 use crate::dockerfile::closest;
 
@@ -34,6 +34,8 @@ pub struct Context {
     digests: Mutex<HashMap<RelPath, Digest>>,
     /// Directories that we may not read. They matter where something is copied from them.
     unreadable: Mutex<BTreeSet<RelPath>>,
+    /// They stand for empty files.
+    sockets: Mutex<BTreeSet<RelPath>>,
 }
 
 /// A file of a context, or something else that is copied like one.
@@ -79,16 +81,16 @@ impl Context {
             }
         }
         let (ignore, ignore_file) = ignore;
-        let (tree, digests, unreadable) = Default::default();
-        Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests, unreadable })
+        let (tree, digests, unreadable, sockets) = Default::default();
+        Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests, unreadable, sockets })
     }
 
     /// Opens a directory of which nothing is left out: the tree of a repository, whose ignore file is a file like any
     /// other.
     pub fn whole(path: &Path) -> Result<Self, crate::Error> {
         let root = Arc::new(Root::open(path)?);
-        let (ignore, tree, digests, unreadable) = Default::default();
-        Ok(Self { path: path.to_owned(), root, ignore, ignore_file: PathBuf::new(), tree, digests, unreadable })
+        let ((ignore, ignore_file), (tree, digests), (unreadable, sockets)) = Default::default();
+        Ok(Self { path: path.to_owned(), root, ignore, ignore_file, tree, digests, unreadable, sockets })
     }
 
     /// The directory.
@@ -143,7 +145,7 @@ impl Context {
     }
 
     fn is_socket(&self, path: &RelPath) -> bool {
-        fs::symlink_metadata(self.path.join(path.as_path())).is_ok_and(|metadata| metadata.file_type().is_socket())
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
 
     /// Opens a file.
@@ -173,44 +175,37 @@ impl Context {
     pub fn hashed(&self, path: &RelPath, takes: &dyn Fn(&RelPath) -> bool) -> Result<Vec<Hashed>, crate::Error> {
         let tree = self.tree()?;
         self.check_readable(path, takes)?;
-        let mut entries = Vec::new();
-        for Part { below, path: at, found, is_passage } in tree.part(path, takes) {
-            let (name, mut entry) = match tree.content(at) {
+        let parts = tree.part(path, takes).into_iter().map(|Part { below, path: at, found, is_passage }| {
+            let (name, entry) = match tree.content(at) {
                 Some((name, first)) if !name.strip_prefix(path).is_some_and(|name| takes(&name)) => {
                     (name, first.entry.clone())
                 }
                 _ => (at, found.entry.clone()),
             };
-            if let Kind::File { content, .. } = &mut entry.kind {
-                *content = Some(self.digest(name)?);
+            (name, Hashed { below, entry, is_passage })
+        });
+        let mut parts: Vec<(&RelPath, Hashed)> = parts.collect();
+        let files = parts.iter().filter(|(_, part)| part.entry.is_file()).map(|(name, _)| *name);
+        self.hash(files)?;
+        for (name, part) in &mut parts {
+            if let Kind::File { content, .. } = &mut part.entry.kind {
+                *content = self.known_digest(name);
             }
-            entries.push(Hashed { below, entry, is_passage });
         }
-        Ok(entries)
+        Ok(parts.into_iter().map(|(_, part)| part).collect())
     }
 
-    fn digest(&self, path: &RelPath) -> Result<Digest, crate::Error> {
-        if let Some(digest) = self.known_digest(path) {
-            return Ok(digest);
+    /// Sees to it that the digests of files are known.
+    fn hash<'p>(&self, files: impl Iterator<Item = &'p RelPath>) -> Result<(), crate::Error> {
+        let (mut unknown, mut sockets) = (Vec::new(), Vec::new());
+        for file in files.filter(|file| self.known_digest(file).is_none()) {
+            if self.is_socket(file) { sockets.push(file) } else { unknown.push(file) }
         }
-        if self.is_socket(path) {
-            return Ok(Digest::of(""));
-        }
-        let mut file = self.root.open_file(path)?;
-        let mut hasher = Hasher::default();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            let n = io::Read::read(&mut file, &mut buffer).map_err(|source| {
-                crate::Error::Layers(yadokari_layers::Error::Path { operation: "read", path: path.clone(), source })
-            })?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-        }
-        let digest = hasher.finish();
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), digest);
-        Ok(digest)
+        let found = self.root.digests(&unknown)?;
+        let nothing = sockets.into_iter().map(|socket| (socket, Digest::of("")));
+        let known = unknown.into_iter().zip(found).chain(nothing).map(|(file, digest)| (file.clone(), digest));
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).extend(known);
+        Ok(())
     }
 
     fn scan(&self) -> Result<Tree, crate::Error> {
@@ -260,6 +255,7 @@ impl Context {
     /// stay. A socket becomes an empty file, as with BuildKit.
     fn entry(&self, path: &RelPath, metadata: &fs::Metadata) -> Result<Option<Entry>, crate::Error> {
         if metadata.file_type().is_socket() {
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
             let mtime = Timestamp::from_secs(metadata.mtime());
             return Ok(Some(Entry::file(0, metadata.mode() & 0o7777, mtime)));
         }

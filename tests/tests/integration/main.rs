@@ -15,6 +15,7 @@ mod harness;
 mod in_place;
 mod mounts;
 mod outputs;
+mod packing;
 mod platforms;
 mod rules;
 mod secrets;
