@@ -54,7 +54,7 @@ fn is_hash(text: &str) -> bool {
 }
 
 /// Cargo's target directory: where this very program was built, or failing that, the workspace's own.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let built_in = std::env::current_exe().ok().and_then(|program| {
         program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file()).map(Path::to_owned)
     });

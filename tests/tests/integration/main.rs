@@ -13,6 +13,7 @@ mod executor_image;
 mod flask;
 mod harness;
 mod in_place;
+mod instruction_counts;
 mod mounts;
 mod outputs;
 mod packing;
