@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use yadokari_tests::{Base, Context, Registry, Result};
+use yadokari_tests::{Base, Context, Result};
 
 use crate::drivers::{PLACES, Place, volume};
 use crate::site::{self, printed};
