@@ -233,6 +233,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
             platform_is_given,
             host,
             epoch,
+            reproducible: args.layers.reproducible,
             context_mode: args.context_mode.into(),
         },
         index: is_index.then_some(platforms),

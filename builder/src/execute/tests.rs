@@ -96,6 +96,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: Some(EPOCH),
+            reproducible: false,
             context_mode: ContextMode::default(),
         };
         let Planned::Ready(plan) = plan(&file, &options, &contexts, &Known::default()).map_err(rendered)? else {

@@ -1,6 +1,7 @@
 //! The whole line, without a RUN, against a registry in memory.
 
 mod cache;
+mod times;
 
 use std::fs;
 use std::time::Duration;
@@ -62,6 +63,7 @@ impl Bench {
                 platform_is_given: !platforms.is_empty(),
                 host,
                 epoch: Some(0),
+                reproducible: false,
                 context_mode: plan::ContextMode::default(),
             },
             index: (platforms.len() > 1).then_some(platforms),

@@ -97,6 +97,7 @@ impl Bench {
                 platform_is_given: false,
                 host,
                 epoch: Some(EPOCH),
+                reproducible: false,
                 context_mode: if world.raw { ContextMode::Raw } else { ContextMode::Git },
             },
             index: None,
