@@ -79,6 +79,8 @@ pub struct Request {
     pub destinations: Vec<Destination>,
     /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
+    /// Whether all layers that the build makes on top of the base image become one.
+    pub squash: bool,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
     /// What RUN steps may mount, and what fetches of private sources log in with.

@@ -38,8 +38,8 @@ impl<'a> Making<'a> {
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
     /// it is as if the cache had never had it.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
-        // A step may be found twice: by its key, and by content.
-        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count()).sum();
+        // A step may be found twice: by its key, and by content. What layers are merged into may be found, too.
+        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count() + 1).sum();
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
@@ -81,6 +81,7 @@ impl<'a> Making<'a> {
             earlier: self.prepared.earlier(plan),
             fetch: &self.prepared.sources.fetcher(self.progress, self.interrupt),
             pack: &pack,
+            squash: self.request.squash,
             work: &self.prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &self.request.sandbox)),
             secrets: &self.request.secrets,

@@ -22,6 +22,9 @@ pub(super) struct LayerFlags {
     /// SOURCE_DATE_EPOCH where that is given.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) reproducible: bool,
+    /// Make one layer of all that the build puts on top of the base image, as `docker build --squash` does.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) squash: bool,
 }
 
 /// Kaniko's word for no level.

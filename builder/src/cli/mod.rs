@@ -240,6 +240,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         named_contexts,
         destinations: destinations(&args, names)?,
         pack: args.layers.options()?,
+        squash: args.layers.squash,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,

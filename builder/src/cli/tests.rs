@@ -265,6 +265,13 @@ fn layers_are_compressed_as_the_flags_say() {
 }
 
 #[test]
+fn layers_are_merged_where_a_flag_says_so() {
+    for (flags, expected) in [("", false), (" --squash", true), (" --squash true", true), (" --squash=false", false)] {
+        assert_eq!(build(&format!("executor -d r/i{flags}")).layers.squash, expected, "{flags}");
+    }
+}
+
+#[test]
 fn what_layers_may_say_of_times_is_a_flag() {
     for (flags, expected) in [("", false), (" --reproducible", true), (" --reproducible=true --reproducible=0", false)]
     {

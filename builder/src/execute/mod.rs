@@ -16,6 +16,7 @@ mod earlier;
 mod interrupt;
 mod mounts;
 mod remote;
+mod squash;
 mod stage;
 mod transfer;
 mod unpack;
@@ -36,6 +37,7 @@ pub use blobs::Fetch;
 pub use earlier::{Done, Earlier};
 pub use interrupt::Interrupt;
 pub use mounts::check;
+pub use squash::Merged;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
@@ -67,6 +69,8 @@ pub struct Executor<'a> {
     pub fetch: &'a dyn Fetch,
     /// How layers are written.
     pub pack: &'a pack::Options,
+    /// Whether all layers on top of the base image become one.
+    pub squash: bool,
     /// Where blobs and roots are.
     pub work: &'a WorkDir,
     /// The chosen driver, when the plan has a RUN.
@@ -94,6 +98,8 @@ pub struct StageResult {
     pub made: Vec<Option<LayerRef>>,
     /// What stands for all that the stage holds.
     pub(crate) state: Option<Key>,
+    /// What the layers that were made on top of the base image have become, where they were merged.
+    pub merged: Option<Merged>,
 }
 
 impl Executor<'_> {
@@ -109,8 +115,12 @@ impl Executor<'_> {
                 continue;
             }
             let run = stage::StageRun::new(self, &blobs, &results, position)?;
-            let result = run.execute(chain.contains(&position))?;
+            // Of layers that are merged nobody but the cache wants one.
+            let result = run.execute(chain.contains(&position) && !self.squash)?;
             results.push(result);
+        }
+        if self.squash {
+            self.merge(&blobs, &mut results)?;
         }
         Ok(results)
     }

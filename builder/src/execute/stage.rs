@@ -89,7 +89,7 @@ impl<'a> StageRun<'a> {
         if let Some(worker) = self.worker.take() {
             executor.work.retire(worker);
         }
-        Ok(StageResult { layers: self.layers, made, state: Some(self.state) })
+        Ok(StageResult { layers: self.layers, made, state: Some(self.state), merged: None })
     }
 
     /// What a step makes, what the cache is to keep of it, and whether the cache had it.

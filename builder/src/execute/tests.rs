@@ -16,6 +16,8 @@ use crate::dockerfile::{Source, parse};
 use crate::plan::{ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
+mod squash;
+
 /// The SOURCE_DATE_EPOCH of all builds here.
 const EPOCH: i64 = 1_000_000_000;
 
@@ -113,6 +115,7 @@ impl Bench {
             earlier: None,
             fetch: &NothingToFetch,
             pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
+            squash: false,
             work: &work,
             sandbox: None,
             secrets: &Secrets::default(),

@@ -4,6 +4,7 @@ mod content;
 mod equal;
 mod silence;
 mod spoiled;
+mod squash;
 mod trust;
 
 use std::io::{self, Write};
