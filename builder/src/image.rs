@@ -168,6 +168,13 @@ impl History {
             ..Self::default()
         }
     }
+
+    /// The trace of a merge of the layers that the instructions before it made, which are no layers of the image any more.
+    /// No instruction asked for it.
+    pub fn of_merged(created: &str, comment: &str, has_layer: bool) -> Self {
+        let (created, comment) = (Some(created.to_owned()), Some(comment.to_owned()));
+        Self { created, comment, empty_layer: !has_layer, ..Self::default() }
+    }
 }
 
 impl ImageConfig {

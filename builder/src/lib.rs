@@ -82,6 +82,8 @@ pub struct Request {
     pub pack: pack::Options,
     /// How many stages are worked on at once.
     pub jobs: NonZeroUsize,
+    /// Whether all layers that the build makes on top of the base image become one.
+    pub squash: bool,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
     /// What RUN steps may mount, and what fetches of private sources log in with.

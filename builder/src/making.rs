@@ -39,8 +39,8 @@ impl<'a> Making<'a> {
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
     /// it is as if the cache had never had it.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
-        // A step may be found twice: by its key, and by content.
-        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count()).sum();
+        // A step may be found twice: by its key, and by content. What layers are merged into may be found, too.
+        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count() + 1).sum();
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
@@ -86,6 +86,7 @@ impl<'a> Making<'a> {
             fetch: &fetch,
             blobs: &blobs,
             pack: &packs[number],
+            squash: request.squash,
             work: &prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &request.sandbox)),
             secrets: &request.secrets,

@@ -10,7 +10,7 @@ use crate::cache::{Cache, StepInputs};
 use crate::context::{Context, Contexts};
 use crate::execute::{Done, Earlier, Upcoming, WorkDir};
 use crate::output::Made;
-use crate::plan::{Options, Plan, result_key, result_key_of_index};
+use crate::plan::{Options, Plan, result_key, result_key_of_index, squashed_result_key};
 use crate::progress::Progress;
 use crate::sources::Sources;
 use crate::{Error, Request, check, dockerfile, remote};
@@ -26,6 +26,7 @@ pub(crate) struct Prepared {
     pub(crate) target: Digest,
     /// How layers are written. The latest time is each plan's own.
     pack: pack::Options,
+    squash: bool,
     is_index: bool,
     /// Gone last: the plans name files in it.
     pub(crate) work: WorkDir,
@@ -65,7 +66,8 @@ impl Prepared {
         let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
         let target = format!("{:?}", (request.dockerfile_path.file_name(), &request.options.target, names));
         let (is_index, pack, target) = (request.index.is_some(), request.pack, Digest::of(target));
-        Ok(Self { contexts, sources, platforms, plans, cache, pack, is_index, target, work })
+        let squash = request.squash;
+        Ok(Self { contexts, sources, platforms, plans, cache, pack, squash, is_index, target, work })
     }
 
     /// How the layers of a plan are written: the file may say itself what time it is.
@@ -75,7 +77,10 @@ impl Prepared {
 
     /// What stands for everything that the result depends on.
     pub(crate) fn key(&self) -> Key {
-        let key = |plan: &Plan| result_key(plan, &|image| self.sources.layers(image), &self.pack(plan));
+        let key = |plan: &Plan| {
+            let key = result_key(plan, &|image| self.sources.layers(image), &self.pack(plan));
+            if self.squash { squashed_result_key(&key) } else { key }
+        };
         match (&self.plans[..], self.is_index) {
             ([only], false) => key(only),
             (plans, _) => {

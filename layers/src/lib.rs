@@ -8,6 +8,7 @@
 //! - [`Index`]: what a layer says, without the file contents. [`Tree`]: the merged view of a list of indexes.
 //! - [`Changes`]: what one step did. It becomes a layer by [`pack`](pack::pack), and a directory by
 //!   [`apply`](apply::apply); neither knows where it came from.
+//! - [`squash`]: what several layers do together, as changes.
 //! - [`Layer`], [`Key`]: the name of a finished layer and of a step that would make it.
 //! - [`Root`]: a directory that paths cannot leave. [`materialise`] fills one; [`scan`] and [`upper`] find where it may
 //!   have changed since, and [`confirm`] what did; [`fold`](upper::fold) makes an upper directory part of its lower one.
@@ -35,6 +36,7 @@ mod path;
 mod root;
 pub mod scan;
 mod spill;
+mod squash;
 pub mod tar;
 #[cfg(test)]
 mod testing;
@@ -52,4 +54,5 @@ pub use layer::{Compression, Layer};
 pub use links::follow_links;
 pub use path::{InvalidPath, RelPath};
 pub use root::{Lost, Root, Skipped};
+pub use squash::{Squashed, squash};
 pub use tree::{Found, Part, Tree};

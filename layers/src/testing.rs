@@ -24,12 +24,18 @@ pub(crate) struct Hostile {
 
 impl Hostile {
     pub(crate) fn entry(mut self, kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Self {
-        self.raw(kind, name, link, content.len() as u64, content);
+        let mode = if kind == b'5' { 0o755 } else { 0o644 };
+        self.raw(kind, mode, name, link, content.len() as u64, content);
         self
     }
 
     pub(crate) fn file(self, name: &str, content: &str) -> Self {
         self.entry(b'0', name.as_bytes(), b"", content.as_bytes())
+    }
+
+    pub(crate) fn executable(mut self, name: &str, content: &str) -> Self {
+        self.raw(b'0', 0o755, name.as_bytes(), b"", content.len() as u64, content.as_bytes());
+        self
     }
 
     pub(crate) fn dir(self, name: &str) -> Self {
@@ -55,16 +61,16 @@ impl Hostile {
     }
 
     pub(crate) fn sized(mut self, name: &str, size: u64, content: &[u8]) -> Self {
-        self.raw(b'0', name.as_bytes(), b"", size, content);
+        self.raw(b'0', 0o644, name.as_bytes(), b"", size, content);
         self
     }
 
-    fn raw(&mut self, kind: u8, name: &[u8], link: &[u8], size: u64, content: &[u8]) {
+    fn raw(&mut self, kind: u8, mode: u32, name: &[u8], link: &[u8], size: u64, content: &[u8]) {
         let mut header = tar::Header::new_ustar();
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link);
         header.as_old_mut().linkflag[0] = kind;
-        header.set_mode(if kind == b'5' { 0o755 } else { 0o644 });
+        header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(1_000_000);

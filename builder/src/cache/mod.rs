@@ -5,7 +5,7 @@
 //!
 //! | tag | says |
 //! |---|---|
-//! | the key of a step | the layer that the step made, or that it made none |
+//! | the key of a step | the layer that the step made, or that it made none; so for layers that were merged |
 //! | `index-` and a layer's digest | what a layer of a base image holds |
 //! | `result-` and the key of an image's inputs | the image |
 //! | `last-` and what tells one target from another | the image that was built last, for [`Outlook`]'s reasons |

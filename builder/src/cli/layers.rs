@@ -2,12 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use yadokari_layers::{Compression, pack};
 
+use super::args::truth;
 use crate::Error;
 
-/// How the layers of this build are compressed. Those of the base image stay what they are.
+/// How the layers of this build are written. Those of the base image stay what they are.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LayerFlags {
     /// How new layers are compressed. Everything reads gzip; zstd is smaller and twice as fast, and needs
@@ -17,6 +18,13 @@ pub(super) struct LayerFlags {
     /// How hard: 0 to 9 for gzip, 1 to 22 for zstd. -1 is the default, which is 3 for both.
     #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT, allow_negative_numbers = true)]
     compression_level: i32,
+    /// Make the same image of the same inputs, whenever it is built: no time in it is later than 1970, or than
+    /// SOURCE_DATE_EPOCH where that is given.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) reproducible: bool,
+    /// Make one layer of all that the build puts on top of the base image, as `docker build --squash` does.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) squash: bool,
 }
 
 /// Kaniko's word for no level.

@@ -276,6 +276,22 @@ fn layers_are_compressed_as_the_flags_say() {
 }
 
 #[test]
+fn layers_are_merged_where_a_flag_says_so() {
+    for (flags, expected) in [("", false), (" --squash", true), (" --squash true", true), (" --squash=false", false)] {
+        assert_eq!(build(&format!("executor -d r/i{flags}")).layers.squash, expected, "{flags}");
+    }
+}
+
+#[test]
+fn what_layers_may_say_of_times_is_a_flag() {
+    for (flags, expected) in [("", false), (" --reproducible", true), (" --reproducible=true --reproducible=0", false)]
+    {
+        assert_eq!(build(&format!("executor -d r/i{flags}")).layers.reproducible, expected, "{flags}");
+    }
+    assert!(error("executor --reproducible=maybe").contains("write true or false"));
+}
+
+#[test]
 fn a_build_arg_without_a_value_takes_the_environments() {
     let env = |name: &str| (name == "SET").then(|| "from env".to_owned());
     let (given, unset) =

@@ -150,7 +150,7 @@ impl<'a> Earlier<'a> {
         self.cache.hit(&self.key(step)).map(Outcome::from)
     }
 
-    /// Asks the cache for a step by what is below it, whatever made that.
+    /// Asks the cache for a step by what is below it, whatever made that, or for the layer that others were merged into.
     pub(super) fn look(&self, content: &Key) -> Option<Outcome> {
         self.runtime.block_on(self.cache.look(record_key(content, &self.pack))).map(Outcome::from)
     }
@@ -170,7 +170,15 @@ impl<'a> Earlier<'a> {
     /// What the cache is to keep of a step that was executed.
     pub(super) fn record(&self, step: &Step, content: Option<Key>, outcome: &Outcome) -> Option<NewStep> {
         let by_content = content.map(|content| record_key(&content, &self.pack));
-        let keys = std::iter::once(self.key(step)).chain(by_content).collect();
+        Self::new_step(std::iter::once(self.key(step)).chain(by_content).collect(), outcome)
+    }
+
+    /// What the cache is to keep of layers that were merged into one, under a key that [`Earlier::look`] finds.
+    pub(super) fn record_merged(&self, key: &Key, outcome: &Outcome) -> Option<NewStep> {
+        Self::new_step(vec![record_key(key, &self.pack)], outcome)
+    }
+
+    fn new_step(keys: Vec<Key>, outcome: &Outcome) -> Option<NewStep> {
         let layer = match outcome {
             Outcome { layer: Some(layer), content: Some(content), index: Some(index) } => {
                 Some((*layer, NewIndex::Made(Arc::clone(index)), *content))

@@ -18,6 +18,7 @@ mod interrupt;
 mod mounts;
 mod remote;
 mod schedule;
+mod squash;
 mod stage;
 mod transfer;
 mod unpack;
@@ -41,6 +42,7 @@ pub use blobs::{Blobs, Fetch};
 pub use earlier::{Done, Earlier};
 pub use interrupt::Interrupt;
 pub use mounts::check;
+pub use squash::Merged;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
@@ -77,6 +79,8 @@ pub struct Executor<'a> {
     pub blobs: &'a Blobs<'a>,
     /// How layers are written.
     pub pack: &'a pack::Options,
+    /// Whether all layers on top of the base image become one.
+    pub squash: bool,
     /// Where blobs and roots are.
     pub work: &'a WorkDir,
     /// The chosen driver, when the plan has a RUN.
@@ -104,6 +108,8 @@ pub struct StageResult {
     pub made: Vec<Option<LayerRef>>,
     /// What stands for all that the stage holds.
     pub(crate) state: Option<Key>,
+    /// What the layers that were made on top of the base image have become, where they were merged.
+    pub merged: Option<Merged>,
 }
 
 /// What became of the stages of a plan, as far as they are done.
@@ -142,8 +148,15 @@ pub fn execute(
         }
     });
     schedule.end()?;
-    let results = runs.into_iter().map(|run| run.results.0.into_iter().map(OnceLock::into_inner));
-    Ok(results.map(|results| results.map(Option::unwrap_or_default).collect()).collect())
+    let results = runs.into_iter().zip(executors).map(|(run, executor)| {
+        let results = run.results.0.into_iter().map(|result| result.into_inner().unwrap_or_default());
+        let mut results: Vec<StageResult> = results.collect();
+        if executor.squash {
+            executor.merge(&mut results)?;
+        }
+        Ok(results)
+    });
+    results.collect()
 }
 
 impl<'a> PlanRun<'a> {
@@ -160,7 +173,9 @@ impl<'a> PlanRun<'a> {
     /// Works on a stage until it is done or has failed.
     fn execute(&self, job: Job<'_>) {
         let (_, stage) = job.node();
-        let done = StageRun::new(self, &job, stage).execute(self.chain.contains(&stage));
+        // Of layers that are merged nobody but the cache wants one.
+        let wanted = self.chain.contains(&stage) && !self.executor.squash;
+        let done = StageRun::new(self, &job, stage).execute(wanted);
         // It is set once, since a stage begins once.
         job.end(done.map(|result| _ = self.results.0[stage].set(result)));
     }

@@ -130,7 +130,7 @@ impl<'a> StageRun<'a> {
         if let Some(worker) = self.worker.take() {
             self.executor.work.retire(worker);
         }
-        Ok(StageResult { layers: self.layers, made: self.made, state: Some(self.state) })
+        Ok(StageResult { layers: self.layers, made: self.made, state: Some(self.state), merged: None })
     }
 
     /// Waits for the layer that is being compressed, if there is one.

@@ -18,6 +18,8 @@ use crate::dockerfile::{Source, parse};
 use crate::plan::{BaseImage, ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
+mod squash;
+
 /// The SOURCE_DATE_EPOCH of all builds here.
 const EPOCH: i64 = 1_000_000_000;
 
@@ -116,6 +118,7 @@ impl Bench {
             fetch: setting.fetch,
             blobs: &Blobs::new(work.blobs().to_owned(), setting.fetch),
             pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
+            squash: false,
             work: &work,
             sandbox: None,
             secrets: &Secrets::default(),
@@ -144,6 +147,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: Some(EPOCH),
+            reproducible: false,
             context_mode: ContextMode::default(),
         };
         let mut known = Known::default();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
 use yadokari_registry::{Descriptor, Manifest, Platform, digest_of};
 
-use crate::execute::StageResult;
+use crate::execute::{Merged, StageResult};
 use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
@@ -132,11 +132,15 @@ struct StoredImage {
 pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>) -> Image {
     let created = rfc3339(epoch.unwrap_or_else(crate::clock));
     let target = plan.target();
-    let layers = stages.last().map(|result| result.layers.clone()).unwrap_or_default();
+    let result = stages.last().map(|result| (result.layers.clone(), result.merged.as_ref()));
+    let (layers, merged) = result.unwrap_or_default();
     let mut config = target.config.clone();
     for line in &target.history {
         let has_layer = line.step.is_some_and(|(stage, step)| stages[stage].made[step].is_some());
-        config.history.push(History::of(&created, &line.created_by, has_layer));
+        config.history.push(History::of(&created, &line.created_by, has_layer && merged.is_none()));
+    }
+    if let Some(Merged { layer, comment }) = merged {
+        config.history.push(History::of_merged(&created, comment, layer.is_some()));
     }
     config.created = Some(created);
     config.rootfs.kind = "layers".into();
@@ -199,7 +203,8 @@ mod tests {
         let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
         let [base, run, copy] = ["base", "run", "copy"].map(layer);
         let made = vec![Some(run), None, Some(copy)];
-        let image = assemble(&plan, &[StageResult { layers: vec![base, run, copy], made, state: None }], epoch);
+        let image =
+            assemble(&plan, &[StageResult { layers: vec![base, run, copy], made, ..StageResult::default() }], epoch);
         assert_eq!(image.layers, [base, run, copy]);
         ImageConfig::parse(&image.config).unwrap()
     }

@@ -39,7 +39,7 @@ use crate::remote::{Fetched, Remote};
 
 pub(crate) use copy::through_link;
 pub(crate) use key::image as image_key;
-pub use key::{Input, content_of, record_key, result_key, result_key_of_index, state};
+pub use key::{Input, content_of, record_key, result_key, result_key_of_index, squash_key, squashed_result_key, state};
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use names::meant;
@@ -66,6 +66,9 @@ pub struct Options {
     pub host: Platform,
     /// SOURCE_DATE_EPOCH, in seconds since the Unix epoch.
     pub epoch: Option<i64>,
+    /// `--reproducible`: where nothing says what SOURCE_DATE_EPOCH is, no time of the image is later than 1970. Unlike one
+    /// that is given this is no argument, which a RUN could see.
+    pub reproducible: bool,
     /// What of the modes of the context's files enters keys.
     pub context_mode: ContextMode,
 }
@@ -170,7 +173,8 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// The Dockerfile, or a build argument, says that a finding fails the build.
     pub findings_are_errors: bool,
-    /// SOURCE_DATE_EPOCH: the option, or the default that an ARG before the first FROM gives.
+    /// SOURCE_DATE_EPOCH: the option, or the default that an ARG before the first FROM gives. With neither it is 0 where
+    /// the image is to be reproducible.
     pub epoch: Option<i64>,
 }
 

@@ -128,6 +128,7 @@ impl<'a> Planner<'a> {
             }
             globals.define(name, value);
         }
+        let epoch = epoch.or(options.reproducible.then_some(0));
         let policy = policy(file, options)?;
         let mut warnings = file.warnings.clone();
         warnings.extend(policy.warnings.iter().cloned());

@@ -5,6 +5,7 @@ mod equal;
 mod jobs;
 mod silence;
 mod spoiled;
+mod squash;
 mod trust;
 
 use std::io::{self, Write};

@@ -1,6 +1,7 @@
 //! The whole line, without a RUN, against a registry in memory.
 
 mod cache;
+mod times;
 
 use std::fs;
 use std::time::Duration;
@@ -62,12 +63,14 @@ impl Bench {
                 platform_is_given: !platforms.is_empty(),
                 host,
                 epoch: Some(0),
+                reproducible: false,
                 context_mode: plan::ContextMode::default(),
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
             pack: pack::Options { clamp: Some(0), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
+            squash: false,
             sandbox: sandbox::Settings {
                 driver: None,
                 work_dir,
@@ -83,6 +86,16 @@ impl Bench {
             skip_existing: false,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
+    }
+
+    /// The config of the image `:1` in a repository, and the digests of its layers.
+    async fn pushed(&self, repository: &str) -> (Value, Vec<String>) {
+        let store = self.registry.repository(repository);
+        let image = store.read_manifest(&Version::Tag("1".into())).await.unwrap().unwrap().image().unwrap();
+        let config = image.config().digest().to_string().parse().unwrap();
+        let config = yadokari_registry::read_small(&store, &config, None, 1 << 20).await.unwrap();
+        let layers = image.layers().iter().map(|layer| layer.digest().to_string()).collect();
+        (serde_json::from_slice(&config).unwrap(), layers)
     }
 
     async fn build(&self, request: Request) -> Result<Built, Error> {

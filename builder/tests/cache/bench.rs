@@ -57,6 +57,17 @@ impl Bench {
 
     /// Builds `world`, to `name`. The context and the work directory are new, as they are in a CI job.
     pub(crate) async fn build(&self, world: &World, cache: Option<Settings>, name: &str) -> Ended {
+        self.build_as(world, cache, name, |_| {}).await
+    }
+
+    /// The same, with something else that is asked for.
+    pub(crate) async fn build_as(
+        &self,
+        world: &World,
+        cache: Option<Settings>,
+        name: &str,
+        edit: impl FnOnce(&mut Request),
+    ) -> Ended {
         let label = world.base % 2;
         let content = if world.base % 4 < 2 { "one\n" } else { "another\n" };
         let files =
@@ -67,7 +78,8 @@ impl Bench {
         let before = self.served.seen().len();
         let log = Log::default();
         let progress = Arc::new(Progress::to(Level::Debug, Box::new(log.clone())));
-        let request = self.request(world, place.path(), cache, name);
+        let mut request = self.request(world, place.path(), cache, name);
+        edit(&mut request);
         let built = yadokari::build(request, progress, Interrupt::default()).await;
         let result = built.map(|built| built.digest).map_err(|error| error.to_string());
         Ended { result, log: log.text(), seen: self.served.seen().split_off(before) }
@@ -98,6 +110,7 @@ impl Bench {
                 platform_is_given: false,
                 host,
                 epoch: Some(EPOCH),
+                reproducible: false,
                 context_mode: if world.raw { ContextMode::Raw } else { ContextMode::Git },
             },
             index: None,
@@ -106,6 +119,7 @@ impl Bench {
             skip_existing: false,
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
+            squash: false,
             sandbox: sandbox::Settings {
                 driver: None,
                 work_dir: place.join("work"),

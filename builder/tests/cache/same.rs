@@ -24,7 +24,7 @@ struct Tally {
 }
 
 /// A cache of the many that a user may ask for. All share their repositories, so that each finds what others wrote.
-fn settings(bench: &Bench, number: usize) -> Settings {
+pub(crate) fn settings(bench: &Bench, number: usize) -> Settings {
     let registry = |name: &str| Place::Registry(bench.reference(name));
     let own = |name: &str, also: Option<&str>| Scopes { own: Some(name.into()), also: also.map(Into::into) };
     let plain = Settings {
@@ -56,7 +56,7 @@ fn settings(bench: &Bench, number: usize) -> Settings {
 }
 
 /// One without a limit.
-const PLAIN: usize = 11;
+pub(crate) const PLAIN: usize = 11;
 
 /// Builds a project, and again after each edit, every time with all that the cache has by then and without it.
 async fn follow(bench: &Bench, first: &World, edits: &[(Edit, usize)], tally: &Tally) {

@@ -40,6 +40,22 @@ pub fn result_key(plan: &Plan, base_layers: &dyn Fn(&ImageName) -> Vec<LayerRef>
     key.finish()
 }
 
+/// The key of the same image with all layers on top of its base as one.
+pub fn squashed_result_key(result: &Key) -> Key {
+    let mut key = KeyHasher::new("squashed result");
+    key.digest(&result.digest());
+    key.finish()
+}
+
+/// The key of the layer that the layers `above` make together on those `below`.
+pub fn squash_key(below: &[LayerRef], above: &[LayerRef]) -> Key {
+    let mut key = KeyHasher::new("squash");
+    for layers in [below, above] {
+        key.list(layers.iter().map(|layer| layer.diff_id.as_bytes()));
+    }
+    key.finish()
+}
+
 /// The key of an index of images, from those of the images in its order.
 pub fn result_key_of_index(images: &[(Platform, Key)]) -> Key {
     let mut key = KeyHasher::new("result index");

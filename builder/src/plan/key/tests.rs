@@ -190,6 +190,8 @@ fn keys_are_pinned() {
         ("state", state(&base(), &content)),
         ("result", result_of(&sample_plan(), &[layer("one"), layer("two")], &options)),
         ("result of an index", result_key_of_index(&[(linux(), base())])),
+        ("squashed result", squashed_result_key(&base())),
+        ("squash", squash_key(&[layer("one")], &[layer("two"), layer("three")])),
     ];
     let tree = Tree::of([std::sync::Arc::new(sample_index(1))]);
     let mut copy = sample_copy();
@@ -397,6 +399,7 @@ fn a_result_depends_on_all_that_its_bytes_do() {
         result_of(&sample_plan(), &[layer("one"), other_bytes], &pack),
         result_of(&sample_plan(), &layers, &pack::Options { compression: Compression::Zstd, ..pack }),
         result_of(&sample_plan(), &layers, &pack::Options { clamp: Some(0), ..pack }),
+        squashed_result_key(&all),
     ];
     let different: std::collections::BTreeSet<Key> = others.into_iter().chain([all]).collect();
     assert_eq!(different.len(), others.len() + 1);
@@ -410,6 +413,22 @@ fn a_result_depends_on_all_that_its_bytes_do() {
     let index = |images: &[(Platform, Key)]| result_key_of_index(images);
     assert_ne!(index(&[(linux(), all)]), index(&[(arm.clone(), all)]));
     assert_ne!(index(&[(linux(), all), (arm.clone(), all)]), index(&[(arm, all), (linux(), all)]));
+}
+
+#[test]
+fn a_squashed_layer_depends_on_what_is_below_and_on_what_it_is_made_of() {
+    let [one, two, three] = ["one", "two", "three"].map(layer);
+    let all = squash_key(&[one], &[two, three]);
+    let others = [
+        squash_key(&[], &[one, two, three]),
+        squash_key(&[one, two], &[three]),
+        squash_key(&[three], &[two, one]),
+        squash_key(&[one], &[three, two]),
+        squash_key(&[one], &[two]),
+    ];
+    assert_eq!(others.into_iter().chain([all]).collect::<std::collections::BTreeSet<Key>>().len(), 6);
+    let compressed = LayerRef { digest: Digest::of("other"), compression: Compression::Zstd, size: 1, ..two };
+    assert_eq!(squash_key(&[one], &[compressed, three]), all);
 }
 
 /// What is taken of a tree of these files, each with what it is and its time.

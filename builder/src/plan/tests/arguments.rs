@@ -202,6 +202,28 @@ fn the_epoch_is_a_build_argument_or_a_global_default() {
     }
 }
 
+#[test]
+fn a_reproducible_image_has_an_epoch_that_no_instruction_sees() {
+    let reproducible = |mut bench: Bench| {
+        bench.options.reproducible = true;
+        bench
+    };
+    let (global, local) = ("ARG SOURCE_DATE_EPOCH=5\nFROM scratch\n", "FROM scratch\nARG SOURCE_DATE_EPOCH");
+    assert_eq!(reproducible(Bench::new()).plan("FROM scratch\n").epoch, Some(0));
+    assert_eq!(reproducible(Bench::new()).plan("ARG SOURCE_DATE_EPOCH=\nFROM scratch\n").epoch, Some(0));
+    assert_eq!(reproducible(Bench::new()).plan(global).epoch, Some(5));
+    let mut given = reproducible(Bench::new());
+    given.options.epoch = Some(7);
+    assert_eq!(given.plan(global).epoch, Some(7));
+    assert_eq!(value(&given, local, "SOURCE_DATE_EPOCH").as_deref(), Some("7"));
+    assert_eq!(value(&reproducible(Bench::new()), local, "SOURCE_DATE_EPOCH"), None);
+    let keys = |bench: Bench| {
+        let plan = bench.plan(&format!("{local}\nRUN x\nWORKDIR /w\n"));
+        plan.steps().map(|step| step.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(reproducible(Bench::new())), keys(Bench::new()), "no step depends on it");
+}
+
 /// What each instruction makes of `$V` and of `$N`, which holds a name.
 #[test]
 fn variables_are_expanded_where_the_language_says() {

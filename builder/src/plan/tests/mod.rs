@@ -39,6 +39,7 @@ impl Bench {
             platform,
             platform_is_given: false,
             epoch: None,
+            reproducible: false,
             context_mode: ContextMode::default(),
         };
         let directory = tempfile::tempdir().unwrap();
