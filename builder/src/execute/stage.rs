@@ -36,6 +36,9 @@ pub(super) struct StageRun<'a> {
     applied: usize,
     /// What RUN steps mounted so far.
     mounts: Mounts<'a>,
+    /// The step under way, and the last one that has a command to execute.
+    number: usize,
+    last_run: Option<usize>,
 }
 
 impl<'a> StageRun<'a> {
@@ -52,8 +55,12 @@ impl<'a> StageRun<'a> {
             Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
         };
         let mounts = Mounts::new(executor, blobs, results);
-        let (tree, worker, applied) = (None, None, 0);
-        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts })
+        let (tree, worker, applied, number) = (None, None, 0, 0);
+        let upcoming = executor.upcoming();
+        let is_run =
+            |number: &usize| matches!(stage.steps[*number].op, Op::Run(_)) && !upcoming.is_made(position, *number);
+        let last_run = (0..stage.steps.len()).rfind(is_run);
+        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts, number, last_run })
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -62,6 +69,7 @@ impl<'a> StageRun<'a> {
         let (stage, executor) = (self.stage, self.executor);
         for (number, step) in stage.steps.iter().enumerate() {
             executor.interrupt.check()?;
+            self.number = number;
             let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
             executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
@@ -153,6 +161,10 @@ impl<'a> StageRun<'a> {
 
     /// The tree of all layers so far.
     fn tree(&mut self) -> Result<&Tree, crate::Error> {
+        // A RUN is going to have the layers unpacked; what they say is found on the way.
+        if self.worker.is_none() && self.has_run() && self.blobs.known(&self.layers).contains(&None) {
+            self.make_root()?;
+        }
         let tree = self.tree.get_or_insert_default();
         let fresh = &self.layers[tree.layers().len()..];
         self.blobs.indexes(fresh)?.into_iter().for_each(|index| tree.push(index));
@@ -273,40 +285,57 @@ impl<'a> StageRun<'a> {
         }
     }
 
+    /// Whether a command is to be executed, now or later.
+    fn has_run(&self) -> bool {
+        self.last_run.is_some_and(|last| last >= self.number)
+    }
+
     /// The root file system of this stage. It is made of all layers when it is first needed; those that were made without
     /// it since then are put on it when it is needed again.
     fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
-        let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
-        let files = layer_files(self.blobs, &self.layers[self.applied..], &indexes[self.applied..])?;
-        let warnings = match &mut self.worker {
-            Some(worker) => {
-                let pushed = files.into_iter().map(|file| worker.push(file)).collect::<Result<Vec<_>, _>>()?;
-                pushed.concat()
-            }
-            None => {
-                let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
-                let mut worker = Worker::start(probe, settings, &self.stage.name)?;
-                self.executor.interrupt.watch(worker.interrupter());
-                let warnings = worker.materialise(files)?;
-                self.worker = Some(worker);
-                warnings
-            }
-        };
-        warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        if self.worker.is_none() {
+            self.make_root()?;
+        }
+        let applied = self.applied;
+        let indexes = self.tree()?.layers()[applied..].iter().map(|index| Some(Arc::clone(index))).collect();
+        let files = layer_files(self.blobs, &self.layers[applied..], indexes)?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        for file in files {
+            worker.push(file)?.iter().for_each(|warning| self.executor.progress.warning(warning));
+        }
         self.applied = self.layers.len();
-        Ok(self.worker.as_mut().expect("it was just made"))
+        Ok(worker)
+    }
+
+    /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
+    fn make_root(&mut self) -> Result<(), crate::Error> {
+        let known = self.blobs.known(&self.layers);
+        let files = layer_files(self.blobs, &self.layers, known.clone())?;
+        let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
+        let mut worker = Worker::start(probe, settings, &self.stage.name)?;
+        self.executor.interrupt.watch(worker.interrupter());
+        let filled = worker.materialise(files)?;
+        self.worker = Some(worker);
+        for ((layer, index), _) in
+            self.layers.iter().zip(&filled.indexes).zip(&known).filter(|(_, known)| known.is_none())
+        {
+            self.blobs.found(layer, index);
+        }
+        filled.warnings.iter().for_each(|warning| self.executor.progress.warning(warning));
+        self.applied = self.layers.len();
+        Ok(())
     }
 }
 
-/// The layers, ready to be unpacked.
+/// The layers, ready to be unpacked, each with its index where that is known.
 pub(super) fn layer_files(
     blobs: &Blobs<'_>,
     layers: &[LayerRef],
-    indexes: &[Arc<Index>],
+    indexes: Vec<Option<Arc<Index>>>,
 ) -> Result<Vec<LayerFile>, crate::Error> {
-    layers.iter().zip(indexes).map(|(layer, index)| layer_file(blobs, layer, Arc::clone(index))).collect()
-}
-
-fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
-    Ok(LayerFile { index, blob: blobs.open(layer)? })
+    blobs.fetch(layers)?;
+    let file = |(layer, index): (&LayerRef, _)| {
+        Ok(LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob: blobs.open(layer)? })
+    };
+    layers.iter().zip(indexes).map(file).collect()
 }

@@ -66,7 +66,8 @@ impl<W: Write> Writer<W> {
         let directory = path.parent().unwrap_or_default();
         let marker = directory.child(&[WHITEOUT, path.file_name().unwrap_or_default()].concat())?;
         self.header(&marker, &Entry::file(0, 0, Timestamp::default()))?;
-        self.indexer.take(path.clone(), super::Item::Delete, &mut io::empty())
+        self.indexer.mark(path.clone(), false);
+        Ok(())
     }
 
     fn put(&mut self, path: &RelPath, mut entry: Entry, content: &Content) -> Result<()> {
