@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::dockerfile::{Diagnostic, Span};
+use crate::sandbox::Fault;
 
 /// A failed build.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +214,14 @@ impl Error {
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
             Self::Stale { .. } | Self::Abandoned => ExitCode::Unavailable,
             Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
-            Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,
+            // The sandbox is where layers are read, and not to blame for them.
+            Self::Sandbox(error) => match error.fault() {
+                Some(Fault::Mismatch) => ExitCode::Protocol,
+                Some(Fault::Entry) => ExitCode::Data,
+                Some(Fault::Stream) => ExitCode::Io,
+                None => ExitCode::Sandbox,
+            },
+            Self::NoDriver(_) => ExitCode::Sandbox,
         };
         code as u8
     }

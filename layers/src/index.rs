@@ -155,10 +155,19 @@ impl IndexBuilder {
         self.records.insert(path, record);
     }
 
-    fn remove_below(&mut self, path: &RelPath) {
+    fn below(&self, path: &RelPath) -> impl Iterator<Item = &RelPath> {
         let bounds = ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat());
         let range = (Bound::Included(&bounds.0[..]), Bound::Excluded(&bounds.1[..]));
-        let below: Vec<RelPath> = self.records.range::<[u8], _>(range).map(|(path, _)| path.clone()).collect();
+        self.records.range::<[u8], _>(range).map(|(path, _)| path)
+    }
+
+    /// Whether the layer said something so far of what lies below `path`.
+    pub(crate) fn holds_below(&self, path: &RelPath) -> bool {
+        self.below(path).next().is_some()
+    }
+
+    fn remove_below(&mut self, path: &RelPath) {
+        let below: Vec<RelPath> = self.below(path).cloned().collect();
         for path in below {
             self.records.remove(&path);
             self.inline.remove(&path);
@@ -172,19 +181,21 @@ impl IndexBuilder {
         }
         let record = match self.records.remove(&path) {
             Some(Record::Put(entry)) if entry.is_directory() => Record::Opaque(Some(entry)),
+            // What is gone holds nothing.
+            None | Some(Record::Opaque(None)) => Record::Delete,
             Some(record) => record,
-            None => Record::Delete,
         };
         self.records.insert(path, record);
     }
 
     /// Says that the directory hides what lower layers put into it.
     pub fn opaque(&mut self, path: RelPath) {
-        let entry = match self.records.remove(&path) {
-            Some(Record::Put(entry) | Record::Opaque(Some(entry))) => Some(entry),
-            _ => None,
+        let record = match self.records.remove(&path) {
+            Some(Record::Put(entry) | Record::Opaque(Some(entry))) => Record::Opaque(Some(entry)),
+            Some(Record::Delete) => Record::Delete,
+            None | Some(Record::Opaque(None)) => Record::Opaque(None),
         };
-        self.records.insert(path, Record::Opaque(entry));
+        self.records.insert(path, record);
     }
 
     /// What the layer said so far of `path`.
@@ -253,6 +264,18 @@ mod tests {
         second.delete(path("d"));
         assert_eq!(first.finish().records(), [(path("d"), Record::Opaque(Some(directory)))]);
         assert_eq!(second.finish().records().len(), 1);
+    }
+
+    #[test]
+    fn what_is_gone_and_opaque_is_gone() {
+        let mut first = IndexBuilder::new();
+        first.delete(path("d"));
+        first.opaque(path("d"));
+        let mut second = IndexBuilder::new();
+        second.opaque(path("d"));
+        second.delete(path("d"));
+        assert_eq!(first.finish().records(), [(path("d"), Record::Delete)]);
+        assert_eq!(second.finish().records(), [(path("d"), Record::Delete)]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::{Entry, Kind, RelPath, Root};
+use crate::materialise::Source;
+use crate::{Digest, Entry, Kind, RelPath, Root};
 
 pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
@@ -92,6 +94,13 @@ impl Hostile {
     pub(crate) fn cut(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// A layer of this tar, of which the index is known or not.
+pub(crate) fn source(tar: &[u8], is_known: bool) -> Source<'static> {
+    let index = is_known.then(|| Arc::new(crate::tar::index(tar).unwrap()));
+    let diff_id = Digest::of(tar);
+    Source { blob: Box::new(std::io::Cursor::new(tar.to_vec())), digest: diff_id, diff_id, index }
 }
 
 /// Everything below a directory, one line for each path, for comparing and for reading in a failed test. Times of

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use yadokari::sandbox::{Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
-use yadokari_layers::{Changes, Content, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
+use yadokari_layers::{Changes, Content, Digest, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
 
 pub(crate) type Outcome = Result<(), Box<dyn StdError>>;
 
@@ -31,7 +31,9 @@ impl Bench {
         self.took("start", began);
         let began = Instant::now();
         let blob = File::open(&self.base)?;
-        let warnings = worker.materialise(vec![LayerFile { index: Arc::clone(&self.index), blob }])?;
+        let (digest, index) = (Digest::of("base"), Some(Arc::clone(&self.index)));
+        let filled = worker.materialise(vec![LayerFile { digest, diff_id: digest, index, blob }])?;
+        let warnings = filled.warnings;
         self.took("materialise", began);
         check(&format!("no warnings, but {warnings:?}"), warnings.is_empty())?;
         Ok(worker)
@@ -180,7 +182,8 @@ pub(crate) fn base_layer(path: &Path, busybox: &Path) -> Result<Index, Box<dyn S
 pub(crate) fn small_layer(bench: &Bench, changes: &Changes) -> Result<LayerFile, Box<dyn StdError>> {
     let path = bench.settings.home.join("small.tar");
     let (_, index) = tar::write(changes, None, File::create(&path)?)?;
-    Ok(LayerFile { index: Arc::new(index), blob: File::open(&path)? })
+    let digest = Digest::of("small");
+    Ok(LayerFile { digest, diff_id: digest, index: Some(Arc::new(index)), blob: File::open(&path)? })
 }
 
 /// The processes that have an argument.

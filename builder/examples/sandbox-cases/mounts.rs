@@ -74,8 +74,8 @@ pub(crate) fn source(bench: &Bench, worker: &mut Worker) -> Result<u32, Box<dyn 
         let kind = Kind::Symlink { target: target.as_bytes().to_vec() };
         changes.put(RelPath::new(name)?, Entry { kind, ..Entry::file(0, 0o777, at) }, Content::Empty);
     }
-    let (number, warnings) = worker.provide(vec![small_layer(bench, &changes)?])?;
-    check(&format!("no warnings, but {warnings:?}"), warnings.is_empty())?;
+    let (number, filled) = worker.provide(vec![small_layer(bench, &changes)?])?;
+    check(&format!("no warnings, but {:?}", filled.warnings), filled.warnings.is_empty())?;
     Ok(number)
 }
 

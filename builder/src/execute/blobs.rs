@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, RelPath, Tree, blob_path, compress, tar};
+use yadokari_layers::{Digest, Error as LayersError, Index, RelPath, Tree, blob_path, compress, materialise, tar};
 
 use crate::plan::{ImageName, LayerRef};
 
@@ -61,19 +62,48 @@ impl<'a> Blobs<'a> {
         Ok(Tree::of(self.indexes(layers)?))
     }
 
-    /// What each of the layers says. Those of which nobody knows it are fetched and read.
+    /// What each of the layers says. Those of which nobody knows it are fetched and read, side by side.
     pub(super) fn indexes(&self, layers: &[LayerRef]) -> Result<Vec<Arc<Index>>, crate::Error> {
-        let unknown = || -> Vec<LayerRef> {
+        let known = self.known(layers);
+        let unknown = layers.iter().zip(&known).filter(|(_, index)| index.is_none());
+        let mut unknown: Vec<LayerRef> = unknown.map(|(layer, _)| *layer).collect();
+        self.fetch(&unknown)?;
+        // A layer may be in an image twice.
+        unknown.sort_by_key(|layer| layer.digest);
+        unknown.dedup_by_key(|layer| layer.digest);
+        let threads = unknown.len().min(std::thread::available_parallelism().map_or(1, usize::from));
+        let unknown = Mutex::new(unknown.into_iter());
+        let next = || unknown.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let read = || std::iter::from_fn(next).try_for_each(|layer| self.index(&layer).map(drop));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+        layers.iter().map(|layer| self.index(layer)).collect()
+    }
+
+    /// What each of the layers says, of which that is known without reading them.
+    pub(super) fn known(&self, layers: &[LayerRef]) -> Vec<Option<Arc<Index>>> {
+        let unknown: Vec<LayerRef> = {
             let known = self.lock();
             layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()
         };
-        {
-            let _asking = lock(&self.asking);
-            let found = self.fetch.indexes(&unknown());
-            self.lock().extend(found);
-        }
-        self.fetch.fetch(&unknown(), &self.directory)?;
-        layers.iter().map(|layer| self.index(layer)).collect()
+        let _asking = lock(&self.asking);
+        let found = self.fetch.indexes(&unknown);
+        let mut known = self.lock();
+        known.extend(found);
+        layers.iter().map(|layer| known.get(&layer.digest).map(Arc::clone)).collect()
+    }
+
+    /// Takes note of what a layer says, that somebody had to read.
+    pub(super) fn found(&self, layer: &LayerRef, index: &Arc<Index>) {
+        self.fetch.indexed(layer, index);
+        self.lock().insert(layer.digest, Arc::clone(index));
+    }
+
+    /// Brings layers here, side by side.
+    pub(super) fn fetch(&self, layers: &[LayerRef]) -> Result<(), crate::Error> {
+        self.fetch.fetch(layers, &self.directory)
     }
 
     /// What one layer says.
@@ -87,14 +117,10 @@ impl<'a> Blobs<'a> {
         if let Some(index) = known() {
             return Ok(index);
         }
-        let mut reader = HashingReader::new(compress::decoder(self.open(layer)?)?);
-        let index = Arc::new(tar::index(&mut reader)?);
-        let found = reader.finish().map_err(|source| LayersError::Stream { operation: "read layer", source })?;
-        if found != layer.diff_id {
-            return Err(LayersError::DiffId { layer: layer.digest, expected: layer.diff_id, found }.into());
-        }
-        self.fetch.indexed(layer, &index);
-        self.lock().insert(layer.digest, Arc::clone(&index));
+        let mut blob = self.open(layer)?;
+        let (digest, diff_id) = (layer.digest, layer.diff_id);
+        let index = Arc::new(materialise::index(&mut blob, digest, diff_id)?);
+        self.found(layer, &index);
         Ok(index)
     }
 

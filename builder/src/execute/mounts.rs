@@ -256,9 +256,10 @@ impl<'a> Mounts<'a> {
         if let Some(&number) = self.trees.get(&key) {
             return Ok(number);
         }
-        let files = layer_files(self.blobs, layers, tree.layers())?;
-        let (number, warnings) = worker.provide(files)?;
-        warnings.iter().for_each(|warning| voice.warning(warning));
+        let indexes = tree.layers().iter().map(|index| Some(Arc::clone(index))).collect();
+        let files = layer_files(self.blobs, layers, indexes)?;
+        let (number, filled) = worker.provide(files)?;
+        filled.warnings.iter().for_each(|warning| voice.warning(warning));
         self.trees.insert(key, number);
         Ok(number)
     }

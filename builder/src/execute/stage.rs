@@ -44,6 +44,8 @@ pub(super) struct StageRun<'a> {
     mounts: Mounts<'a>,
     /// What each step made so far.
     made: Vec<Option<LayerRef>>,
+    /// The step under way.
+    number: usize,
     /// What the topmost layer says, while it is not one of `layers` because it is still being compressed.
     packed: Option<Arc<Index>>,
 }
@@ -75,7 +77,7 @@ impl<'a> StageRun<'a> {
         let mounts = Mounts::new(executor, executor.blobs, results);
         let voice = executor.progress.voice("");
         let blobs = executor.blobs;
-        let (tree, worker, applied, made, packed) = Default::default();
+        let (tree, worker, applied, made, number, packed) = Default::default();
         Self {
             executor,
             blobs,
@@ -92,6 +94,7 @@ impl<'a> StageRun<'a> {
             applied,
             mounts,
             made,
+            number,
             packed,
         }
     }
@@ -165,6 +168,7 @@ impl<'a> StageRun<'a> {
         let (executor, step) = (self.executor, &self.stage.steps[number]);
         let name = format!("{}{} {}/{}", executor.label, self.stage.name, number + 1, self.stage.steps.len());
         self.voice = executor.progress.voice(&name);
+        self.number = number;
         let turn = self.turn(number, step)?;
         let mut ending = Ending::begin(executor, step, name, wanted);
         let fresh = match turn {
@@ -248,6 +252,11 @@ impl<'a> StageRun<'a> {
 
     /// The tree of all layers so far.
     fn tree(&mut self) -> Result<&Tree, crate::Error> {
+        // A RUN is going to have the layers unpacked; what they say is found on the way.
+        let has_run = self.upcoming.is_to_run(self.position, self.number, None);
+        if has_run && self.worker.is_none() && self.blobs.known(&self.layers).contains(&None) {
+            self.make_root()?;
+        }
         let tree = self.tree.get_or_insert_default();
         let fresh = self.layers.get(tree.layers().len()..).unwrap_or_default();
         self.blobs.indexes(fresh)?.into_iter().for_each(|index| tree.push(index));
@@ -375,39 +384,51 @@ impl<'a> StageRun<'a> {
     /// The root file system of this stage. It is made of all layers when it is first needed; those that were made without
     /// it since then are put on it when it is needed again.
     fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
-        let indexes: Vec<Arc<Index>> = self.tree()?.layers().to_vec();
+        if self.worker.is_none() {
+            self.make_root()?;
+        }
+        let applied = self.applied;
+        let indexes = self.tree()?.layers()[applied..].iter().map(|index| Some(Arc::clone(index))).collect();
         // What is being packed comes from the root.
-        let missing = self.layers.get(self.applied..).unwrap_or_default();
-        let files = layer_files(self.blobs, missing, &indexes[self.applied..])?;
-        let warnings = match &mut self.worker {
-            Some(worker) => {
-                let pushed = files.into_iter().map(|file| worker.push(file)).collect::<Result<Vec<_>, _>>()?;
-                pushed.concat()
-            }
-            None => {
-                let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
-                let mut worker = Worker::start(probe, settings, &self.stage.name)?;
-                self.executor.interrupt.watch(worker.interrupter());
-                let warnings = worker.materialise(files)?;
-                self.worker = Some(worker);
-                warnings
-            }
-        };
-        warnings.iter().for_each(|warning| self.voice.warning(warning));
-        self.applied = indexes.len();
-        Ok(self.worker.as_mut().expect("it was just made"))
+        let missing = self.layers.get(applied..).unwrap_or_default();
+        let files = layer_files(self.blobs, missing, indexes)?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        self.applied += files.len();
+        for file in files {
+            worker.push(file)?.iter().for_each(|warning| self.voice.warning(warning));
+        }
+        Ok(worker)
+    }
+
+    /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
+    fn make_root(&mut self) -> Result<(), crate::Error> {
+        let known = self.blobs.known(&self.layers);
+        let files = layer_files(self.blobs, &self.layers, known.clone())?;
+        let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
+        let mut worker = Worker::start(probe, settings, &self.stage.name)?;
+        self.executor.interrupt.watch(worker.interrupter());
+        let filled = worker.materialise(files)?;
+        self.worker = Some(worker);
+        let unknown = known.iter().map(Option::is_none);
+        for ((layer, index), _) in self.layers.iter().zip(&filled.indexes).zip(unknown).filter(|(_, unknown)| *unknown)
+        {
+            self.blobs.found(layer, index);
+        }
+        filled.warnings.iter().for_each(|warning| self.voice.warning(warning));
+        self.applied = self.layers.len();
+        Ok(())
     }
 }
 
-/// The layers, ready to be unpacked.
+/// The layers, ready to be unpacked, each with its index where that is known.
 pub(super) fn layer_files(
     blobs: &Blobs<'_>,
     layers: &[LayerRef],
-    indexes: &[Arc<Index>],
+    indexes: Vec<Option<Arc<Index>>>,
 ) -> Result<Vec<LayerFile>, crate::Error> {
-    layers.iter().zip(indexes).map(|(layer, index)| layer_file(blobs, layer, Arc::clone(index))).collect()
-}
-
-fn layer_file(blobs: &Blobs<'_>, layer: &LayerRef, index: Arc<Index>) -> Result<LayerFile, crate::Error> {
-    Ok(LayerFile { index, blob: blobs.open(layer)? })
+    blobs.fetch(layers)?;
+    let file = |(layer, index): (&LayerRef, _)| {
+        Ok(LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob: blobs.open(layer)? })
+    };
+    layers.iter().zip(indexes).map(file).collect()
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use yadokari_layers::Index;
 
 use super::channel::Channel;
 use super::error::{During, Error, Result, Syscall};
@@ -21,8 +22,8 @@ use super::mount::proxy::{Agent, Proxy};
 use super::probe::Footing;
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
-use super::wire::{Kind, Reply, Request};
-use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, doctor_lines};
+use super::wire::{INDEX_LIMIT, Kind, Reply, Request};
+use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked, doctor_lines};
 
 /// How long a worker may take to put everything back and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,8 +125,24 @@ impl Worker {
     }
 
     fn send_layer(&mut self, layer: &LayerFile) -> Result<()> {
-        let index = layer.index.encode()?;
-        self.tell(&Request::Layer(index), &[layer.blob.as_fd()])
+        let index = layer.index.as_ref().map(|index| index.encode()).transpose()?;
+        self.tell(&Request::Layer(layer.digest, layer.diff_id, index.map(Into::into)), &[layer.blob.as_fd()])
+    }
+
+    /// Has layers unpacked. Returns the answer, and what each of the layers says.
+    fn unpack(&mut self, request: &Request, layers: &[LayerFile]) -> Result<(Reply, Vec<Arc<Index>>)> {
+        self.tell(request, &[])?;
+        layers.iter().try_for_each(|layer| self.send_layer(layer))?;
+        let mut found = Vec::new();
+        let answer = loop {
+            match self.answer()? {
+                Reply::Index(index) => found.push(Arc::new(Index::decode(&index, INDEX_LIMIT)?)),
+                answer => break answer,
+            }
+        };
+        let mut found = found.into_iter();
+        let indexes = layers.iter().map(|layer| layer.index.clone().or_else(|| found.next()));
+        Ok((answer, indexes.collect::<Option<_>>().ok_or(Error::Protocol("worker"))?))
     }
 
     fn done(&mut self) -> Result<Vec<String>> {
@@ -237,11 +254,12 @@ fn warn(output: &mut dyn FnMut(Stream, &[u8]), warning: &str) {
 }
 
 impl Sandbox for Worker {
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
         let count = u32::try_from(layers.len()).map_err(|_| Error::Protocol("builder"))?;
-        self.tell(&Request::Materialise(count), &[])?;
-        layers.iter().try_for_each(|layer| self.send_layer(layer))?;
-        self.done()
+        match self.unpack(&Request::Materialise(count), &layers)? {
+            (Reply::Done(warnings), indexes) => Ok(Unpacked { indexes, warnings }),
+            _ => Err(Error::Protocol("worker")),
+        }
     }
 
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
@@ -250,12 +268,10 @@ impl Sandbox for Worker {
         self.done()
     }
 
-    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
+    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Unpacked)> {
         let count = u32::try_from(layers.len()).map_err(|_| Error::Protocol("builder"))?;
-        self.tell(&Request::Provide(count), &[])?;
-        layers.iter().try_for_each(|layer| self.send_layer(layer))?;
-        match self.answer()? {
-            Reply::Provided(number, warnings) => Ok((number, warnings)),
+        match self.unpack(&Request::Provide(count), &layers)? {
+            (Reply::Provided(number, warnings), indexes) => Ok((number, Unpacked { indexes, warnings })),
             _ => Err(Error::Protocol("worker")),
         }
     }

@@ -9,7 +9,7 @@ use super::error::Result;
 use super::launch::Place;
 use super::mount::scratch::Sockets;
 use super::mount::supplies::Supply;
-use super::{LayerFile, Run};
+use super::{LayerFile, Run, Unpacked};
 
 /// A root that a command can run in.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Prepared {
 /// business whatever the driver.
 pub(super) trait Engine {
     /// See [`Sandbox::materialise`](super::Sandbox::materialise).
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>>;
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
 
     /// See [`Sandbox::push`](super::Sandbox::push).
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;

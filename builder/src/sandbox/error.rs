@@ -68,6 +68,19 @@ pub struct Failure {
     pub operation: Option<String>,
     /// The kernel's error number, where there is one.
     pub errno: Option<i32>,
+    /// What is wrong with a layer, where that is at its root.
+    pub fault: Option<Fault>,
+}
+
+/// What is wrong with a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// It is not the one that the image names.
+    Mismatch,
+    /// It says what no layer may say.
+    Entry,
+    /// It cannot be read.
+    Stream,
 }
 
 impl fmt::Display for Failure {
@@ -98,9 +111,27 @@ impl Error {
         }
     }
 
+    /// What is wrong with a layer, where that is at the root of this error.
+    pub fn fault(&self) -> Option<Fault> {
+        use yadokari_layers::Error as Layers;
+        match self {
+            Self::During { source, .. } => source.fault(),
+            Self::Layers(Layers::Mismatch(_) | Layers::DiffId { .. }) => Some(Fault::Mismatch),
+            Self::Layers(Layers::Entry { .. }) => Some(Fault::Entry),
+            Self::Layers(Layers::Stream { .. }) => Some(Fault::Stream),
+            Self::Remote(failure) => failure.fault,
+            _ => None,
+        }
+    }
+
     /// The form that crosses a process boundary.
     pub(super) fn failure(&self) -> Failure {
-        Failure { text: self.to_string(), operation: self.operation().map(str::to_owned), errno: self.raw_os_error() }
+        Failure {
+            text: self.to_string(),
+            operation: self.operation().map(str::to_owned),
+            errno: self.raw_os_error(),
+            fault: self.fault(),
+        }
     }
 }
 

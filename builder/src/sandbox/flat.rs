@@ -15,7 +15,7 @@ use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, Rootfs};
 use super::stubs::Stubs;
 use super::walk::Walked;
-use super::{LayerFile, Run, network};
+use super::{LayerFile, Run, Unpacked, network};
 
 const BASE: &str = "base";
 const SCRATCH: &str = "scratch";
@@ -40,7 +40,7 @@ impl Flat {
 }
 
 impl Engine for Flat {
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
         self.walked.materialise(layers)
     }
 

@@ -61,11 +61,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use yadokari_layers::Index;
+use yadokari_layers::{Digest, Index};
 
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
-pub use error::{Error, Failure, Result};
+pub use error::{Error, Failure, Fault, Result};
 pub use foreign::executes;
 pub use mount::{Mount, MountKind, Network, Secret, Sharing};
 pub use probe::{Probe, Report, Verdict, probe};
@@ -139,10 +139,23 @@ pub struct Settings {
 /// A layer whose bytes are in a file.
 #[derive(Debug)]
 pub struct LayerFile {
-    /// What the layer says.
-    pub index: Arc<Index>,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The digest of the tar in it, which is checked where the index is not known.
+    pub diff_id: Digest,
+    /// What the layer says, where that is known.
+    pub index: Option<Arc<Index>>,
     /// The compressed blob, open for reading and at its start. Its digest has been verified.
     pub blob: File,
+}
+
+/// What came of filling a directory with layers.
+#[derive(Debug, Clone, Default)]
+pub struct Unpacked {
+    /// What each of the layers says, whether it was known or has been found.
+    pub indexes: Vec<Arc<Index>>,
+    /// What does not concern the layers' owners but the user.
+    pub warnings: Vec<String>,
 }
 
 /// A command to execute.
@@ -198,17 +211,17 @@ pub enum Exit {
 /// it may be used again. After [`Error::Interrupted`] every call returns that.
 pub trait Sandbox {
     /// Fills the fresh root with the layers of the base, the lowest first. It is the first call and is made once, with
-    /// no layer for a stage `FROM scratch`. Returns warnings, which do not concern the layer's owner but the user.
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>>;
+    /// no layer for a stage `FROM scratch`.
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
 
     /// Puts one more layer on the root, as a COPY does. What it changes is not part of the next commit; neither is what
-    /// a RUN changed before it without a commit in between.
+    /// a RUN changed before it without a commit in between. Its index must be known. Returns warnings.
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
 
     /// Makes a tree of these layers, the lowest first, for [`MountKind::Bind`] and for what caches hold at first, and gives
     /// its number. It is beside the root, and stays as it is whatever RUNs do, as long as the root does. It may be called
-    /// at any time between RUNs, also before [`Sandbox::materialise`]. Returns warnings, too.
-    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)>;
+    /// at any time between RUNs, also before [`Sandbox::materialise`].
+    fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Unpacked)>;
 
     /// Executes a command. Returns when its main process ended and every process that it left behind is dead.
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit>;

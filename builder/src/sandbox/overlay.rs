@@ -26,7 +26,7 @@ use super::mount::scratch::Scratch;
 use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, MOUNT_POINTS, NETWORK_FILES, Rootfs};
 use super::stubs::uncovered;
-use super::{LayerFile, Run, files, network, walk};
+use super::{LayerFile, Run, Unpacked, files, network, walk};
 
 /// A name that no directory has costs a lookup in each lower directory: 2.2 us each. So they are folded into the base
 /// when there are this many.
@@ -163,8 +163,10 @@ impl Overlay {
 }
 
 impl Engine for Overlay {
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
-        walk::fill(&Self::root(BASE)?, &mut self.tree, layers).during("unpacking the base image")
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
+        let (tree, filled) = walk::fill(&Self::root(BASE)?, layers).during("unpacking the base image")?;
+        self.tree = tree;
+        Ok(filled)
     }
 
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
-use yadokari_layers::{RelPath, Root, Tree, apply, compress, confirm, materialise, scan, tar};
+use yadokari_layers::materialise::{Materialised, Source, materialise};
+use yadokari_layers::{RelPath, Root, Tree, apply, compress, confirm, scan, tar};
 
-use super::LayerFile;
-use super::error::{During, Result};
+use super::error::{During, Error, Result};
 use super::files::Watched;
+use super::{LayerFile, Unpacked};
 
 /// A directory, what its layers say, and what it was when somebody last looked.
 #[derive(Debug)]
@@ -38,8 +39,10 @@ impl Walked {
     }
 
     /// Fills the directory.
-    pub(super) fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
-        fill(&self.root, &mut self.tree, layers).during("unpacking the base image")
+    pub(super) fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
+        let (tree, filled) = fill(&self.root, layers).during("unpacking the base image")?;
+        self.tree = tree;
+        Ok(filled)
     }
 
     /// Puts a layer on top.
@@ -95,19 +98,20 @@ impl Walked {
     }
 }
 
-/// Fills an empty root with layers.
-pub(super) fn fill(root: &Root, tree: &mut Tree, layers: Vec<LayerFile>) -> Result<Vec<String>> {
-    let (indexes, blobs): (Vec<_>, Vec<_>) = layers.into_iter().map(|layer| (layer.index, layer.blob)).unzip();
-    *tree = Tree::of(indexes);
-    let blobs = blobs.into_iter().map(|blob| Ok(compress::decoder(blob)?)).collect::<Result<Vec<_>>>()?;
-    let skipped = materialise::materialise(root, tree, blobs)?;
-    Ok(skipped.iter().map(ToString::to_string).collect())
+/// Fills an empty root with layers, and says what is in it.
+pub(super) fn fill(root: &Root, layers: Vec<LayerFile>) -> Result<(Tree, Unpacked)> {
+    let source = |LayerFile { digest, diff_id, index, blob }| Source { blob: Box::new(blob), digest, diff_id, index };
+    let Materialised { tree, skipped } = materialise(root, layers.into_iter().map(source).collect())?;
+    let filled =
+        Unpacked { indexes: tree.layers().to_vec(), warnings: skipped.iter().map(ToString::to_string).collect() };
+    Ok((tree, filled))
 }
 
 /// Puts a layer on a root.
 pub(super) fn put(root: &Root, tree: &mut Tree, layer: LayerFile) -> Result<Vec<String>> {
+    let index = layer.index.ok_or(Error::Protocol("builder"))?;
     let skipped = apply::apply_tar(compress::decoder(layer.blob)?, root).during("unpacking a layer")?;
-    tree.push(layer.index);
+    tree.push(index);
     Ok(skipped.iter().map(ToString::to_string).collect())
 }
 

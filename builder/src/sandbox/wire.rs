@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use yadokari_layers::Digest;
 
 use super::{Exit, Failure, Run};
+
+/// The largest index of a layer, unpacked.
+pub(super) const INDEX_LIMIT: u64 = 1 << 30;
 
 /// The first message to a worker. The stage's directory comes with it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,8 +74,8 @@ pub(super) enum Request {
     Materialise(u32),
     /// Make a tree beside the root of this many layers, which follow.
     Provide(u32),
-    /// The index of a layer, as it is stored; the blob comes as a descriptor.
-    Layer(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A layer: its digest, its diff id, and its index as it is stored, where that is known; the blob comes as a descriptor.
+    Layer(Digest, Digest, Option<serde_bytes::ByteBuf>),
     /// Put the layer that follows on the root.
     Push,
     /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
@@ -82,11 +86,14 @@ pub(super) enum Request {
     Committed(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
-/// What the worker answers, once for each request, save for [`Reply::Socket`], which may come before the answer to a RUN.
+/// What the worker answers, once for each request, save for [`Reply::Index`], which comes before the answer for each layer whose
+/// index was not known, and [`Reply::Socket`], which may come before the answer to a RUN.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// It is in its user namespace and waits for the maps.
     Unshared,
+    /// What a layer was found to say, as it is stored: those without an index, in their order.
+    Index(#[serde(with = "serde_bytes")] Vec<u8>),
     /// It is done, with warnings.
     Done(Vec<String>),
     /// The tree of this number is there, with warnings.

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use yadokari_layers::Index;
+use yadokari_layers::{Digest, Index};
 
 use super::channel::{self, Channel};
 use super::engine::{Engine, Prepared};
@@ -24,8 +24,8 @@ use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
-use super::wire::{Kind, Reply, Request, Start};
-use super::{Exit, LayerFile, Run, files, launch, namespace, reap, sys};
+use super::wire::{INDEX_LIMIT, Kind, Reply, Request, Start};
+use super::{Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
 
 /// How long a RUN may take to end by itself once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -35,9 +35,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often a RUN is looked at where the kernel has no descriptors of processes.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-
-/// The largest index of a layer, unpacked.
-const INDEX_LIMIT: u64 = 1 << 30;
 
 /// The worker's whole life.
 pub(super) fn main() -> ExitCode {
@@ -142,8 +139,8 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
     while let Some((request, descriptors)) = channel.receive()? {
         let descriptors = VecDeque::from(descriptors);
         let answer = match request {
-            Request::Materialise(0) => engine.materialise(Vec::new()).map(Reply::Done),
-            Request::Provide(0) => provide(&mut supplies, Vec::new()),
+            Request::Materialise(0) => engine.materialise(Vec::new()).map(|filled| Reply::Done(filled.warnings)),
+            Request::Provide(0) => provide(&mut supplies, Vec::new(), channel),
             Request::Materialise(count) => {
                 awaited = Awaited::Base(count);
                 continue;
@@ -156,7 +153,7 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                 awaited = Awaited::Push;
                 continue;
             }
-            Request::Layer(index) => match layer(&index, descriptors) {
+            Request::Layer(digest, diff_id, index) => match layer((digest, diff_id), index, descriptors) {
                 Err(error) => Err(error),
                 Ok(layer) => {
                     layers.push(layer);
@@ -165,8 +162,8 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                     }
                     let layers = std::mem::take(&mut layers);
                     match awaited {
-                        Awaited::Base(_) => engine.materialise(layers).map(Reply::Done),
-                        Awaited::Source(_) => provide(&mut supplies, layers),
+                        Awaited::Base(_) => materialise(&mut *engine, layers, channel),
+                        Awaited::Source(_) => provide(&mut supplies, layers, channel),
                         Awaited::Push => layers
                             .into_iter()
                             .map(|layer| engine.push(layer))
@@ -210,8 +207,24 @@ impl Awaited {
     }
 }
 
-fn provide(supplies: &mut Supplies, layers: Vec<LayerFile>) -> Result<Reply> {
-    supplies.provide(layers).map(|(number, warnings)| Reply::Provided(number, warnings))
+fn materialise(engine: &mut dyn Engine, layers: Vec<LayerFile>, channel: &mut Channel) -> Result<Reply> {
+    let known: Vec<bool> = layers.iter().map(|layer| layer.index.is_some()).collect();
+    let filled = engine.materialise(layers)?;
+    tell_found(&known, &filled, channel)?;
+    Ok(Reply::Done(filled.warnings))
+}
+
+fn provide(supplies: &mut Supplies, layers: Vec<LayerFile>, channel: &mut Channel) -> Result<Reply> {
+    let known: Vec<bool> = layers.iter().map(|layer| layer.index.is_some()).collect();
+    let (number, filled) = supplies.provide(layers)?;
+    tell_found(&known, &filled, channel)?;
+    Ok(Reply::Provided(number, filled.warnings))
+}
+
+/// Sends what the layers say whose index was not known.
+fn tell_found(known: &[bool], filled: &Unpacked, channel: &mut Channel) -> Result<()> {
+    let found = filled.indexes.iter().zip(known).filter(|(_, is_known)| !**is_known);
+    found.map(|(index, _)| channel.send(&Reply::Index(index.encode()?), &[])).collect()
 }
 
 /// Ends this process when the builder hangs up, unless a RUN is under way, which ends in order. Unpacking and committing
@@ -235,10 +248,14 @@ fn watch(channel: &Channel) -> Result<Arc<Mutex<()>>> {
     Ok(running)
 }
 
-fn layer(index: &[u8], mut descriptors: VecDeque<OwnedFd>) -> Result<LayerFile> {
-    let index = decode(index)?;
+fn layer(
+    (digest, diff_id): (Digest, Digest),
+    index: Option<serde_bytes::ByteBuf>,
+    mut descriptors: VecDeque<OwnedFd>,
+) -> Result<LayerFile> {
+    let index = index.map(|index| decode(&index)).transpose()?;
     let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
-    Ok(LayerFile { index, blob: blob.into() })
+    Ok(LayerFile { digest, diff_id, index, blob: blob.into() })
 }
 
 fn decode(index: &[u8]) -> Result<Arc<Index>> {

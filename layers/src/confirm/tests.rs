@@ -11,10 +11,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::*;
 use crate::apply::apply;
-use crate::materialise::materialise;
+use crate::materialise::{Source, materialise};
 use crate::pack::{Options, pack};
 use crate::scan::{scan, wait_for_clock};
-use crate::testing::{Hostile, is_root, listing, path, temp, write};
+use crate::testing::{Hostile, is_root, listing, path, source, temp, write};
 use crate::upper::{fold, upper};
 use crate::{Compression, tar};
 
@@ -137,7 +137,7 @@ fn tree() -> Tree {
 }
 
 fn fill(root: &Root) {
-    materialise(root, &tree(), vec![Box::new(std::io::Cursor::new(base()))]).unwrap();
+    materialise(root, vec![source(&base(), false)]).unwrap();
 }
 
 fn shown(changes: &Changes) -> Vec<String> {
@@ -248,12 +248,12 @@ fn the_layer_on_top_of_the_base_is_the_state_after_the_run() {
         assert_eq!(comparable(&copy), comparable(&after), "{name}, applied");
 
         let (layer, index) = tar::write(&changes, None, Vec::new()).unwrap();
-        let mut tree = tree();
-        tree.push(Arc::new(index));
-        let (_fresh, fresh) = temp();
-        materialise(&fresh, &tree, vec![Box::new(std::io::Cursor::new(base())), Box::new(std::io::Cursor::new(layer))])
-            .unwrap();
-        assert_eq!(comparable(&fresh), comparable(&after), "{name}, materialised");
+        for is_known in [false, true] {
+            let layer = Source { index: Some(Arc::new(index.clone())), ..source(&layer, false) };
+            let (_fresh, fresh) = temp();
+            materialise(&fresh, vec![source(&base(), is_known), layer]).unwrap();
+            assert_eq!(comparable(&fresh), comparable(&after), "{name}, materialised");
+        }
     }
 }
 

@@ -1,150 +1,247 @@
-//! From a tree and its layers to a directory.
+//! From layers to a directory.
 //!
 //! Every visible path is written once, from the layer that holds it; what a later layer replaces or deletes is never
-//! written. All directories come first, then the layers pass once each, the lowest first, while the next bytes are
-//! decompressed on another thread; owners, modes and times of directories come last, when nothing changes in them any more.
+//! written. Where it is known what all layers say, this is planned: all directories come first, then the layers are read
+//! side by side. Where it is not, they are read from the highest to the lowest one, what is visible is found out on the way,
+//! and so is what they say: one pass decompresses, checks, indexes and writes. The [`Tree`] of these indexes has the last
+//! word. Only where it does not agree is everything removed, and done once more as planned: a symbolic link was taken for a
+//! directory by a higher layer, or a layer names a path twice.
+//!
+//! Names that lead to files, hard links, come after the files; owners, modes and times of directories come last, when
+//! nothing changes in them any more.
 
+mod above;
+mod directories;
+mod pass;
 mod pipe;
 mod plan;
+mod writers;
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::HashSet;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use plan::Plan;
-use rustix::io::Errno;
-
+use self::above::Above;
+use self::directories::Directories;
+use self::pass::{Finder, Passed};
+use self::pipe::Pipe;
+use self::plan::Plan;
 use crate::root::Place;
-use crate::tar::{self, Item};
-use crate::{Entry, Error, Index, Kind, Lost, RelPath, Result, Root, Skipped, Tree};
+use crate::tar;
+use crate::{Digest, Error, Index, Kind, Lost, RelPath, Result, Root, Skipped, Tree};
 
 /// The mode of directories that no layer states.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
 
-/// As many directories are kept open.
-const OPEN_DIRECTORIES: usize = 256;
+/// As many layers are read side by side: each has a decompressor and the pieces of a pipe.
+const SIDE_BY_SIDE: usize = 4;
 
-/// Fills the fresh and empty `root` with what is visible in `tree`. `blobs` are the compressed layers, the lowest first, one
-/// for each layer of the tree; each is read to its end, on another thread. Returns what the kernel refused to this process.
+/// What can be read from its beginning again.
+pub trait Seekable: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> Seekable for T {}
+
+/// A layer that is to be put into a root.
+pub struct Source<'a> {
+    /// The compressed blob.
+    pub blob: Box<dyn Seekable + 'a>,
+    /// Its digest, for errors: whoever reads a blob from elsewhere checks it there.
+    pub digest: Digest,
+    /// The digest of the tar in it, which is checked where the index is not known.
+    pub diff_id: Digest,
+    /// What the layer says, where that is known.
+    pub index: Option<Arc<Index>>,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({})", self.digest)
+    }
+}
+
+/// A root that was filled.
+#[derive(Debug)]
+pub struct Materialised {
+    /// What is in it. Its layers are the indexes, those that were known and those that were found.
+    pub tree: Tree,
+    /// What the kernel refused to this process, sorted by path.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Fills the fresh and empty `root` with what is visible in `layers`, the lowest first. Blobs are read from their beginning,
+/// on other threads, and more than once where what one pass finds does not do.
 ///
-/// A visible path that its layer does not hold after all is an error: the index was another layer's.
-pub fn materialise(root: &Root, tree: &Tree, blobs: Vec<Box<dyn Read + Send>>) -> Result<Vec<Skipped>> {
-    if blobs.len() != tree.layers().len() {
-        let source =
-            std::io::Error::new(std::io::ErrorKind::InvalidInput, "one blob belongs to each layer of the tree");
-        return Err(Error::Stream { operation: "materialise", source });
-    }
-    let plan = Plan::of(tree)?;
-    let mut writer = Writer { root, open: HashMap::new(), skipped: Vec::new() };
-    for (path, found) in tree.iter() {
-        if found.entry.is_directory() {
-            writer.directory(path)?;
+/// A visible path that its layer does not hold after all is an error: the index was another layer's. So is a layer without
+/// an index whose tar has not its diff id. After an error the root holds anything.
+pub fn materialise(root: &Root, mut layers: Vec<Source<'_>>) -> Result<Materialised> {
+    let known: Option<Vec<Arc<Index>>> = layers.iter().map(|layer| layer.index.clone()).collect();
+    let (indexes, found) = match known {
+        Some(indexes) => (indexes, None),
+        None => {
+            let found = find(root, &mut layers)?;
+            (found.layers.iter().map(|layer| Arc::clone(&layer.index)).collect(), Some(found))
         }
-    }
-    std::thread::scope(|scope| {
-        let (mut pipe, decompress) = pipe::pipe(blobs);
-        scope.spawn(decompress);
-        for (layer, index) in tree.layers().iter().enumerate() {
-            writer.layer(index, &plan.layers[layer], pipe.next_layer())?;
+    };
+    let tree = Tree::of(indexes);
+    let plan = Plan::of(&tree)?;
+    let (written, mut skipped) = match found {
+        Some(found) if found.is_right(&tree) => (found.layers, found.skipped),
+        found => {
+            if found.is_some() {
+                root.remove(&RelPath::root())?;
+            }
+            make_directories(root, &tree)?;
+            (Vec::new(), Vec::new())
         }
-        Ok::<_, Error>(())
-    })?;
-    let mut skipped = writer.skipped;
+    };
+    skipped.extend(write(root, &tree, &plan, &written, &mut layers)?);
+    skipped.extend(link(root, &plan, &skipped)?);
     for (path, found) in tree.iter().collect::<Vec<_>>().into_iter().rev() {
         if found.entry.is_directory() {
             skipped.extend(root.set_metadata(path, found.entry)?);
         }
     }
-    Ok(skipped)
+    skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Materialised { tree, skipped })
 }
 
-struct Writer<'a> {
-    root: &'a Root,
-    open: HashMap<RelPath, OwnedFd>,
+/// What the layer in `blob` says. The blob is decompressed on one thread, the tar checked against `diff_id` on another, and the
+/// contents on the caller's; `digest` is for errors.
+pub fn index(blob: &mut dyn Seekable, digest: Digest, diff_id: Digest) -> Result<Index> {
+    std::thread::scope(|scope| {
+        let mut tar = pipe::pipe(scope, vec![(blob, true)]);
+        tar.next_layer();
+        let index = tar::index_buffered(&mut tar)?;
+        check_diff_id(&tar, digest, diff_id)?;
+        Ok(index)
+    })
+}
+
+fn check_diff_id(tar: &Pipe, layer: Digest, expected: Digest) -> Result<()> {
+    match tar.digest() {
+        Some(found) if found != expected => Err(Error::DiffId { layer, expected, found }),
+        _ => Ok(()),
+    }
+}
+
+/// What was written by passes that found out what to write.
+struct Found {
+    /// The lowest first.
+    layers: Vec<Passed>,
     skipped: Vec<Skipped>,
+    is_in_doubt: bool,
 }
 
-impl Writer<'_> {
-    /// The open directory that holds `path`. It is made when no layer states it.
-    fn parent(&mut self, path: &RelPath) -> Result<BorrowedFd<'_>> {
-        let parent = path.parent().unwrap_or_default();
-        if !self.open.contains_key(&parent) {
-            let dir = match self.root.parent(path) {
-                Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-                    self.root.create_dir_all(&parent, IMPLIED_MODE)?;
-                    self.root.parent(path)?
-                }
-                answer => answer?,
-            };
-            if self.open.len() >= OPEN_DIRECTORIES {
-                self.open.clear();
-            }
-            self.open.insert(parent.clone(), dir);
-        }
-        Ok(self.open[&parent].as_fd())
+impl Found {
+    /// Whether what was written is what is visible.
+    fn is_right(&self, tree: &Tree) -> bool {
+        let agrees = |(layer, passed): (usize, &Passed)| {
+            tree.visible(layer).iter().zip(passed.index.records()).zip(&passed.written).all(
+                |((visible, (path, record)), &is_written)| match record.entry().map(|entry| &entry.kind) {
+                    // Links come later.
+                    Some(Kind::Hardlink { .. }) => visible.is_none_or(|visible| visible == path),
+                    _ => *visible == is_written.then_some(path),
+                },
+            )
+        };
+        !self.is_in_doubt && self.layers.iter().enumerate().all(agrees)
     }
+}
 
-    fn directory(&mut self, path: &RelPath) -> Result<()> {
-        let dir = self.parent(path)?;
-        let name = path.file_name().unwrap_or(b".");
-        rustix::fs::mkdirat(dir, name, rustix::fs::Mode::from_raw_mode(0o700)).map_err(crate::root::at("mkdir", path))
-    }
-
-    fn layer(&mut self, index: &Index, wanted: &[Vec<RelPath>], tar: impl Read) -> Result<()> {
-        let mut written = vec![false; wanted.len()];
-        let mut next = 0;
-        tar::read(tar, |path, item, content| {
-            let Item::Put(entry) = item else { return Ok(()) };
-            // Layers written by us are in the order of the index, others nearly so.
-            let expected = index.records().get(next).is_some_and(|(expected, _)| *expected == path);
-            let position = if expected { Some(next) } else { position(index, &path) };
-            let Some(position) = position else { return Ok(()) };
-            next = position + 1;
-            let names = &wanted[position];
-            let stated = index.records()[position].1.entry();
-            if !names.is_empty() && stated.is_some_and(|stated| is_same(stated, &entry)) {
-                self.write(names, &entry, content)?;
-                written[position] = true;
+/// Reads all layers, the highest first, and writes what it takes for visible.
+fn find(root: &Root, layers: &mut [Source<'_>]) -> Result<Found> {
+    let stated: Vec<_> = layers.iter().map(|layer| (layer.digest, layer.diff_id, layer.index.clone())).collect();
+    let pass = |writers: &writers::Writers<'_>| {
+        std::thread::scope(|scope| {
+            let blobs = layers.iter_mut().rev().map(|layer| (&mut *layer.blob as _, layer.index.is_none()));
+            let mut tar = pipe::pipe(scope, blobs.collect());
+            let (above, directories) = (Above::default(), Directories::new(root));
+            let mut finder = Finder { above, directories, writers, is_in_doubt: false };
+            let mut passed = Vec::new();
+            for (layer, expected, index) in stated.into_iter().rev() {
+                passed.push(finder.pass(index.as_ref(), &mut tar)?);
+                check_diff_id(&tar, layer, expected)?;
             }
-            Ok(())
-        })?;
-        let missing = wanted.iter().zip(&written).position(|(names, written)| !names.is_empty() && !written);
-        missing.map_or(Ok(()), |position| {
-            let name = index.records()[position].0.to_string();
-            Err(Error::Entry { name, reason: "is in the layer's index, but not in the layer" })
+            passed.reverse();
+            Ok((passed, finder.is_in_doubt))
         })
-    }
+    };
+    let ((layers, is_in_doubt), skipped) = writers::writing(root, pass)?;
+    Ok(Found { layers, skipped, is_in_doubt })
+}
 
-    /// Writes a file under its first name and links the others to it.
-    fn write(&mut self, names: &[RelPath], entry: &Entry, content: &mut dyn Read) -> Result<()> {
-        let root = self.root;
-        let Some((first, others)) = names.split_first() else { return Ok(()) };
-        let place = Place { dir: self.parent(first)?, name: first.file_name().unwrap_or(b"."), path: first };
-        let skipped = root.put_at(place, entry, content)?;
-        let is_lost = skipped.iter().any(|skipped| skipped.lost == Lost::Device);
-        self.skipped.extend(skipped);
+/// Makes all directories, those that no layer states included.
+fn make_directories(root: &Root, tree: &Tree) -> Result<()> {
+    let mut directories = Directories::new(root);
+    for (path, found) in tree.iter() {
+        if found.entry.is_directory() {
+            directories.make(path)?;
+        } else {
+            directories.of(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what is planned and not written yet, each file under its first name.
+fn write(root: &Root, tree: &Tree, plan: &Plan, written: &[Passed], layers: &mut [Source<'_>]) -> Result<Vec<Skipped>> {
+    let mut todo = Vec::new();
+    for (layer, source) in layers.iter_mut().enumerate() {
+        let is_written = |record: usize| written.get(layer).is_some_and(|passed| passed.written[record]);
+        let first = |(record, names): (usize, &Vec<RelPath>)| names.first().filter(|_| !is_written(record)).cloned();
+        let names: Vec<Option<RelPath>> = plan.layers[layer].iter().enumerate().map(first).collect();
+        if names.iter().any(Option::is_some) {
+            todo.push((&tree.layers()[layer], names, source));
+        }
+    }
+    let threads = rayon::current_num_threads().min(SIDE_BY_SIDE).min(todo.len());
+    let todo = Mutex::new(todo.into_iter());
+    let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut skipped = Vec::new();
+        while let Some((index, names, source)) = next() {
+            let written = std::thread::scope(|scope| {
+                let mut tar = pipe::pipe(scope, vec![(&mut *source.blob as _, false)]);
+                pass::write(root, index, &names, &mut tar)
+            });
+            match written {
+                Ok(more) => skipped.extend(more),
+                Err(error) => {
+                    while next().is_some() {}
+                    return Err(error);
+                }
+            }
+        }
+        Ok(skipped)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut skipped = Vec::new();
+        for thread in threads {
+            skipped.extend(writers::joined(thread)?);
+        }
+        Ok(skipped)
+    })
+}
+
+/// Gives files their other names.
+fn link(root: &Root, plan: &Plan, skipped: &[Skipped]) -> Result<Vec<Skipped>> {
+    let is_lost = |skipped: &&Skipped| skipped.lost == Lost::Device;
+    let lost: HashSet<&RelPath> = skipped.iter().filter(is_lost).map(|skipped| &skipped.path).collect();
+    let mut directories = Directories::new(root);
+    let mut more = Vec::new();
+    for (first, others) in plan.layers.iter().flatten().filter_map(|names| names.split_first()) {
         for path in others {
-            if is_lost {
-                self.skipped.push(Skipped { path: path.clone(), lost: Lost::Device });
+            if lost.contains(first) {
+                more.push(Skipped { path: path.clone(), lost: Lost::Device });
                 continue;
             }
-            let place = Place { dir: self.parent(path)?, name: path.file_name().unwrap_or(b"."), path };
-            root.link_at(place, first)?;
+            let directory = directories.of(path)?;
+            root.link_at(Place { dir: directory.as_fd(), name: path.file_name().unwrap_or(b"."), path }, first)?;
         }
-        Ok(())
     }
-}
-
-fn position(index: &Index, path: &RelPath) -> Option<usize> {
-    index.records().binary_search_by(|(other, _)| other.cmp(path)).ok()
-}
-
-/// Whether an entry of the tar is the one in the index. It is not when the tar names the path again later.
-fn is_same(stated: &Entry, entry: &Entry) -> bool {
-    match (&stated.kind, &entry.kind) {
-        (Kind::File { size: a, .. }, Kind::File { size: b, .. }) => a == b,
-        (a, b) => a == b,
-    }
+    Ok(more)
 }
 
 #[cfg(test)]

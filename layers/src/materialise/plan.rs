@@ -1,8 +1,6 @@
 //! Which names each record of each layer gets.
 
-use crate::{Error, Kind, RelPath, Result, Tree};
-
-use super::position;
+use crate::{Error, Index, Kind, RelPath, Result, Tree};
 
 /// As many links lead from one to the next before they are taken for a loop.
 const MAX_LINKS: u32 = 64;
@@ -15,6 +13,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(tree: &Tree) -> Result<Self> {
+        check_parents(tree)?;
         let mut layers: Vec<Vec<Vec<RelPath>>> =
             tree.layers().iter().map(|index| vec![Vec::new(); index.len()]).collect();
         let mut links = Vec::new();
@@ -37,6 +36,25 @@ impl Plan {
         }
         Ok(Self { layers })
     }
+}
+
+/// What lies below a file cannot be made, in whatever order.
+fn check_parents(tree: &Tree) -> Result<()> {
+    let mut checked = None;
+    for (path, _) in tree.iter() {
+        let parent = path.parent();
+        if parent == checked {
+            continue;
+        }
+        // A directory that a layer states was looked at itself.
+        match path.ancestors().find_map(|above| tree.get(&above)) {
+            Some(found) if !found.entry.is_directory() => {
+                return Err(Error::Entry { name: path.to_string(), reason: "lies below what is no directory" });
+            }
+            _ => checked = parent,
+        }
+    }
+    Ok(())
 }
 
 /// The record that holds the content to which a hard link of `layer` leads.
@@ -62,4 +80,9 @@ fn find(tree: &Tree, layer: usize, path: &RelPath) -> Option<(usize, usize)> {
         let record = position(index, path)?;
         index.records()[record].1.entry().map(|_| (layer, record))
     })
+}
+
+/// The record of `path`.
+pub(super) fn position(index: &Index, path: &RelPath) -> Option<usize> {
+    index.records().binary_search_by(|(other, _)| other.cmp(path)).ok()
 }

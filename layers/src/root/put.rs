@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -71,19 +71,21 @@ impl Root {
             };
         }
         let (dir, name) = self.place(path)?;
-        self.put_at(Place { dir: dir.as_fd(), name, path }, entry, content)
+        let size = if let Kind::File { size, .. } = entry.kind { size } else { 0 };
+        let mut content = BufReader::with_capacity(size.clamp(1, PIECE) as usize, content);
+        self.put_at(Place { dir: dir.as_fd(), name, path }, entry, &mut content)
     }
 
-    /// Like [`Root::put`], in a directory that is open already.
-    pub(crate) fn put_at(&self, place: Place<'_>, entry: &Entry, content: &mut dyn Read) -> Result<Vec<Skipped>> {
+    /// Like [`Root::put`], in a directory that is open already, and from what is in memory.
+    pub(crate) fn put_at(&self, place: Place<'_>, entry: &Entry, content: &mut dyn BufRead) -> Result<Vec<Skipped>> {
         let Place { dir, name, path } = place;
         match &entry.kind {
             Kind::File { size, .. } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let create = || rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600));
+                let create = || rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(entry.mode & 0o777));
                 let mut file = File::from(replacing(place, "create", create)?);
                 copy(&mut file, *size, content, path)?;
-                dress(file.as_fd(), entry, path)
+                dress_new(file.as_fd(), entry, path)
             }
             Kind::Directory => {
                 let existed = make_directory(place)?;
@@ -204,21 +206,32 @@ fn make_directory(place: Place<'_>) -> Result<bool> {
 }
 
 /// Copies exactly `size` bytes.
-fn copy(file: &mut File, size: u64, content: &mut dyn Read, path: &RelPath) -> Result<()> {
+fn copy(file: &mut File, size: u64, content: &mut dyn BufRead, path: &RelPath) -> Result<()> {
     let wrong = |reason: &str| io_at("write", path)(io::Error::new(io::ErrorKind::InvalidData, reason.to_owned()));
-    let mut piece = vec![0; size.clamp(1, PIECE) as usize];
     let mut left = size;
     loop {
-        let length = match content.read(&mut piece) {
+        let piece = match content.fill_buf() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             answer => answer.map_err(io_at("read content of", path))?,
         };
+        let length = piece.len();
         if length == 0 {
             return if left == 0 { Ok(()) } else { Err(wrong("its content is shorter than its size")) };
         }
         left = left.checked_sub(length as u64).ok_or_else(|| wrong("its content is longer than its size"))?;
-        file.write_all(&piece[..length]).map_err(io_at("write", path))?;
+        file.write_all(piece).map_err(io_at("write", path))?;
+        content.consume(length);
     }
+}
+
+/// Like [`dress`], for a file that was just made: a look at what it got is cheaper than setting that again.
+fn dress_new(fd: BorrowedFd<'_>, entry: &Entry, path: &RelPath) -> Result<Vec<Skipped>> {
+    let (uid, gid) = owner(entry, path)?;
+    let stat = rustix::fs::fstat(fd).map_err(at("stat", path))?;
+    if (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777) == (uid.as_raw(), gid.as_raw(), entry.mode) {
+        return dress_more(fd, entry, path);
+    }
+    dress(fd, entry, path)
 }
 
 /// Owner, then mode, since chown clears setuid; then attributes, since both clear capabilities; then the time.
@@ -226,6 +239,11 @@ fn dress(fd: BorrowedFd<'_>, entry: &Entry, path: &RelPath) -> Result<Vec<Skippe
     let (uid, gid) = owner(entry, path)?;
     rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(at("chown", path))?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(at("chmod", path))?;
+    dress_more(fd, entry, path)
+}
+
+/// What comes after owner and mode.
+fn dress_more(fd: BorrowedFd<'_>, entry: &Entry, path: &RelPath) -> Result<Vec<Skipped>> {
     let mut skipped = Vec::new();
     for (name, value) in &entry.xattrs {
         match rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()) {

@@ -1,7 +1,7 @@
 //! Making an index while a layer passes.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use super::Item;
 use crate::digest::Hasher;
@@ -16,38 +16,37 @@ pub(crate) struct Indexer {
     linked: BTreeSet<RelPath>,
     /// The last directory that was found to lie below no file of this layer.
     checked: Option<RelPath>,
-    buffer: Vec<u8>,
+    /// Whether it lies below a symbolic link of this layer.
+    is_behind_link: bool,
 }
-
-/// Content passes in pieces of this size.
-const PIECE: usize = 128 * 1024;
 
 impl Indexer {
     /// Takes the next item, and computes the digest of its content.
-    pub(crate) fn take(&mut self, path: RelPath, item: Item, content: &mut dyn Read) -> Result<()> {
+    pub(crate) fn take(&mut self, path: RelPath, item: Item, content: &mut dyn BufRead) -> Result<()> {
         match item {
-            Item::Delete => self.builder.delete(path),
-            Item::Opaque => self.builder.opaque(path),
+            Item::Delete => self.mark(path, false),
+            Item::Opaque => self.mark(path, true),
             Item::Put(mut entry) => {
                 let mut inline = None;
                 if let Kind::File { size, content: digest } = &mut entry.kind {
                     let mut hasher = Hasher::default();
                     let mut kept = IndexBuilder::wants(&path, *size).then(Vec::new);
-                    self.buffer.resize(PIECE, 0);
                     loop {
-                        let length = match content.read(&mut self.buffer) {
+                        let piece = match content.fill_buf() {
                             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                             Err(source) if source.get_ref().is_some_and(|inner| inner.is::<crate::Mismatch>()) => {
                                 return Err(Error::stream("read layer", source));
                             }
                             Err(source) => return Err(Error::Path { operation: "read content of", path, source }),
-                            Ok(0) => break,
-                            Ok(length) => length,
+                            Ok([]) => break,
+                            Ok(piece) => piece,
                         };
-                        hasher.update(&self.buffer[..length]);
+                        hasher.update(piece);
                         if let Some(kept) = &mut kept {
-                            kept.extend_from_slice(&self.buffer[..length]);
+                            kept.extend_from_slice(piece);
                         }
+                        let length = piece.len();
+                        content.consume(length);
                     }
                     *digest = Some(hasher.finish());
                     inline = kept;
@@ -90,14 +89,33 @@ impl Indexer {
         if parent == self.checked {
             return Ok(());
         }
+        let mut is_behind_link = false;
         for above in path.ancestors() {
             match self.builder.get(&above).and_then(Record::entry).map(|entry| &entry.kind) {
-                None | Some(Kind::Directory | Kind::Symlink { .. }) => {}
+                None | Some(Kind::Directory) => {}
+                Some(Kind::Symlink { .. }) => is_behind_link = true,
                 Some(_) => return Err(Error::Entry { name: path.to_string(), reason: "lies below a file" }),
             }
         }
-        self.checked = parent;
+        (self.checked, self.is_behind_link) = (parent, is_behind_link);
         Ok(())
+    }
+
+    /// Whether `entry`, which comes next, stays at `path` whatever else this layer has said so far: it lies below no
+    /// symbolic link, and is no second statement but of a directory.
+    pub(crate) fn is_plain(&mut self, path: &RelPath, entry: &Entry) -> Result<bool> {
+        self.check_parents(path)?;
+        let is_new = if entry.is_directory() {
+            self.builder.get(path).and_then(Record::entry).is_none_or(Entry::is_directory)
+        } else {
+            self.builder.get(path).and_then(Record::entry).is_none() && !self.builder.holds_below(path)
+        };
+        Ok(is_new && !self.is_behind_link)
+    }
+
+    /// Takes what is no entry.
+    pub(crate) fn mark(&mut self, path: RelPath, is_opaque: bool) {
+        if is_opaque { self.builder.opaque(path) } else { self.builder.delete(path) }
     }
 
     /// The finished index.

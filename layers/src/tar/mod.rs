@@ -15,12 +15,16 @@ mod write;
 
 pub(crate) use indexer::Indexer;
 pub use read::read;
+pub(crate) use read::{Body, read_buffered};
 pub use write::{stream, write};
 
 use crate::{Entry, Index, Result};
 
 /// The prefix of the name of a file that says that the rest of its name is gone.
 const WHITEOUT: &[u8] = b".wh.";
+
+/// What is read is read in pieces of this size.
+const PIECE: usize = 128 * 1024;
 
 /// The name of a file that says that its directory hides what lower layers put into it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -43,8 +47,13 @@ pub enum Item {
 /// What the layer in `tar` says. The digests of all contents are computed; a hard link leads to the first name that the
 /// layer has for the file.
 pub fn index(tar: impl std::io::Read) -> Result<Index> {
+    index_buffered(std::io::BufReader::with_capacity(PIECE, tar))
+}
+
+/// Like [`index`], for what is in memory already.
+pub(crate) fn index_buffered(tar: impl std::io::BufRead) -> Result<Index> {
     let mut indexer = Indexer::default();
-    read(tar, |path, item, content| indexer.take(path, item, content))?;
+    read_buffered(tar, |path, item, content| indexer.take(path, item, content))?;
     Ok(indexer.finish())
 }
 

@@ -3,13 +3,13 @@
 //! The iterator of the `tar` crate is not used, only its header: it splits extended headers at newlines, which binary
 //! attributes hold, and reads extensions of any size into memory.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use tar::Header;
 
-use super::Item;
 use super::header::{Member, number};
 use super::pax::{self, Records};
+use super::{Item, PIECE};
 use crate::{Error, RelPath, Result};
 
 const BLOCK: u64 = 512;
@@ -24,6 +24,14 @@ pub(super) const MAX_EXTENSION: u64 = 1 << 20;
 /// content: exactly as many bytes as the entry's size, or it fails; `visit` may leave any part of it. The root itself is
 /// passed over. The stream is read to its end, beyond the end of the archive, so that a digest over it is complete.
 pub fn read(tar: impl Read, mut visit: impl FnMut(RelPath, Item, &mut dyn Read) -> Result<()>) -> Result<()> {
+    read_buffered(BufReader::with_capacity(PIECE, tar), |path, item, body| visit(path, item, body))
+}
+
+/// Like [`read`], for what is in memory already: contents need not be copied out of it.
+pub(crate) fn read_buffered<R: BufRead>(
+    tar: R,
+    mut visit: impl FnMut(RelPath, Item, &mut Body<'_, R>) -> Result<()>,
+) -> Result<()> {
     let mut stream = Stream { inner: tar };
     while let Some(member) = stream.next()? {
         let size = member.size()?;
@@ -34,8 +42,26 @@ pub fn read(tar: impl Read, mut visit: impl FnMut(RelPath, Item, &mut dyn Read) 
         let rest = body.left + padding(size);
         stream.skip(rest)?;
     }
-    io::copy(&mut stream.inner, &mut io::sink()).map_err(failed)?;
+    pass(&mut stream.inner, u64::MAX).map_err(failed)?;
     Ok(())
+}
+
+/// Reads up to `size` bytes that nobody wants, and says how many there were.
+fn pass(from: &mut impl BufRead, size: u64) -> io::Result<u64> {
+    let mut passed = 0;
+    while passed < size {
+        let length = match from.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            answer => answer?.len(),
+        };
+        if length == 0 {
+            break;
+        }
+        let length = length.min(usize::try_from(size - passed).unwrap_or(usize::MAX));
+        from.consume(length);
+        passed += length as u64;
+    }
+    Ok(passed)
 }
 
 fn failed(source: io::Error) -> Error {
@@ -55,7 +81,7 @@ struct Stream<R> {
     inner: R,
 }
 
-impl<R: Read> Stream<R> {
+impl<R: BufRead> Stream<R> {
     /// The next entry's headers. `None` at the end of the archive: a block of zeros, or the end of the stream.
     fn next(&mut self) -> Result<Option<Member>> {
         let (mut records, mut long_name, mut long_link) = (None, None, None);
@@ -122,7 +148,7 @@ impl<R: Read> Stream<R> {
     }
 
     fn skip(&mut self, size: u64) -> Result<()> {
-        let skipped = io::copy(&mut (&mut self.inner).take(size), &mut io::sink()).map_err(failed)?;
+        let skipped = pass(&mut self.inner, size).map_err(failed)?;
         if skipped == size { Ok(()) } else { Err(failed(io::ErrorKind::UnexpectedEof.into())) }
     }
 }
@@ -142,13 +168,52 @@ fn sum(block: &[u8; BLOCK as usize], value: impl Fn(u8) -> i64) -> i64 {
     block.iter().enumerate().map(|(at, &byte)| if field.contains(&at) { i64::from(b' ') } else { value(byte) }).sum()
 }
 
-/// The content of one entry.
-struct Body<R> {
-    inner: R,
+/// The content of one entry: exactly as many bytes as its size, or an error.
+pub(crate) struct Body<'a, R> {
+    inner: &'a mut R,
     left: u64,
 }
 
-impl<R: Read> Read for Body<R> {
+impl<R> Body<'_, R> {
+    /// Lets `take` have the reader, and take up to as many bytes as it is told. `None` at the end of the content.
+    pub(crate) fn take_from<T>(
+        &mut self,
+        take: impl FnOnce(&mut R, usize) -> io::Result<(T, usize)>,
+    ) -> io::Result<Option<T>> {
+        let limit = usize::try_from(self.left).unwrap_or(usize::MAX);
+        if limit == 0 {
+            return Ok(None);
+        }
+        let (taken, length) = take(self.inner, limit)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left = self.left.saturating_sub(length as u64);
+        Ok(Some(taken))
+    }
+}
+
+impl<R: BufRead> BufRead for Body<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let limit = usize::try_from(self.left).unwrap_or(usize::MAX);
+        if limit == 0 {
+            return Ok(&[]);
+        }
+        let buffer = self.inner.fill_buf()?;
+        if buffer.is_empty() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(&buffer[..buffer.len().min(limit)])
+        }
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.inner.consume(length);
+        self.left = self.left.saturating_sub(length as u64);
+    }
+}
+
+impl<R: BufRead> Read for Body<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let limit = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if limit == 0 {

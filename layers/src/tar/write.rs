@@ -82,10 +82,10 @@ impl<W: Write> Writer<W> {
         let directory = path.parent().unwrap_or_default();
         let marker = directory.child(&[WHITEOUT, path.file_name().unwrap_or_default()].concat())?;
         self.header(&marker, &Entry::file(0, 0, Timestamp::default()))?;
-        match &mut self.indexer {
-            Some(indexer) => indexer.take(path.clone(), super::Item::Delete, &mut io::empty()),
-            None => Ok(()),
+        if let Some(indexer) = &mut self.indexer {
+            indexer.mark(path.clone(), false);
         }
+        Ok(())
     }
 
     fn put(&mut self, path: &RelPath, mut entry: Entry, content: &Content) -> Result<()> {

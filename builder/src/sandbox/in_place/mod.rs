@@ -40,7 +40,7 @@ use super::launch::Place;
 use super::mount::supplies::Supply;
 use super::stubs::Stubs;
 use super::walk::Walked;
-use super::{LayerFile, Network, Run};
+use super::{LayerFile, Network, Run, Unpacked};
 
 const BASE: &str = "base";
 const ASIDE: &str = "aside";
@@ -141,7 +141,7 @@ impl InPlace {
 }
 
 impl Engine for InPlace {
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Vec<String>> {
+    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
         self.walked.materialise(layers)
     }
 

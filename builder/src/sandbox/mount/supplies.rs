@@ -11,11 +11,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
-use yadokari_layers::{RelPath, Root, Tree};
+use yadokari_layers::{RelPath, Root};
 
 use super::super::error::{During, Error, Failure, Result};
 use super::super::files::{self, is_one_of};
-use super::super::{LayerFile, walk};
+use super::super::{LayerFile, Unpacked, walk};
 use super::caches::{self, First};
 use super::{Mount, MountKind, Secret};
 
@@ -95,13 +95,13 @@ impl Supplies {
     }
 
     /// See [`Sandbox::provide`](super::super::Sandbox::provide).
-    pub(in crate::sandbox) fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Vec<String>)> {
+    pub(in crate::sandbox) fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Unpacked)> {
         let number = self.sources;
         let sources = files::make(files::HERE, SOURCES)?;
         let root = Root::from_dir(files::make(sources.as_fd(), number.to_string())?);
-        let warnings = walk::fill(&root, &mut Tree::new(), layers).during("unpacking what is mounted")?;
+        let (_, filled) = walk::fill(&root, layers).during("unpacking what is mounted")?;
         self.sources += 1;
-        Ok((number, warnings))
+        Ok((number, filled))
     }
 
     /// Finds or makes what the mounts of a RUN are made of. `slots` says which directory each cache has.
