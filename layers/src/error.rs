@@ -92,7 +92,7 @@ impl Error {
     }
 
     /// Whether whoever was written to is gone.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
+    pub fn is_broken_pipe(&self) -> bool {
         self.io().is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
     }
 

@@ -1,6 +1,6 @@
 //! From changes to a layer.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,11 +22,24 @@ pub struct Options {
 
 /// Writes `changes` as a layer into the directory `blobs`. `None` when nothing changed.
 pub fn pack(changes: &Changes, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
+    pack_beside(changes, options, blobs, &mut io::sink())
+}
+
+/// The same, with the tar written to `beside` as well: contents are read once for both.
+pub fn pack_beside(
+    changes: &Changes,
+    options: &Options,
+    blobs: &Path,
+    beside: &mut dyn Write,
+) -> Result<Option<Layer>> {
     if changes.is_empty() {
         return Ok(None);
     }
     let blob = BlobWriter::create(blobs, options.compression, options.level)?;
-    let (blob, index) = tar::write(changes, options.clamp, blob)?;
+    let both = Both { blob, beside: BufWriter::with_capacity(1 << 18, beside) };
+    let (Both { blob, mut beside }, index) = tar::write(changes, options.clamp, both)?;
+    beside.flush().map_err(|source| Error::Stream { operation: "write layer", source })?;
+    drop(beside);
     let Blob { digest, diff_id, size } = blob.finish()?;
     Ok(Some(Layer { digest, diff_id, size, compression: options.compression, index: Arc::new(index) }))
 }
@@ -112,6 +125,24 @@ impl Drop for Unfinished {
     }
 }
 
+/// Writes to two places.
+struct Both<'a> {
+    blob: BlobWriter,
+    beside: BufWriter<&'a mut dyn Write>,
+}
+
+impl Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.blob.write(bytes)?;
+        self.beside.write_all(&bytes[..length])?;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.blob.flush()
+    }
+}
+
 /// Writes what is read.
 struct Tee<'a, W> {
     from: &'a mut dyn Read,
@@ -148,8 +179,10 @@ mod tests {
         changes.put(path("f"), Entry::file(3, 0o644, Timestamp::from_secs(9)), Content::Bytes((*b"abc").into()));
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let options = Options { compression, level: None, clamp: Some(5) };
-            let here = pack(&changes, &options, dir.path()).unwrap().unwrap();
+            let mut beside = Vec::new();
+            let here = pack_beside(&changes, &options, dir.path(), &mut beside).unwrap().unwrap();
             let (tar, _) = tar::write(&changes, options.clamp, Vec::new()).unwrap();
+            assert_eq!(beside, tar);
             // What follows the end of the archive belongs to the digest.
             for ahead in [false, true] {
                 let packing = pack_tar(&mut &tar[..], &options, dir.path(), ahead).unwrap().unwrap();

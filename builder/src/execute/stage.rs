@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
-use yadokari_layers::{Content, Digest, Entry, Index, Key, Layer, Tree, pack};
+use yadokari_layers::{Changes, Content, Digest, Entry, Index, Key, Layer, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
@@ -274,7 +274,8 @@ impl<'a> StageRun<'a> {
         let mut placing = Placing::new(tree, restyle, now);
         let path = placing.resolve(&mkdir.path).map_err(|conflict| refused(conflict, step.span))?;
         placing.directory(&path).map_err(|conflict| refused(conflict, step.span))?;
-        Ok(pack::pack(&placing.finish(), self.executor.pack, self.blobs.directory())?)
+        let changes = placing.finish();
+        self.pack(&changes)
     }
 
     fn copy(&mut self, copy: &Copy, step: &Step) -> Result<Option<Layer>, crate::Error> {
@@ -314,7 +315,35 @@ impl<'a> StageRun<'a> {
             let content = Content::Bytes(inline.content.as_bytes().into());
             placing.put(&target, entry, content).map_err(|conflict| refused(conflict, step.span))?;
         }
-        Ok(pack::pack(&placing.finish(), executor.pack, blobs.directory())?)
+        let changes = placing.finish();
+        self.pack(&changes)
+    }
+
+    /// Makes a layer. Where there is a root already that commands are still to run in, it is put on that at the same time.
+    fn pack(&mut self, changes: &Changes) -> Result<Option<Layer>, crate::Error> {
+        let (options, directory) = (self.executor.pack, self.blobs.directory());
+        let has_run = self.upcoming.is_to_run(self.position, self.number + 1, None);
+        if changes.is_empty() || self.worker.is_none() || !has_run {
+            return Ok(pack::pack(changes, options, directory)?);
+        }
+        let mut packed = Ok(None);
+        let pushed = self.worker()?.push_tar(&mut |tar| {
+            packed = pack::pack_beside(changes, options, directory, tar);
+            match &packed {
+                Ok(layer) => Ok(layer.iter().map(|layer| Arc::clone(&layer.index)).next().unwrap_or_default()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            }
+        });
+        match (pushed, packed) {
+            (Ok(warnings), packed) => {
+                warnings.iter().for_each(|warning| self.voice.warning(warning));
+                self.applied += 1;
+                Ok(packed?)
+            }
+            // A pipe that is closed only says that the worker failed, and a tar that ends early that this side did.
+            (Err(_), Err(error)) if !error.is_broken_pipe() => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     /// Executes a command. Its layer is taken from the root as fast as it comes when something is to be done `next`.

@@ -22,8 +22,10 @@ use super::mount::proxy::{Agent, Proxy};
 use super::probe::Footing;
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
-use super::wire::{INDEX_LIMIT, Kind, Reply, Request};
-use super::{Exit, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked, doctor_lines};
+use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request};
+use super::{
+    Exit, Give, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked, doctor_lines,
+};
 
 /// How long a worker may take to put everything back and exit.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -145,6 +147,12 @@ impl Worker {
         Ok((answer, indexes.collect::<Option<_>>().ok_or(Error::Protocol("worker"))?))
     }
 
+    /// Says what was pushed or committed.
+    fn learn(&mut self, index: &Index) -> Result<()> {
+        self.tell(&Request::Learn(index.encode()?), &[])?;
+        self.done().map(drop)
+    }
+
     fn done(&mut self) -> Result<Vec<String>> {
         match self.answer()? {
             Reply::Done(warnings) => Ok(warnings),
@@ -236,6 +244,15 @@ impl Worker {
     }
 }
 
+/// A pipe for the tar of a layer.
+fn tar_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = rustix::pipe::PipeFlags::CLOEXEC;
+    let (read, write) = rustix::pipe::pipe_with(flags).on("pipe", "a layer's tar")?;
+    // The default of 64 KiB costs a switch of processes each; a refusal costs no more than that.
+    let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
+    Ok((read, write))
+}
+
 /// The real sockets that a RUN wants to talk to, by the numbers of their mounts.
 fn agents(run: &Run) -> Result<BTreeMap<u32, Agent>> {
     let sockets = run.mounts.iter().zip(0..).filter_map(|(mount, number)| match &mount.kind {
@@ -263,9 +280,23 @@ impl Sandbox for Worker {
     }
 
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
-        self.tell(&Request::Push, &[])?;
-        self.send_layer(&layer)?;
-        self.done()
+        let index = layer.index.as_ref().ok_or(Error::Protocol("builder"))?;
+        self.tell(&Request::Push(Form::Blob), &[layer.blob.as_fd()])?;
+        let warnings = self.done()?;
+        self.learn(index)?;
+        Ok(warnings)
+    }
+
+    fn push_tar(&mut self, give: Give<'_>) -> Result<Vec<String>> {
+        let (read, write) = tar_pipe()?;
+        self.tell(&Request::Push(Form::Tar), &[read.as_fd()])?;
+        drop(read);
+        let given = give(&mut File::from(write));
+        // Of a worker that does not read any more, its own words are the cause.
+        let warnings = self.done()?;
+        let index = given.on("write", "a layer's tar")?;
+        self.learn(&index)?;
+        Ok(warnings)
     }
 
     fn provide(&mut self, layers: Vec<LayerFile>) -> Result<(u32, Unpacked)> {
@@ -297,10 +328,7 @@ impl Sandbox for Worker {
     }
 
     fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()> {
-        let flags = rustix::pipe::PipeFlags::CLOEXEC;
-        let (read, write) = rustix::pipe::pipe_with(flags).on("pipe", "a layer's tar")?;
-        // The default of 64 KiB costs a switch of processes each; a refusal costs no more than that.
-        let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
+        let (read, write) = tar_pipe()?;
         self.tell(&Request::Commit(clamp), &[write.as_fd()])?;
         drop(write);
         let mut read = File::from(read);
@@ -313,10 +341,7 @@ impl Sandbox for Worker {
         };
         match (changed, taken.on("read", "a layer's tar")?) {
             (false, None) => Ok(()),
-            (true, Some(index)) => {
-                self.tell(&Request::Committed(index.encode()?), &[])?;
-                self.done().map(drop)
-            }
+            (true, Some(index)) => self.learn(&index),
             _ => Err(Error::Protocol("worker")),
         }
     }

@@ -1,6 +1,6 @@
 //! What a driver does in its worker.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use yadokari_layers::Index;
@@ -26,8 +26,8 @@ pub(super) trait Engine {
     /// See [`Sandbox::materialise`](super::Sandbox::materialise).
     fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
 
-    /// See [`Sandbox::push`](super::Sandbox::push).
-    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>>;
+    /// Puts the tar of a layer on the root. [`Engine::learn`] comes next.
+    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>>;
 
     /// Makes the root ready for a command with these mounts, and says where that runs. Whether or not it succeeds,
     /// [`Engine::finish`] is called afterwards.
@@ -37,9 +37,9 @@ pub(super) trait Engine {
     fn finish(&mut self) -> Result<Vec<String>>;
 
     /// Writes the tar of what changed since the last commit or push. Returns false when nothing did, and then nothing was
-    /// written. If something did, [`Engine::committed`] comes next.
+    /// written. If something did, [`Engine::learn`] comes next.
     fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool>;
 
-    /// Takes note of what the tar of the last commit says.
-    fn committed(&mut self, index: Arc<Index>);
+    /// Takes note of what the tar says that was pushed or committed.
+    fn learn(&mut self, index: Arc<Index>);
 }

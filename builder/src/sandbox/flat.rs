@@ -1,6 +1,6 @@
 //! The flat driver: the root is a plain directory, mounted as the root of a mount namespace.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ impl Engine for Flat {
         self.walked.materialise(layers)
     }
 
-    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
-        self.walked.push(layer)
+    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
+        self.walked.push(tar)
     }
 
     fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
@@ -78,7 +78,7 @@ impl Engine for Flat {
         self.walked.commit(clamp, out)
     }
 
-    fn committed(&mut self, index: Arc<Index>) {
+    fn learn(&mut self, index: Arc<Index>) {
         self.walked.tree.push(index);
     }
 }

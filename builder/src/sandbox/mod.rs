@@ -54,7 +54,7 @@ mod worker;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -226,11 +226,17 @@ pub trait Sandbox {
     /// Executes a command. Returns when its main process ended and every process that it left behind is dead.
     fn run(&mut self, run: &Run, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Exit>;
 
+    /// The same for a layer that is still being made: `give` writes its uncompressed tar, and returns what it says.
+    fn push_tar(&mut self, give: Give<'_>) -> Result<Vec<String>>;
+
     /// Gives what changed since the last commit or push as the uncompressed tar of a layer, with no time stamp after
     /// `clamp`, to `take`, which reads it to its end and returns what it says. When nothing changed, there are no bytes, and
     /// nothing is returned.
     fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()>;
 }
+
+/// What writes the tar of a layer.
+pub type Give<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<Arc<Index>>;
 
 /// What reads the tar of a layer.
 pub type Take<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<Option<Arc<Index>>>;

@@ -11,7 +11,7 @@
 //! The mount points of one RUN's own mounts are in `points`, which lies right below its upper directory.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -169,15 +169,15 @@ impl Engine for Overlay {
         Ok(filled)
     }
 
-    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
+    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
         self.steps.extend(self.open.take());
         if self.steps.is_empty() {
-            return walk::put(&Self::root(BASE)?, &mut self.tree, layer);
+            return walk::put(&Self::root(BASE)?, tar);
         }
         let step = self.begin()?;
         self.rootfs(step, None)?.mount().during("mounting the root")?;
         let root = Self::root(MERGED)?;
-        let done = walk::put(&root, &mut self.tree, layer);
+        let done = walk::put(&root, tar);
         drop(root);
         let unmounted = rustix::mount::unmount(MERGED, UnmountFlags::empty()).on("umount", MERGED);
         self.steps.push(step);
@@ -215,7 +215,7 @@ impl Engine for Overlay {
         walk::write(&root, &self.tree, &candidates, clamp, out)
     }
 
-    fn committed(&mut self, index: Arc<Index>) {
+    fn learn(&mut self, index: Arc<Index>) {
         self.tree.push(index);
     }
 }

@@ -1,13 +1,13 @@
 //! Finding what a RUN changed in a plain directory: the drivers without an overlay share it.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use yadokari_layers::materialise::{Materialised, Source, materialise};
-use yadokari_layers::{RelPath, Root, Tree, apply, compress, confirm, scan, tar};
+use yadokari_layers::{RelPath, Root, Tree, apply, confirm, scan, tar};
 
-use super::error::{During, Error, Result};
+use super::error::{During, Result};
 use super::files::Watched;
 use super::{LayerFile, Unpacked};
 
@@ -46,9 +46,9 @@ impl Walked {
     }
 
     /// Puts a layer on top.
-    pub(super) fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
+    pub(super) fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
         self.forget();
-        put(&self.root, &mut self.tree, layer)
+        put(&self.root, tar)
     }
 
     /// Walks the directory, unless that was done after the RUN before.
@@ -108,10 +108,8 @@ pub(super) fn fill(root: &Root, layers: Vec<LayerFile>) -> Result<(Tree, Unpacke
 }
 
 /// Puts a layer on a root.
-pub(super) fn put(root: &Root, tree: &mut Tree, layer: LayerFile) -> Result<Vec<String>> {
-    let index = layer.index.ok_or(Error::Protocol("builder"))?;
-    let skipped = apply::apply_tar(compress::decoder(layer.blob)?, root).during("unpacking a layer")?;
-    tree.push(index);
+pub(super) fn put(root: &Root, tar: &mut dyn Read) -> Result<Vec<String>> {
+    let skipped = apply::apply_tar(tar, root).during("unpacking a layer")?;
     Ok(skipped.iter().map(ToString::to_string).collect())
 }
 

@@ -76,14 +76,23 @@ pub(super) enum Request {
     Provide(u32),
     /// A layer: its digest, its diff id, and its index as it is stored, where that is known; the blob comes as a descriptor.
     Layer(Digest, Digest, Option<serde_bytes::ByteBuf>),
-    /// Put the layer that follows on the root.
-    Push,
+    /// Put on the root what comes as a descriptor: a layer's blob, or its tar.
+    Push(Form),
     /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
     Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.
     Commit(Option<i64>),
-    /// The index of what was written.
-    Committed(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The index of what was pushed or committed.
+    Learn(#[serde(with = "serde_bytes")] Vec<u8>),
+}
+
+/// In which form a layer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Form {
+    /// Compressed or not: its beginning says.
+    Blob,
+    /// Not compressed.
+    Tar,
 }
 
 /// What the worker answers, once for each request, save for [`Reply::Index`], which comes before the answer for each layer whose

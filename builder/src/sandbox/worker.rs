@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use yadokari_layers::{Digest, Index};
+use yadokari_layers::{Digest, Index, compress};
 
 use super::channel::{self, Channel};
 use super::engine::{Engine, Prepared};
@@ -24,7 +24,7 @@ use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
-use super::wire::{INDEX_LIMIT, Kind, Reply, Request, Start};
+use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request, Start};
 use super::{Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
 
 /// How long a RUN may take to end by itself once it was told to.
@@ -135,7 +135,7 @@ fn prepare_trial() -> Result<()> {
 fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supplies) -> Result<()> {
     let running = watch(channel)?;
     let mut layers = Vec::new();
-    let mut awaited = Awaited::Push;
+    let mut awaited = Awaited::Base(0);
     while let Some((request, descriptors)) = channel.receive()? {
         let descriptors = VecDeque::from(descriptors);
         let answer = match request {
@@ -149,10 +149,7 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                 awaited = Awaited::Source(count);
                 continue;
             }
-            Request::Push => {
-                awaited = Awaited::Push;
-                continue;
-            }
+            Request::Push(form) => push(&mut *engine, form, descriptors).map(Reply::Done),
             Request::Layer(digest, diff_id, index) => match layer((digest, diff_id), index, descriptors) {
                 Err(error) => Err(error),
                 Ok(layer) => {
@@ -164,11 +161,6 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                     match awaited {
                         Awaited::Base(_) => materialise(&mut *engine, layers, channel),
                         Awaited::Source(_) => provide(&mut supplies, layers, channel),
-                        Awaited::Push => layers
-                            .into_iter()
-                            .map(|layer| engine.push(layer))
-                            .collect::<Result<Vec<_>>>()
-                            .map(|warnings| Reply::Done(warnings.concat())),
                     }
                 }
             },
@@ -179,8 +171,8 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }
             Request::Commit(clamp) => commit(&mut *engine, clamp, descriptors).map(Reply::Committed),
-            Request::Committed(index) => decode(&index).map(|index| {
-                engine.committed(index);
+            Request::Learn(index) => decode(&index).map(|index| {
+                engine.learn(index);
                 Reply::Done(Vec::new())
             }),
             Request::Mapped => Err(Error::Protocol("builder")),
@@ -193,7 +185,6 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
 /// What the layers that come are for.
 #[derive(Debug, Clone, Copy)]
 enum Awaited {
-    Push,
     Base(u32),
     Source(u32),
 }
@@ -201,7 +192,6 @@ enum Awaited {
 impl Awaited {
     fn count(self) -> usize {
         match self {
-            Self::Push => 1,
             Self::Base(count) | Self::Source(count) => count as usize,
         }
     }
@@ -256,6 +246,14 @@ fn layer(
     let index = index.map(|index| decode(&index)).transpose()?;
     let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
     Ok(LayerFile { digest, diff_id, index, blob: blob.into() })
+}
+
+fn push(engine: &mut dyn Engine, form: Form, mut descriptors: VecDeque<OwnedFd>) -> Result<Vec<String>> {
+    let file = std::fs::File::from(descriptors.pop_front().ok_or(Error::Protocol("builder"))?);
+    match form {
+        Form::Blob => engine.push(&mut compress::decoder(file)?),
+        Form::Tar => engine.push(&mut std::io::BufReader::with_capacity(1 << 18, file)),
+    }
 }
 
 fn decode(index: &[u8]) -> Result<Arc<Index>> {

@@ -22,7 +22,7 @@ mod relocate;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -145,8 +145,8 @@ impl Engine for InPlace {
         self.walked.materialise(layers)
     }
 
-    fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
-        self.walked.push(layer)
+    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
+        self.walked.push(tar)
     }
 
     fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
@@ -204,7 +204,7 @@ impl Engine for InPlace {
         self.walked.commit(clamp, out)
     }
 
-    fn committed(&mut self, index: Arc<Index>) {
+    fn learn(&mut self, index: Arc<Index>) {
         self.walked.tree.push(index);
     }
 }
