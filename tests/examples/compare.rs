@@ -15,6 +15,7 @@ compare [OPTION...]
   --compression NAME    of our layers: gzip or zstd
   --build-arg NAME=VALUE  for all builders; repeatable
   --executable FILE     our executable, static, where it is not to be built from here
+  --logs DIRECTORY      where a file for each build with what it printed goes
   --work-dir DIRECTORY  where everything happens (/dev/shm with 8 GB of room, or the target directory)
 ";
 
@@ -42,6 +43,7 @@ fn plan(words: &[String]) -> Result<Plan> {
         compression: None,
         arguments: Vec::new(),
         executable: None,
+        logs: None,
         place: None,
     };
     let mut words = words.iter();
@@ -55,6 +57,7 @@ fn plan(words: &[String]) -> Result<Plan> {
             "--compression" => plan.compression = Some(value.clone()),
             "--build-arg" => plan.arguments.push(value.clone()),
             "--executable" => plan.executable = Some(PathBuf::from(value)),
+            "--logs" => plan.logs = Some(std::path::absolute(value)?),
             "--work-dir" => plan.place = Some(std::path::absolute(value)?),
             _ => return Err(format!("{option} is no option\n\n{USAGE}").into()),
         }

@@ -9,7 +9,7 @@ use super::{Cost, Plan, Result};
 use crate::command::{capture, line};
 use crate::error::At;
 use crate::oracle::Oracle;
-use crate::{Executor, Registry, Variant, scratch};
+use crate::{Executor, Output, Registry, Variant, scratch};
 
 /// How long a build may take.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -69,21 +69,22 @@ impl Builder {
 }
 
 impl Build<'_> {
-    /// Builds and pushes, and looks whether the registry has the image.
-    pub(super) fn carry_out(&self, ours: Option<&Executor>, others: Option<&Oracle>) -> Result<Cost> {
+    /// Builds and pushes, and looks whether the registry has the image. The output is that of a whole session, where the
+    /// builder runs in one.
+    pub(super) fn carry_out(&self, ours: Option<&Executor>, others: Option<&Oracle>) -> Result<(Cost, Output)> {
         let group = Group::create()?;
-        let cost = match (self.builder, ours, others) {
+        let built = match (self.builder, ours, others) {
             (Builder::InPlace | Builder::Overlay, Some(executor), _) => self.ours(&group, executor),
             (Builder::Buildah | Builder::BuildKit, _, Some(oracle)) => self.others(&group, oracle),
             _ => Err("the builder was not made".into()),
         }?;
         match self.registry.manifest(&self.repository(), "1")? {
-            Some(_) => Ok(cost),
+            Some(_) => Ok(built),
             None => Err(format!("{} did not push {}", self.builder.name(), self.repository()).into()),
         }
     }
 
-    fn ours(&self, group: &Group, executor: &Executor) -> Result<Cost> {
+    fn ours(&self, group: &Group, executor: &Executor) -> Result<(Cost, Output)> {
         let mut job = Executor::job(self.registry).limit(LIMIT).args(["--dockerfile", "Dockerfile"]);
         job = job.args(["--driver", self.builder.name(), "--destination", &self.destination()]);
         for argument in self.arguments() {
@@ -108,10 +109,11 @@ impl Build<'_> {
         let peak = watch.stop();
         let output = output?.ok(self.builder.name())?;
         let processors = group.processors()?;
-        Ok(Cost { wall: output.elapsed, processors, own_memory: peak.named, all_memory: peak.all })
+        let cost = Cost { wall: output.elapsed, processors, own_memory: peak.named, all_memory: peak.all };
+        Ok((cost, output))
     }
 
-    fn others(&self, group: &Group, oracle: &Oracle) -> Result<Cost> {
+    fn others(&self, group: &Group, oracle: &Oracle) -> Result<(Cost, Output)> {
         let room = oracle.room(self.registry.host(), scratch::directory_in(self.place)?)?;
         // What a RUN does belongs to the build: its group is to be below this one.
         let options = format!("--exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /{}/steps", group.name());
@@ -123,14 +125,14 @@ impl Build<'_> {
         let line = line(&session);
         let output = capture(&mut session, LIMIT);
         let peak = watch.stop();
-        output?.ok(&line)?;
+        let output = output?.ok(&line)?;
         let processors = group.processors()?;
         let path = room.share().join("times");
         let times = fs::read_to_string(&path).at("read", &path)?;
         let times: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
         let [begin, end] = times[..] else { return Err(format!("{}: not two times", path.display()).into()) };
         let wall = Duration::try_from_secs_f64(end - begin)?;
-        Ok(Cost { wall, processors, own_memory: peak.named, all_memory: peak.all })
+        Ok((Cost { wall, processors, own_memory: peak.named, all_memory: peak.all }, output))
     }
 
     /// What is measured of a session, between two looks at the clock.

@@ -11,6 +11,7 @@ mod table;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub use builder::Builder;
 pub use table::table;
 pub use workload::Workload;
 
+use crate::error::At;
 use crate::oracle::Oracle;
 use crate::{Context, Executor, Registry, cache};
 
@@ -44,6 +46,8 @@ pub struct Plan {
     pub arguments: Vec<String>,
     /// Our executable, where it is not to be built from this workspace.
     pub executable: Option<PathBuf>,
+    /// A directory for what the builders print, a file for each build.
+    pub logs: Option<PathBuf>,
     /// Where everything happens, where that is not chosen by the room that there is.
     pub place: Option<PathBuf>,
 }
@@ -88,14 +92,18 @@ pub fn compare(plan: &Plan, tell: &mut dyn FnMut(&Measurement)) -> Result<Vec<Me
         contexts.insert(workload, workload.fill(Context::new_in(&place)?)?);
     }
     let mut measurements = Vec::new();
-    for _ in 0..plan.rounds {
+    for round in 1..=plan.rounds {
         for (&workload, context) in &contexts {
             let registry = Registry::start_in(&place)?;
             workload.bases().iter().try_for_each(|base| registry.hold(*base).map(drop))?;
             for &builder in &plan.builders {
                 let build =
                     builder::Build { plan, place: &place, registry: &registry, context: context.path(), builder };
-                let cost = build.carry_out(ours.as_ref(), others.as_ref())?;
+                let (cost, output) = build.carry_out(ours.as_ref(), others.as_ref())?;
+                if let Some(directory) = &plan.logs {
+                    let file = directory.join(format!("{}-{}-{round}.log", workload.name(), builder.name()));
+                    fs::write(&file, output.to_string()).at("write", &file)?;
+                }
                 let measurement = Measurement { workload, builder, cost };
                 tell(&measurement);
                 measurements.push(measurement);
