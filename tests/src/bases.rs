@@ -20,6 +20,8 @@ pub enum Base {
     Debian,
     /// The same with Python, its `venv` and `pip`.
     Python,
+    /// Debian with compilers and libraries: some 100,000 entries, 1.7 GB.
+    Fat,
     /// Busybox and this many files of some 100 bytes under `/srv`, a hundred in each directory.
     Files(u32),
     /// An index of two platforms, amd64 and arm64: busybox, and `/etc/platform` which says which it is. Both hold the
@@ -32,6 +34,9 @@ pub enum Base {
 }
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What makes a base fat.
+const FAT: &str =
+    "ca-certificates,build-essential,libboost1.74-dev,golang-go,openjdk-17-jdk-headless,git,python3-dev,cmake,npm";
 /// Counts up when what is made here changes.
 const VERSION: u32 = 1;
 
@@ -42,6 +47,7 @@ impl Base {
             Self::Busybox => "library/busybox:latest".to_owned(),
             Self::Debian => "library/debian:bookworm-slim".to_owned(),
             Self::Python => "library/python:3.11-slim".to_owned(),
+            Self::Fat => "library/fat:latest".to_owned(),
             Self::Files(count) => format!("library/files:{count}"),
             Self::Platforms => "library/platforms:latest".to_owned(),
             Self::Rich => "library/rich:latest".to_owned(),
@@ -57,7 +63,7 @@ impl Base {
             Self::Busybox | Self::Platforms | Self::Files(_) | Self::Rich | Self::Triggers => {
                 (format!("base-{}", self.word()), String::new())
             }
-            Self::Debian | Self::Python => (format!("base-{}", self.word()), settings.recipe()),
+            Self::Debian | Self::Python | Self::Fat => (format!("base-{}", self.word()), settings.recipe()),
         };
         cache::once(&name, &format!("{VERSION} {recipe}"), |directory| self.make(directory, &settings))
     }
@@ -77,6 +83,7 @@ impl Base {
             Self::Busybox => "busybox".to_owned(),
             Self::Debian => "debian".to_owned(),
             Self::Python => "python".to_owned(),
+            Self::Fat => "fat".to_owned(),
             Self::Files(count) => format!("files{count}"),
             Self::Platforms => "platforms".to_owned(),
             Self::Rich => "rich".to_owned(),
@@ -109,6 +116,11 @@ impl Base {
             Self::Python => {
                 let hooks = ["--customize-hook=ln -s python3 \"$1/usr/bin/python\""];
                 debian(&layout, settings, "ca-certificates,python3,python3-venv,python3-pip", &hooks, "python3")?
+            }
+            Self::Fat => {
+                // Java's packages link manual pages, whose directory Debian's smallest variant lacks.
+                let hooks = ["--setup-hook=mkdir -p \"$1/usr/share/man/man1\""];
+                debian(&layout, settings, &format!("{FAT},linux-headers-{here}"), &hooks, "bash")?
             }
         };
         layout.finish(image)

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::error::{At, Result};
 use crate::layout::TarWriter;
+use crate::numbers::Numbers;
 use crate::scratch;
 
 /// A directory of files from the epoch, which goes away with its value.
@@ -41,6 +42,11 @@ impl Context {
         Ok(Self { directory: scratch::directory()? })
     }
 
+    /// The same below `place`.
+    pub(crate) fn new_in(place: &Path) -> Result<Self> {
+        Ok(Self { directory: scratch::directory_in(place)? })
+    }
+
     /// Adds a file with mode 0644, and the directories above it with mode 0755.
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Result<Self> {
         let file = self.place(path)?;
@@ -50,13 +56,7 @@ impl Context {
 
     /// Adds a file of `size` bytes that no compressor makes smaller.
     pub fn noise(self, path: &str, size: usize) -> Result<Self> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let words = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        });
+        let words = Numbers::new(0).map(u64::to_le_bytes);
         let bytes: Vec<u8> = words.take(size.div_ceil(8)).flatten().take(size).collect();
         self.file(path, bytes)
     }

@@ -51,12 +51,16 @@ impl Executor {
         let _lock = cache::lock("executor-build")?;
         let program = libc.build()?;
         let checkout = file_name_of(&crate::workspace());
-        let recipe = format!("1 {}", file_digest(&program)?);
-        let directory = cache::once(&format!("executor-{checkout}-{libc:?}").to_lowercase(), &recipe, |directory| {
-            plain(&directory.join("plain"), &program)?;
-            debug(&directory.join("debug"), &program)
-        })?;
-        Ok(Self { directory })
+        Self::around(&program, &format!("{checkout}-{libc:?}"))
+    }
+
+    /// The same around an executable that is there already, and static.
+    pub fn of(program: &Path) -> Result<Self> {
+        packages::ensure()?;
+        if !is_static(&fs::read(program).at("read", program)?) {
+            return Err(Error::NotStatic { program: program.to_owned() });
+        }
+        Self::around(program, "given")
     }
 
     /// The executable.
@@ -97,6 +101,15 @@ impl Executor {
             host,
         ])
         .args(proxies().into_iter().flat_map(|(name, value)| ["--build-arg".to_owned(), format!("{name}={value}")]))
+    }
+
+    fn around(program: &Path, name: &str) -> Result<Self> {
+        let recipe = format!("1 {}", file_digest(program)?);
+        let directory = cache::once(&format!("executor-{name}").to_lowercase(), &recipe, |directory| {
+            plain(&directory.join("plain"), program)?;
+            debug(&directory.join("debug"), program)
+        })?;
+        Ok(Self { directory })
     }
 
     fn on(&self, image: &str, variant: Variant) -> Container {

@@ -7,11 +7,13 @@
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
 //! - a [`Context`] is a directory of files to build from;
 //! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
+//! - [`compare`] measures how long and with how much they build the same;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
 //! Everything that is started ends with the value that started it. Nothing here calls the code under test.
 
 pub mod cache;
+pub mod compare;
 pub mod dialect;
 pub mod oracle;
 pub mod packages;
@@ -26,6 +28,7 @@ mod http;
 mod image;
 mod layout;
 mod listing;
+mod numbers;
 mod proxy;
 mod registry;
 mod scratch;

@@ -1,7 +1,7 @@
 //! A real registry on a free loopback port: Docker's distribution, the code behind most of them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -59,12 +59,17 @@ pub struct Served {
 impl Registry {
     /// Starts an empty registry that asks nobody for anything.
     pub fn start() -> Result<Self> {
-        Self::launch(None)
+        Self::launch(None, scratch::directory()?)
+    }
+
+    /// The same, its storage below `place`.
+    pub(crate) fn start_in(place: &Path) -> Result<Self> {
+        Self::launch(None, scratch::directory_in(place)?)
     }
 
     /// Starts one that asks for [`CREDENTIALS`].
     pub fn with_password() -> Result<Self> {
-        Self::launch(Some(CREDENTIALS))
+        Self::launch(Some(CREDENTIALS), scratch::directory()?)
     }
 
     /// Its address, `127.0.0.1:PORT`.
@@ -230,8 +235,8 @@ impl Registry {
         }
     }
 
-    fn launch(credentials: Option<(&'static str, &'static str)>) -> Result<Self> {
-        let (program, directory) = (packages::registry()?, scratch::directory()?);
+    fn launch(credentials: Option<(&'static str, &'static str)>, directory: TempDir) -> Result<Self> {
+        let program = packages::registry()?;
         let mut registry = Self { process: None, program, host: String::new(), directory, credentials };
         let mut attempts = 0;
         loop {

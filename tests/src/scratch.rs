@@ -1,5 +1,6 @@
 //! Directories that go away with the value that made them, and with the next run where a run was killed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -15,21 +16,26 @@ use crate::error::{At, Result};
 /// A fresh directory, on the same filesystem as the cache, which overlayfs and rename want, and open to every user,
 /// since containers run as several.
 pub(crate) fn directory() -> Result<TempDir> {
+    directory_in(&cache::directory()?)
+}
+
+/// The same below `place`, which may be on a faster file system.
+pub(crate) fn directory_in(place: &Path) -> Result<TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    let parent = of_this_process()?;
+    let parent = of_this_process(place)?;
     let mode = fs::Permissions::from_mode(0o755);
     tempfile::Builder::new().permissions(mode).tempdir_in(&parent).at("make a directory in", &parent)
 }
 
-/// This process's own directory. A lock on the file beside it, held until the process ends however it ends, says that
+/// This process's own directory in `place`. A lock on the file beside it, held until the process ends however it ends, says that
 /// it is in use.
-fn of_this_process() -> Result<PathBuf> {
-    static OWN: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
+fn of_this_process(place: &Path) -> Result<PathBuf> {
+    static OWN: Mutex<BTreeMap<PathBuf, (PathBuf, File)>> = Mutex::new(BTreeMap::new());
     let mut own = OWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((directory, _)) = &*own {
+    if let Some((directory, _)) = own.get(place) {
         return Ok(directory.clone());
     }
-    let parent = cache::directory()?.join("scratch");
+    let parent = place.join("scratch");
     fs::create_dir_all(&parent).at("create", &parent)?;
     let _lock = cache::lock("scratch")?;
     sweep(&parent)?;
@@ -39,7 +45,7 @@ fn of_this_process() -> Result<PathBuf> {
     let held = OpenOptions::new().create_new(true).write(true).open(&file).at("create", &file)?;
     flock(&held, FlockOperation::NonBlockingLockExclusive).at("lock", &file)?;
     fs::create_dir(&directory).at("create", &directory)?;
-    *own = Some((directory.clone(), held));
+    own.insert(place.to_owned(), (directory.clone(), held));
     Ok(directory)
 }
 

@@ -44,7 +44,10 @@ impl Live {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let directory = scratch::directory()?;
+        let directory = match &container.place {
+            Some(place) => scratch::directory_in(place)?,
+            None => scratch::directory()?,
+        };
         let own = Ownership::of(container.variant);
         if own == Ownership::Shifted {
             container.rootfs = own.copy(&container.rootfs, &directory.path().join("lower"))?;
@@ -171,7 +174,11 @@ impl Live {
         let volumes = self.container.volumes.iter();
         let volumes = volumes.map(|v| Bind { source: &v.source, target: &v.target, readonly: v.readonly });
         let binds: Vec<_> = brought.chain(volumes).collect();
-        let config = config::container(&self.container, job, &self.rootfs(), &binds, &self.name)?;
+        let cgroup = match &self.container.cgroup {
+            Some(parent) => format!("{parent}/{}", self.name),
+            None => self.name.clone(),
+        };
+        let config = config::container(&self.container, job, &self.rootfs(), &binds, &cgroup)?;
         fs::write(self.at("config.json"), config.to_string()).at("write", self.at("config.json"))
     }
 

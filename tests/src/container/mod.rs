@@ -4,7 +4,7 @@ mod config;
 mod live;
 mod seccomp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct Container {
     user: (u32, u32),
     memory: Option<u64>,
     cpus: Option<u32>,
+    place: Option<PathBuf>,
+    cgroup: Option<String>,
     kept: Option<Arc<TempDir>>,
 }
 
@@ -75,6 +77,8 @@ impl Container {
             user: (id, id),
             memory: None,
             cpus: None,
+            place: None,
+            cgroup: None,
             kept: None,
         }
     }
@@ -131,6 +135,18 @@ impl Container {
     /// Limits the processor time to that of so many processors.
     pub fn cpus(mut self, count: u32) -> Self {
         self.cpus = Some(count);
+        self
+    }
+
+    /// Keeps what it writes below this directory rather than in the cache, where that is a faster file system.
+    pub(crate) fn place(mut self, directory: &Path) -> Self {
+        self.place = Some(directory.to_owned());
+        self
+    }
+
+    /// Puts its cgroup below this one.
+    pub(crate) fn cgroup(mut self, parent: &str) -> Self {
+        self.cgroup = Some(parent.to_owned());
         self
     }
 

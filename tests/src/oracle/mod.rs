@@ -4,14 +4,18 @@
 //! root, where a dockerd without network bridge runs; it ends with everything in it. What the builders said about a
 //! case is kept in the cache, too, so that only new and changed cases take a session.
 
+mod room;
 mod root;
 mod session;
+
+pub(crate) use room::Room;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::cache;
 use crate::dialect::{BaseLayers, Case, File, Snapshot};
@@ -69,6 +73,11 @@ impl Oracle {
     /// Makes it, once; or says why that is not possible here.
     pub fn obtain() -> Result<Self, String> {
         root::obtain().map(|root| Self { root })
+    }
+
+    /// A place to build something in, below `directory`. `host` is the registry that stands for Docker Hub.
+    pub(crate) fn room(&self, host: &str, directory: TempDir) -> Result<Room> {
+        Room::create(&self.root, host, directory)
     }
 
     /// Has `cases` built, but for those whose result is known. `registry` gives its address where one must be asked: it

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::room::{Room, put};
 use super::{Builder, Verdict, Verdicts};
-use crate::command::{capture, command, line};
+use crate::command::{capture, line};
 use crate::dialect::{BaseLayers, Case, File, Snapshot};
 use crate::error::{At, Result};
 use crate::scratch;
@@ -15,36 +16,8 @@ use crate::scratch;
 /// How long all the cases may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs in namespaces of its own, with the root and the session's directory as arguments. A job is a shell script; it
-/// leaves its output and its exit code beside itself.
-const SCRIPT: &str = r#"
-set -eu
-root=$1 session=$2
-mount --bind "$root" "$root"
-cd "$root"
-mount -t proc proc proc
-mount --rbind /sys sys
-mount --rbind /dev dev
-mount -t tmpfs run run
-mount -t tmpfs tmp tmp
-mount --bind "$session/share" share
-mount --bind "$session/docker" var/lib/docker
-mount --bind "$session/containers" var/lib/containers
-mount --bind "$session/share/registries.conf" etc/containers/registries.conf
-pivot_root . oldroot
-cd /
-hash -r
-umount -l /oldroot
-# The names of this machine are known without a server.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DOCKER_HOST=unix:///run/docker.sock BUILDAH_ISOLATION=chroot
-dockerd --exec-root /run/docker --host "$DOCKER_HOST" --pidfile /run/docker.pid --bridge=none --iptables=false \
-  --ip6tables=false --feature containerd-snapshotter=true --registry-mirror "http://$3" >/share/dockerd.log 2>&1 &
-n=0
-until docker version >/dev/null 2>&1; do
-  n=$((n + 1))
-  if [ $n = 200 ]; then tail -n 5 /share/dockerd.log >&2; exit 1; fi
-  sleep 0.2
-done
+/// The jobs, three at a time. Each leaves its output and its exit code beside itself.
+const JOBS: &str = r#"
 ls /share/jobs/*.sh | xargs -P 3 -n 1 sh -c 'timeout 120 sh "$0" >"$0.log" 2>&1; echo $? >"$0.code"'
 "#;
 
@@ -56,16 +29,11 @@ pub(super) fn run(
     bases: &BaseLayers,
     host: &str,
 ) -> Result<BTreeMap<String, Verdicts>> {
-    let session = scratch::directory()?;
-    let share = session.path().join("share");
-    for name in ["docker", "containers", "share/jobs", "share/out"] {
-        fs::create_dir_all(session.path().join(name)).at("create", session.path().join(name))?;
+    let room = Room::create(root, host, scratch::directory()?)?;
+    let share = room.share();
+    for name in ["jobs", "out"] {
+        fs::create_dir(share.join(name)).at("create", share.join(name))?;
     }
-    let registries = format!(
-        "unqualified-search-registries = [\"docker.io\"]\n[[registry]]\nlocation = \"docker.io\"\n\
-         [[registry.mirror]]\nlocation = \"{host}\"\ninsecure = true\n"
-    );
-    put(&share.join("registries.conf"), &registries)?;
     for case in cases {
         let context = share.join("cases").join(&case.name);
         fs::create_dir_all(&context).at("create", &context)?;
@@ -75,14 +43,9 @@ pub(super) fn run(
             put(&job(&share, case, builder), &script(case, builder))?;
         }
     }
-    let script = session.path().join("session.sh");
-    put(&script, SCRIPT)?;
-    let mut unshare = command("unshare");
-    unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "bash"]);
-    unshare.arg(&script).args([root, session.path()]).arg(host).env_clear();
-    unshare.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let line = line(&unshare);
-    capture(&mut unshare, LIMIT)?.ok(&line)?;
+    let mut session = room.session(JOBS, Some(""), None)?;
+    let line = line(&session);
+    capture(&mut session, LIMIT)?.ok(&line)?;
     let mut found = BTreeMap::new();
     for case in cases {
         let verdict = |&builder: &Builder| Ok((builder, verdict(&share, case, builder, bases)?));
@@ -127,8 +90,4 @@ fn script(case: &Case, builder: Builder) -> String {
 
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-fn put(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).at("write", path)
 }
