@@ -2,12 +2,12 @@
 
 use std::cell::OnceCell;
 
-use crate::execute::{self, Done, Executor, Interrupt, choose_driver};
+use crate::execute::{self, Done, Executor, Fetch, Interrupt, Pending, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
-use crate::plan::Plan;
 use crate::prepare::Prepared;
 use crate::progress::Progress;
 use crate::sandbox::Probe;
+use crate::sources::Fetcher;
 use crate::{Error, Request};
 
 /// A build under way.
@@ -36,14 +36,17 @@ impl<'a> Making<'a> {
     }
 
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
-    /// it is as if the cache had never had it.
+    /// it is as if the cache had never had it; one that was made here and cannot be had back is made again.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
         // A step may be found twice: by its key, and by content.
         let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count()).sum();
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
-                Err(Error::Stale { .. }) if tries > 0 => tries -= 1,
+                Err(Error::Stale { layer }) if tries > 0 => {
+                    self.done.forget(&layer);
+                    tries -= 1;
+                }
                 result => return result,
             }
         }
@@ -51,6 +54,7 @@ impl<'a> Making<'a> {
 
     async fn attempt(&self) -> Result<Made, Error> {
         let plans = &self.prepared.plans;
+        let fetcher = self.prepared.sources.fetcher(self.progress, self.interrupt);
         for plan in plans {
             let upcoming = self.prepared.upcoming(plan, &self.done);
             if upcoming.commands().next().is_some() && self.probe.get().is_none() {
@@ -60,8 +64,12 @@ impl<'a> Making<'a> {
             let driver = self.probe.get().and_then(|probe| probe.chosen);
             execute::check(&upcoming, driver, &self.request.secrets, &self.request.agents)?;
         }
+        // What has to be sent in the end is not fetched a second time for that.
+        let layers = (0..plans.len()).flat_map(|number| self.pending(number, &fetcher).image());
+        let owed = layers.filter(|layer| self.uploads.owes(layer)).map(|layer| layer.digest);
+        let _until_sent = self.prepared.work.holders().hold(owed);
         let images: Result<Vec<Image>, Error> =
-            (0..plans.len()).map(|number| tokio::task::block_in_place(|| self.image(number, &plans[number]))).collect();
+            (0..plans.len()).map(|number| tokio::task::block_in_place(|| self.image(number, &fetcher))).collect();
         let mut images = images?;
         let made = match &self.request.index {
             Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
@@ -71,15 +79,25 @@ impl<'a> Making<'a> {
         Ok(made)
     }
 
-    fn image(&self, number: usize, plan: &Plan) -> Result<Image, Error> {
-        let pack = self.prepared.pack(plan);
+    /// What is known of the steps of a plan.
+    fn pending<'s>(&'s self, number: usize, fetch: &'s dyn Fetch) -> Pending<'s> {
+        let plan = &self.prepared.plans[number];
+        let (pack, earlier) = (self.prepared.pack(plan), self.prepared.earlier(plan));
+        Pending { plan, pack, done: &self.done, earlier, fetch }
+    }
+
+    fn image(&self, number: usize, fetcher: &Fetcher<'_>) -> Result<Image, Error> {
+        let plans = &self.prepared.plans;
+        let later: Vec<Pending<'_>> = (number + 1..plans.len()).map(|later| self.pending(later, fetcher)).collect();
+        let Pending { plan, pack, done, earlier, fetch } = self.pending(number, fetcher);
         let executor = Executor {
             plan,
             contexts: &self.prepared.contexts,
-            done: &self.done,
+            done,
             label: &self.prepared.label(number),
-            earlier: self.prepared.earlier(plan),
-            fetch: &self.prepared.sources.fetcher(self.progress, self.interrupt),
+            earlier,
+            later: &later,
+            fetch,
             pack: &pack,
             work: &self.prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &self.request.sandbox)),

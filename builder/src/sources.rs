@@ -30,6 +30,7 @@ pub struct Sources {
     client: Client,
     cache: Option<Arc<Cache>>,
     found: Mutex<Found>,
+    sent: Arc<Sent>,
 }
 
 #[derive(Default)]
@@ -38,6 +39,25 @@ struct Found {
     layers: BTreeMap<Digest, Arc<ImageLayer>>,
     /// What layers say that had to be read for it.
     indexes: Vec<(LayerRef, Arc<Index>)>,
+}
+
+/// The stores to which layers went that were made here: from there they can be had again.
+#[derive(Default)]
+pub struct Sent(Mutex<BTreeMap<Digest, LayerOrigin>>);
+
+impl Sent {
+    /// Takes note of a layer that a store has by now.
+    pub fn add(&self, layer: Digest, origin: LayerOrigin) {
+        self.lock().entry(layer).or_insert(origin);
+    }
+
+    fn find(&self, layer: &Digest) -> Option<LayerOrigin> {
+        self.lock().get(layer).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, LayerOrigin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where the layers of an image are.
@@ -50,7 +70,7 @@ struct ImageLayer {
 impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
-        Self { client, cache: None, found: Mutex::default() }
+        Self { client, cache: None, found: Mutex::default(), sent: Arc::default() }
     }
 
     /// The same, with the layers that the cache has.
@@ -66,6 +86,11 @@ impl Sources {
     /// The layers of an image that the plan names, the lowest first.
     pub fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
         self.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+    }
+
+    /// Where layers went that were made here.
+    pub fn sent(&self) -> &Arc<Sent> {
+        &self.sent
     }
 
     /// What layers of images say that had to be read for it, each once.
@@ -151,10 +176,13 @@ impl Sources {
         }
     }
 
-    /// Where a layer comes from that was not made here, for mounting it across repositories: the registry and repository.
+    /// Where a layer can be had from, for mounting it across repositories: the registry and repository.
     pub fn repository_of(&self, layer: &Digest) -> Option<(String, String)> {
         if let Some(image) = self.lock().layers.get(layer) {
             return image.origin.repository.clone();
+        }
+        if let Some(origin) = self.sent.find(layer) {
+            return origin.repository;
         }
         self.cache.as_ref()?.origin(layer)?.repository
     }
@@ -229,6 +257,14 @@ impl Sources {
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
             return read_to(&*image.origin.store, layer, &to, failed).await;
+        }
+        let stale = crate::Error::Stale { layer: layer.digest };
+        if let Some(origin) = self.sent.find(&layer.digest) {
+            match read_to(&*origin.store, layer, &to, |_| stale).await {
+                // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
+                Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
+                read => return read,
+            }
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         let Some(cache) = &self.cache else { return Err(stale) };

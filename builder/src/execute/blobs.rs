@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, RelPath, Tree, blob_path, compress, tar};
 
+use super::{Hold, Holders, WorkDir};
 use crate::plan::{ImageName, LayerRef};
 
 /// Knows the base images' layers, and brings their blobs to the blob directory.
@@ -23,21 +24,23 @@ pub trait Fetch: Sync {
     fn indexed(&self, _layer: &LayerRef, _index: &Arc<Index>) {}
 
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
-    /// verified.
+    /// verified; it can be fetched again once it is not.
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
 }
 
 /// A directory of blobs, and the indexes of those that were read or made.
 pub(super) struct Blobs<'a> {
     directory: PathBuf,
+    holders: Arc<Holders>,
     fetch: &'a dyn Fetch,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
 }
 
 impl<'a> Blobs<'a> {
-    /// Keeps blobs in `directory`, which must exist.
-    pub(super) fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
-        Self { directory, fetch, indexes: Mutex::default() }
+    /// Keeps blobs in a work directory.
+    pub(super) fn new(work: &WorkDir, fetch: &'a dyn Fetch) -> Self {
+        let (directory, holders) = (work.blobs().to_owned(), Arc::clone(work.holders()));
+        Self { directory, holders, fetch, indexes: Mutex::default() }
     }
 
     /// Where the blobs are.
@@ -63,7 +66,7 @@ impl<'a> Blobs<'a> {
         };
         let found = self.fetch.indexes(&unknown());
         self.lock().extend(found);
-        self.fetch.fetch(&unknown(), &self.directory)?;
+        let _read_below = self.bring(&unknown())?;
         layers.iter().map(|layer| self.index(layer)).collect()
     }
 
@@ -83,9 +86,19 @@ impl<'a> Blobs<'a> {
         Ok(index)
     }
 
+    /// Sees to it that blobs are here, and stay while they are held.
+    pub(super) fn bring(&self, layers: &[LayerRef]) -> Result<Hold, crate::Error> {
+        let hold = self.holders.hold(layers.iter().map(|layer| layer.digest));
+        let is_missing = |layer: &&LayerRef| !blob_path(&self.directory, &layer.digest).exists();
+        let missing: Vec<LayerRef> = layers.iter().filter(is_missing).copied().collect();
+        self.fetch.fetch(&missing, &self.directory)?;
+        missing.iter().for_each(|layer| self.holders.is_elsewhere(&layer.digest));
+        Ok(hold)
+    }
+
     /// Opens the compressed blob of a layer, which is fetched first where it is not here.
     pub(super) fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
-        self.fetch.fetch(&[*layer], &self.directory)?;
+        let _until_opened = self.bring(&[*layer])?;
         let path = blob_path(&self.directory, &layer.digest);
         File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
     }
@@ -177,8 +190,9 @@ mod tests {
     #[test]
     fn a_path_that_a_layer_states_twice_does_not_mix_contents_up() {
         let directory = tempfile::tempdir().unwrap();
-        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
-        let layer = layer(directory.path(), &[("a", "old"), ("a", "new"), ("b", "other")]);
+        let work = WorkDir::create(directory.path()).unwrap();
+        let blobs = Blobs::new(&work, &NothingToFetch);
+        let layer = layer(work.blobs(), &[("a", "old"), ("a", "new"), ("b", "other")]);
         let wanted = ["a", "b"].map(|name| RelPath::new(name).unwrap());
         let spool = tempfile::tempdir().unwrap();
         let found = blobs.extract(&layer, &wanted, spool.path()).unwrap();
@@ -189,8 +203,9 @@ mod tests {
     #[test]
     fn a_layer_that_is_not_what_the_config_says_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
-        let layer = LayerRef { diff_id: Digest::of("other"), ..layer(directory.path(), &[("a", "x")]) };
+        let work = WorkDir::create(directory.path()).unwrap();
+        let blobs = Blobs::new(&work, &NothingToFetch);
+        let layer = LayerRef { diff_id: Digest::of("other"), ..layer(work.blobs(), &[("a", "x")]) };
         let error = blobs.index(&layer).unwrap_err();
         assert!(matches!(error, crate::Error::Layers(LayersError::DiffId { .. })), "{error}");
     }

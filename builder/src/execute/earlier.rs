@@ -61,6 +61,11 @@ impl Done {
         self.lock().insert(record_key(&step.key, pack), outcome);
     }
 
+    /// Forgets the steps that made a layer which cannot be had any more: they are executed once more.
+    pub(crate) fn forget(&self, layer: &Digest) {
+        self.lock().retain(|_, outcome| outcome.layer.is_none_or(|made| made.digest != *layer));
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Outcome>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,8 +13,10 @@
 mod blobs;
 mod copy;
 mod earlier;
+mod holders;
 mod interrupt;
 mod mounts;
+mod readers;
 mod remote;
 mod stage;
 mod transfer;
@@ -34,8 +36,10 @@ use crate::secrets::{Agents, Secrets};
 
 pub use blobs::Fetch;
 pub use earlier::{Done, Earlier};
+pub use holders::{Hold, Holders};
 pub use interrupt::Interrupt;
 pub use mounts::check;
+pub use readers::Pending;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
@@ -63,6 +67,8 @@ pub struct Executor<'a> {
     pub label: &'a str,
     /// What earlier builds made.
     pub earlier: Option<Earlier<'a>>,
+    /// The plans that are executed after this one.
+    pub later: &'a [Pending<'a>],
     /// Brings layers that were not made here.
     pub fetch: &'a dyn Fetch,
     /// How layers are written.
@@ -99,16 +105,17 @@ pub struct StageResult {
 impl Executor<'_> {
     /// Executes what is needed of the plan, each stage after those it needs. The result is in the plan's order.
     pub fn execute(&self) -> Result<Vec<StageResult>, crate::Error> {
-        let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), self.fetch);
+        let blobs = blobs::Blobs::new(self.work, self.fetch);
         let chain = self.plan.target_chain();
         let upcoming = self.upcoming();
+        let readers = readers::Readers::new(self, &upcoming);
         let mut results: Vec<StageResult> = Vec::new();
         for position in 0..self.plan.stages.len() {
             if !upcoming.needs(position) {
                 results.push(StageResult::default());
                 continue;
             }
-            let run = stage::StageRun::new(self, &blobs, &results, position)?;
+            let run = stage::StageRun::new(self, &blobs, &readers, &results, position)?;
             let result = run.execute(chain.contains(&position))?;
             results.push(result);
         }

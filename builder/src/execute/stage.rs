@@ -10,6 +10,7 @@ use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::earlier::Outcome;
 use super::mounts::{Mounts, with_secrets};
+use super::readers::{Reached, Readers};
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
 use super::{Executor, StageResult, users};
 use crate::cache::NewStep;
@@ -22,8 +23,12 @@ use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 pub(super) struct StageRun<'a> {
     executor: &'a Executor<'a>,
     blobs: &'a Blobs<'a>,
+    readers: &'a Readers<'a>,
     results: &'a [StageResult],
+    position: usize,
     stage: &'a Stage,
+    /// The position of the step under way.
+    number: usize,
     /// All layers so far, the lowest first.
     layers: Vec<LayerRef>,
     /// What stands for all that they hold.
@@ -42,6 +47,7 @@ impl<'a> StageRun<'a> {
     pub(super) fn new(
         executor: &'a Executor<'a>,
         blobs: &'a Blobs<'a>,
+        readers: &'a Readers<'a>,
         results: &'a [StageResult],
         position: usize,
     ) -> Result<Self, crate::Error> {
@@ -52,16 +58,32 @@ impl<'a> StageRun<'a> {
             Base::Stage(below) => (results[*below].layers.clone(), results[*below].state.unwrap_or(stage.base_key)),
         };
         let mounts = Mounts::new(executor, blobs, results);
-        let (tree, worker, applied) = (None, None, 0);
-        Ok(Self { executor, blobs, results, stage, layers, state, tree, worker, applied, mounts })
+        let (number, tree, worker, applied) = (0, None, None, 0);
+        Ok(Self {
+            executor,
+            blobs,
+            readers,
+            results,
+            position,
+            stage,
+            number,
+            layers,
+            state,
+            tree,
+            worker,
+            applied,
+            mounts,
+        })
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
     pub(super) fn execute(mut self, wanted: bool) -> Result<StageResult, crate::Error> {
         let mut made = Vec::new();
         let (stage, executor) = (self.stage, self.executor);
+        self.reached(0);
         for (number, step) in stage.steps.iter().enumerate() {
             executor.interrupt.check()?;
+            self.number = number;
             let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
             executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
@@ -70,6 +92,7 @@ impl<'a> StageRun<'a> {
             executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
             made.push(outcome.layer);
             self.layers.extend(outcome.layer);
+            self.reached(number + 1);
             if let Some(content) = &outcome.content {
                 self.state = plan::state(&self.state, content);
             }
@@ -90,6 +113,12 @@ impl<'a> StageRun<'a> {
             executor.work.retire(worker);
         }
         Ok(StageResult { layers: self.layers, made, state: Some(self.state) })
+    }
+
+    /// Says how far this has come: that many steps have read all that they need.
+    fn reached(&self, steps: usize) {
+        let (layers, applied) = (self.layers.clone(), self.applied);
+        self.readers.reached(self.position, Reached { steps, layers, applied });
     }
 
     /// What a step makes, what the cache is to keep of it, and whether the cache had it.
@@ -221,6 +250,8 @@ impl<'a> StageRun<'a> {
         self.worker()?;
         let worker = self.worker.as_mut().expect("it was just made");
         let mounts = self.mounts.ready(worker, run, step.span)?;
+        self.reached(self.number + 1);
+        let worker = self.worker.as_mut().expect("it was just made");
         let files = executor.network_files.clone();
         let command = sandbox::Run {
             argv: run.argv.clone(),
@@ -304,6 +335,7 @@ pub(super) fn layer_files(
     layers: &[LayerRef],
     indexes: &[Arc<Index>],
 ) -> Result<Vec<LayerFile>, crate::Error> {
+    let _until_opened = blobs.bring(layers)?;
     layers.iter().zip(indexes).map(|(layer, index)| layer_file(blobs, layer, Arc::clone(index))).collect()
 }
 

@@ -79,6 +79,17 @@ impl Bench {
 
     /// The same, with something that happens when the keys are known and nothing has been executed yet.
     fn try_build_after(&self, text: &str, edit: &dyn Fn()) -> Result<Built, String> {
+        self.try_build_with(text, edit, &NothingToFetch, &|_, _| ())
+    }
+
+    /// The same, with what brings layers and what takes them.
+    fn try_build_with(
+        &self,
+        text: &str,
+        edit: &dyn Fn(),
+        fetch: &dyn Fetch,
+        finished: &(dyn Fn(&WorkDir, LayerRef) + Sync),
+    ) -> Result<Built, String> {
         let source = Source::new("Dockerfile", text);
         let rendered = |error: crate::Error| match error {
             crate::Error::Dockerfile(error) => error.render(&source, false),
@@ -110,7 +121,8 @@ impl Bench {
             done: &Done::default(),
             label: "",
             earlier: None,
-            fetch: &NothingToFetch,
+            later: &[],
+            fetch,
             pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
             work: &work,
             sandbox: None,
@@ -119,7 +131,10 @@ impl Bench {
             network_files: &NetworkFiles::default(),
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &Interrupt::default(),
-            finished: &|_| Ok(()),
+            finished: &|done| {
+                finished(&work, done.layer.expect("all of them belong to the image"));
+                Ok(())
+            },
         };
         let layers = executor.execute().map_err(rendered)?.pop().unwrap().layers;
         let messages = String::from_utf8(messages.0.lock().unwrap().clone()).unwrap();
@@ -145,12 +160,12 @@ impl Bench {
 
 impl Built {
     fn tree(&self) -> Tree {
-        blobs::Blobs::new(self.work.blobs().to_owned(), &NothingToFetch).tree(&self.layers).unwrap()
+        blobs::Blobs::new(&self.work, &NothingToFetch).tree(&self.layers).unwrap()
     }
 
     /// Path, mode, owner, and `/` of a directory, the content of a file or the target of a link.
     fn lines(&self) -> Vec<String> {
-        let blobs = blobs::Blobs::new(self.work.blobs().to_owned(), &NothingToFetch);
+        let blobs = blobs::Blobs::new(&self.work, &NothingToFetch);
         let tree = self.tree();
         let line = |path: &RelPath| {
             let (name, found) = tree.content(path).unwrap();
@@ -170,6 +185,8 @@ impl Built {
         tree.iter().map(|(path, _)| line(path)).collect()
     }
 }
+
+mod disk;
 
 #[test]
 fn several_sources_need_a_directory() {
