@@ -139,6 +139,16 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// There is no room for what the build needs while it goes on.
+    #[error("{cause}: '{}' is on a full disk{state}; --work-dir names another directory", directory.display())]
+    DiskFull {
+        /// The directory that the build works in.
+        directory: PathBuf,
+        /// What is free there, and what is needed.
+        state: String,
+        /// What could not be written, and the kernel's answer.
+        cause: String,
+    },
     /// The sandbox failed, not the command in it.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::Error),
@@ -209,7 +219,7 @@ impl Error {
             }
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
             Self::Stale { .. } => ExitCode::Unavailable,
-            Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
+            Self::Layers(_) | Self::Host { .. } | Self::DiskFull { .. } => ExitCode::Io,
             Self::Sandbox(_) | Self::NoDriver(_) => ExitCode::Sandbox,
         };
         code as u8

@@ -38,6 +38,7 @@ mod reuse;
 pub mod sandbox;
 pub mod secrets;
 pub mod sources;
+mod space;
 
 use std::path::PathBuf;
 use std::sync::Arc;

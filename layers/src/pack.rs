@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{BlobWriter, Changes, Compression, Index, Layer, Result, tar};
+use crate::{BlobWriter, Changes, Compression, Error, Index, Layer, Result, tar};
 
 /// How layers are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +31,12 @@ pub fn pack(changes: &Changes, options: &Options, blobs: &Path) -> Result<Option
 /// Its times are what they are. `None` when it holds no entry.
 pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
     let mut blob = BlobWriter::create(blobs, options.compression, options.level)?;
-    let index = tar::index(Tee { from: tar, to: &mut blob })?;
+    let mut failed = None;
+    let index = tar::index(Tee { from: tar, to: &mut blob, failed: &mut failed });
+    if let Some(source) = failed {
+        return Err(Error::Host { operation: "write a blob in", path: blobs.to_owned(), source });
+    }
+    let index = index?;
     if index.is_empty() { Ok(None) } else { finish(blob, index, options) }
 }
 
@@ -50,13 +55,21 @@ fn finish(blob: BlobWriter, index: Index, options: &Options) -> Result<Option<La
 struct Tee<'a, W> {
     from: &'a mut dyn Read,
     to: &'a mut W,
+    /// Why it could not be written, so that this is not taken for a failure to read.
+    failed: &'a mut Option<io::Error>,
 }
 
 impl<W: Write> Read for Tee<'_, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..length])?;
-        Ok(length)
+        match self.to.write_all(&buffer[..length]) {
+            Ok(()) => Ok(length),
+            Err(error) => {
+                let kind = error.kind();
+                *self.failed = Some(error);
+                Err(kind.into())
+            }
+        }
     }
 }
 
@@ -92,6 +105,16 @@ mod tests {
             let longer = pack_tar(&mut &padded[..], &options, dir.path()).unwrap().unwrap();
             assert_eq!(longer.diff_id, crate::Digest::of(&padded));
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_failure_to_read() {
+        let disk = Path::new("/dev/full");
+        let tar = Hostile::default().file("f", "content").end();
+        let (mut from, mut to, mut failed) = (&tar[..], std::fs::File::create(disk).unwrap(), None);
+        let mut tee = Tee { from: &mut from, to: &mut to, failed: &mut failed };
+        assert!(tar::index(&mut tee).is_err());
+        assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

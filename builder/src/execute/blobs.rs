@@ -9,6 +9,8 @@ use yadokari_layers::{Digest, Error as LayersError, HashingReader, Index, RelPat
 
 use super::{Hold, Holders, WorkDir};
 use crate::plan::{ImageName, LayerRef};
+use crate::progress::bytes;
+use crate::space;
 
 /// Knows the base images' layers, and brings their blobs to the blob directory.
 pub trait Fetch: Sync {
@@ -91,7 +93,12 @@ impl<'a> Blobs<'a> {
         let hold = self.holders.hold(layers.iter().map(|layer| layer.digest));
         let is_missing = |layer: &&LayerRef| !blob_path(&self.directory, &layer.digest).exists();
         let missing: Vec<LayerRef> = layers.iter().filter(is_missing).copied().collect();
-        self.fetch.fetch(&missing, &self.directory)?;
+        let needed = || {
+            let size = missing.iter().map(|layer| layer.size).sum();
+            Some(format!("the layers that are downloaded have {}", bytes(size)))
+        };
+        let fetched = self.fetch.fetch(&missing, &self.directory);
+        fetched.map_err(|error| space::explained(error, &self.directory, needed))?;
         missing.iter().for_each(|layer| self.holders.is_elsewhere(&layer.digest));
         Ok(hold)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use yadokari_layers::{Content, Entry, Index, Key, Layer, Tree, pack};
+use yadokari_layers::{Content, Entry, Index, Key, Kind, Layer, Tree, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
@@ -16,8 +16,9 @@ use super::{Executor, StageResult, users};
 use crate::cache::NewStep;
 use crate::output::Finished;
 use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
-use crate::progress::StepDone;
+use crate::progress::{StepDone, bytes};
 use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
+use crate::space;
 
 /// A stage under way.
 pub(super) struct StageRun<'a> {
@@ -87,7 +88,8 @@ impl<'a> StageRun<'a> {
             let name = format!("{}{} {}/{}", executor.label, stage.name, number + 1, stage.steps.len());
             executor.progress.step(&name, &step.text, &step.key);
             let start = Instant::now();
-            let (outcome, record, is_cached) = self.outcome(&name, step).map_err(|error| self.interrupted_or(error))?;
+            let (outcome, record, is_cached) =
+                self.outcome(&name, step).map_err(|error| self.explained(step, error))?;
             let size = outcome.layer.as_ref().map(|layer| layer.size);
             executor.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
             made.push(outcome.layer);
@@ -167,9 +169,21 @@ impl<'a> StageRun<'a> {
         Ok(Some(step.content_key(&self.state, &from)))
     }
 
-    /// A failure that an interrupt caused is an interrupt.
-    fn interrupted_or(&self, error: crate::Error) -> crate::Error {
-        self.executor.interrupt.check().err().unwrap_or(error)
+    /// A failure that an interrupt caused is an interrupt, and one of a full disk says what it takes.
+    fn explained(&self, step: &Step, error: crate::Error) -> crate::Error {
+        let error = self.executor.interrupt.check().err().unwrap_or(error);
+        let directory = self.worker.as_ref().filter(|_| matches!(error, crate::Error::Sandbox(_)));
+        let directory = directory.map_or(self.executor.work.path(), Worker::directory);
+        space::explained(error, directory, || matches!(step.op, Op::Run(_)).then(|| self.size()))
+    }
+
+    /// How much the layers of the stage are, on the way to a root and in it.
+    fn size(&self) -> String {
+        let packed = self.layers.iter().map(|layer| layer.size).sum();
+        let of = |entry: &Entry| if let Kind::File { size, .. } = entry.kind { size } else { 0 };
+        let tree = self.tree.iter().flat_map(Tree::iter);
+        let unpacked = tree.map(|(_, found)| of(found.entry)).sum();
+        format!("the layers below have {}, and {} unpacked", bytes(packed), bytes(unpacked))
     }
 
     fn step(&mut self, name: &str, step: &Step) -> Result<Option<Layer>, crate::Error> {
@@ -276,6 +290,8 @@ impl<'a> StageRun<'a> {
         };
         if let Some(code) = code {
             executor.interrupt.check()?;
+            let directory = self.worker.as_ref().map_or(executor.work.path(), Worker::directory);
+            space::suspicion(directory).iter().for_each(|suspicion| executor.progress.warning(suspicion));
             return Err(crate::Error::Run { text: step.text.clone(), code });
         }
         let layer = self.commit()?;

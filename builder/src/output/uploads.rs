@@ -15,8 +15,9 @@ use super::{Destination, Made, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
 use crate::execute::{Hold, Holders, WorkDir};
 use crate::plan::LayerRef;
-use crate::progress::Progress;
+use crate::progress::{Progress, bytes};
 use crate::sources::{Sent, Sources};
+use crate::space;
 
 /// How many finished layers may wait before the next step has to.
 const QUEUE: usize = 4;
@@ -159,8 +160,13 @@ impl<'a> Uploads<'a> {
         });
         stream::iter(transfers).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         if !self.tarballs.is_empty() {
+            let needed = || {
+                let size = made.layers().map(|layer| layer.size).sum();
+                Some(format!("the image's layers have {}", bytes(size)))
+            };
             let layers = made.layers().map(|layer| self.sources.download(layer, &self.shared.blobs));
-            try_join_all(layers).await?;
+            let downloaded = try_join_all(layers).await;
+            downloaded.map_err(|error| space::explained(error, &self.shared.blobs, needed))?;
         }
         Ok(())
     }
@@ -312,7 +318,8 @@ async fn base_layer(
         if let Ok(written) = target.store.write_blob(&blob, from).await {
             return Ok(written);
         }
-        sources.download(layer, blobs).await?;
+        let needed = || Some(format!("the layer has {}", bytes(layer.size)));
+        sources.download(layer, blobs).await.map_err(|error| space::explained(error, blobs, needed))?;
     }
     target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
 }

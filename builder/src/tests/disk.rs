@@ -8,6 +8,7 @@ use super::*;
 use crate::cache::{Cache, LayerOrigin};
 use crate::plan::LayerRef;
 use crate::sources::Sources;
+use crate::space::tests::SmallDisk;
 
 impl Bench {
     /// The paths of the blobs that are read in a build, of which `base:1` and what it consists of are none.
@@ -101,4 +102,40 @@ async fn a_layer_comes_back_from_where_it_was_sent_and_else_it_is_made_again() {
     assert!(is_stale().await);
     assert_eq!(sources.repository_of(&digest), None, "it is not asked there a second time");
     assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+}
+
+/// Bytes that nothing makes smaller.
+fn noise(length: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    std::iter::repeat_with(&mut next).take(length).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_is_said_with_what_is_needed() {
+    let bench = Bench::new().await.file("large", &noise(6 << 20)).file("small", &noise(1 << 20));
+    bench.build(bench.request("FROM HOST/base:1\nCOPY large /\n", &[])).await.unwrap();
+    let work = bench.directory.path().join(".work");
+    let Some(_disk) = SmallDisk::on(&work, 2 << 20) else { return };
+    let cases = [
+        // What a step packs, what one copies from a layer, and what one has to know of its base.
+        ("FROM HOST/base:1\nCOPY large /\n", "compress layer: ", ""),
+        ("FROM scratch AS a\nCOPY small /\nFROM scratch\nCOPY --from=a small /\n", "write '", ""),
+        ("FROM HOST/app:1\nCOPY small /\n", "write '", "; the layers that are downloaded have 4.7 MB"),
+    ];
+    for (text, cause, needed) in cases {
+        let mut request = bench.request(text, &[]);
+        request.destinations.clear();
+        let error = bench.build(request).await.unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with(cause) && message.contains("No space left on device"), "{message}");
+        let place = format!("'{}/build-", work.display());
+        assert!(message.contains(&place) && message.contains("is on a full disk, "), "{message}");
+        assert!(message.contains(" are free there") && message.contains(needed), "{message}");
+        assert_eq!(error.exit_code(), ExitCode::Io as u8);
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "nothing is left of the build");
+    }
 }

@@ -13,6 +13,7 @@ mod executor_image;
 mod flask;
 mod harness;
 mod in_place;
+mod limits;
 mod mounts;
 mod outputs;
 mod platforms;
