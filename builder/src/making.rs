@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use crate::execute::{self, Done, Executor, Fetch, Interrupt, Pending, choose_driver};
+use crate::execute::{self, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
 use crate::prepare::Prepared;
 use crate::progress::Progress;
@@ -68,8 +68,11 @@ impl<'a> Making<'a> {
         let layers = (0..plans.len()).flat_map(|number| self.pending(number, &fetcher).image());
         let owed = layers.filter(|layer| self.uploads.owes(layer)).map(|layer| layer.digest);
         let _until_sent = self.prepared.work.holders().hold(owed);
-        let images: Result<Vec<Image>, Error> =
-            (0..plans.len()).map(|number| tokio::task::block_in_place(|| self.image(number, &fetcher))).collect();
+        let pending = (0..plans.len()).map(|number| self.pending(number, &fetcher)).collect();
+        let readers = Readers::new(self.prepared.work.holders(), pending);
+        let images: Result<Vec<Image>, Error> = (0..plans.len())
+            .map(|number| tokio::task::block_in_place(|| self.image(number, &fetcher, &readers)))
+            .collect();
         let mut images = images?;
         let made = match &self.request.index {
             Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
@@ -86,9 +89,7 @@ impl<'a> Making<'a> {
         Pending { plan, pack, done: &self.done, earlier, fetch }
     }
 
-    fn image(&self, number: usize, fetcher: &Fetcher<'_>) -> Result<Image, Error> {
-        let plans = &self.prepared.plans;
-        let later: Vec<Pending<'_>> = (number + 1..plans.len()).map(|later| self.pending(later, fetcher)).collect();
+    fn image(&self, number: usize, fetcher: &Fetcher<'_>, readers: &Readers<'_>) -> Result<Image, Error> {
         let Pending { plan, pack, done, earlier, fetch } = self.pending(number, fetcher);
         let executor = Executor {
             plan,
@@ -96,7 +97,8 @@ impl<'a> Making<'a> {
             done,
             label: &self.prepared.label(number),
             earlier,
-            later: &later,
+            readers,
+            number,
             fetch,
             pack: &pack,
             work: &self.prepared.work,

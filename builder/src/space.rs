@@ -90,7 +90,7 @@ pub(crate) mod tests {
     }
 
     fn host(errno: Errno) -> Error {
-        Error::Host { operation: "write", path: "/work/x".into(), source: errno.into() }
+        Error::Host { operation: "write", path: "/wd/x".into(), source: errno.into() }
     }
 
     #[test]
@@ -98,7 +98,7 @@ pub(crate) mod tests {
         for errno in [Errno::NOSPC, Errno::DQUOT] {
             let error = explained(host(errno), Path::new("/"), || Some("the layers are 5 GB".into()));
             let text = error.to_string();
-            assert!(text.starts_with("write '/work/x': ") && text.contains("'/' is on a full disk, "), "{text}");
+            assert!(text.starts_with("write '/wd/x': ") && text.contains("'/' is on a full disk, "), "{text}");
             assert!(text.contains(" are free there; the layers are 5 GB") && text.contains("--work-dir"), "{text}");
             assert_eq!(error.exit_code(), crate::ExitCode::Io as u8);
             let again = explained(error, Path::new("/tmp"), || panic!("it was explained already"));

@@ -39,7 +39,7 @@ pub use earlier::{Done, Earlier};
 pub use holders::{Hold, Holders};
 pub use interrupt::Interrupt;
 pub use mounts::check;
-pub use readers::Pending;
+pub use readers::{Pending, Readers};
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
@@ -67,8 +67,10 @@ pub struct Executor<'a> {
     pub label: &'a str,
     /// What earlier builds made.
     pub earlier: Option<Earlier<'a>>,
-    /// The plans that are executed after this one.
-    pub later: &'a [Pending<'a>],
+    /// Says which blobs are still going to be read.
+    pub readers: &'a Readers<'a>,
+    /// The position of the plan among those that it knows.
+    pub number: usize,
     /// Brings layers that were not made here.
     pub fetch: &'a dyn Fetch,
     /// How layers are written.
@@ -108,14 +110,13 @@ impl Executor<'_> {
         let blobs = blobs::Blobs::new(self.work, self.fetch);
         let chain = self.plan.target_chain();
         let upcoming = self.upcoming();
-        let readers = readers::Readers::new(self, &upcoming);
         let mut results: Vec<StageResult> = Vec::new();
         for position in 0..self.plan.stages.len() {
             if !upcoming.needs(position) {
                 results.push(StageResult::default());
                 continue;
             }
-            let run = stage::StageRun::new(self, &blobs, &readers, &results, position)?;
+            let run = stage::StageRun::new(self, &blobs, &results, position)?;
             let result = run.execute(chain.contains(&position))?;
             results.push(result);
         }

@@ -1,12 +1,12 @@
 //! Which blobs the steps that are still to be done are going to read.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use yadokari_layers::{Digest, pack};
 
-use super::earlier::{Done, Earlier};
-use super::{Executor, Fetch, Upcoming};
+use super::earlier::{Done, Earlier, Outcome};
+use super::{Fetch, Holders, Upcoming};
 use crate::plan::{Base, LayerRef, Op, Origin, Plan, Step};
 
 /// A plan, and what its steps made so far.
@@ -35,50 +35,58 @@ pub(super) struct Reached {
     pub(super) applied: usize,
 }
 
-/// Keeps an eye on the stages of a plan, which may go on side by side, and says to the work directory what of its blobs
+/// Keeps an eye on the stages of all plans, which may go on side by side, and says to the work directory what of its blobs
 /// they are going to read.
-pub(super) struct Readers<'a> {
-    executor: &'a Executor<'a>,
-    pending: Pending<'a>,
-    upcoming: &'a Upcoming<'a>,
-    /// The stages that have begun.
-    stages: Mutex<Vec<Option<Reached>>>,
+pub struct Readers<'a> {
+    holders: &'a Holders,
+    /// Each with what was to be done of it when this began.
+    plans: Vec<(Pending<'a>, Upcoming<'a>)>,
+    /// The stages that have begun, for each plan.
+    stages: Mutex<Vec<Stages>>,
 }
+
+type Stages = Vec<Option<Reached>>;
 
 impl<'a> Readers<'a> {
     /// No stage has begun. What all of them are going to read is awaited from now on.
-    pub(super) fn new(executor: &'a Executor<'a>, upcoming: &'a Upcoming<'a>) -> Self {
-        let Executor { plan, done, fetch, .. } = *executor;
-        let pending = Pending { plan, pack: *executor.pack, done, earlier: executor.earlier.clone(), fetch };
-        let stages = Mutex::new(vec![None; plan.stages.len()]);
-        let readers = Self { executor, pending, upcoming, stages };
-        readers.tell(&vec![None; plan.stages.len()]);
+    pub fn new(holders: &'a Holders, plans: Vec<Pending<'a>>) -> Self {
+        let stages = plans.iter().map(Pending::untouched).collect();
+        let plans = plans.into_iter().map(|plan| {
+            let upcoming = Upcoming::of(plan.plan, &plan.pack, plan.done, plan.earlier.as_ref());
+            (plan, upcoming)
+        });
+        let readers = Self { holders, plans: plans.collect(), stages: Mutex::new(stages) };
+        readers.tell(&readers.lock());
         readers
     }
 
-    /// Takes note of how far a stage has come.
-    pub(super) fn reached(&self, position: usize, reached: Reached) {
-        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
-        stages[position] = Some(reached);
+    /// Takes note of how far a stage has come: the positions of its plan, and of it in the plan.
+    pub(super) fn reached(&self, (plan, stage): (usize, usize), reached: Reached) {
+        let mut stages = self.lock();
+        stages[plan][stage] = Some(reached);
         // Under the lock, so that what is said last is what is true.
         self.tell(&stages);
     }
 
-    fn tell(&self, stages: &[Option<Reached>]) {
-        let mut awaited = self.pending.awaited(self.upcoming, stages);
-        for plan in self.executor.later {
-            let upcoming = Upcoming::of(plan.plan, &plan.pack, plan.done, plan.earlier.as_ref());
-            awaited.extend(plan.awaited(&upcoming, &vec![None; plan.plan.stages.len()]));
-        }
-        self.executor.work.holders().await_only(awaited);
+    fn tell(&self, stages: &[Stages]) {
+        let plans = self.plans.iter().zip(stages);
+        self.holders.await_only(plans.flat_map(|((plan, upcoming), stages)| plan.awaited(upcoming, stages)).collect());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Stages>> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pending<'_> {
     /// The layers that the image has for sure, of those that are there.
     pub fn image(&self) -> Vec<LayerRef> {
-        let last = self.plan.stages.len() - 1;
-        self.layers(last, &vec![None; self.plan.stages.len()])
+        self.layers(self.plan.stages.len() - 1, &self.untouched())
+    }
+
+    /// No stage has begun.
+    fn untouched(&self) -> Stages {
+        vec![None; self.plan.stages.len()]
     }
 
     /// What the steps still to be done read.
@@ -87,9 +95,9 @@ impl Pending<'_> {
         let needed = self.plan.stages.iter().enumerate().filter(|(position, _)| upcoming.needs(*position));
         for (position, stage) in needed {
             let (passed, applied) = stages[position].as_ref().map_or((0, 0), |at| (at.steps, at.applied));
-            let steps = stage.steps.iter().enumerate().skip(passed);
-            let ahead: Vec<&Step> =
-                steps.filter(|(step, _)| !upcoming.is_made(position, *step)).map(|(_, step)| step).collect();
+            // Another stage may have made one since this began.
+            let is_ahead = |step: &&Step| self.outcome(step).is_none();
+            let ahead: Vec<&Step> = stage.steps[passed..].iter().filter(is_ahead).collect();
             let mut layers = Vec::new();
             for taken in ahead.iter().flat_map(|step| step.op.taken()) {
                 match taken.origin() {
@@ -116,13 +124,13 @@ impl Pending<'_> {
             (None, Base::Image(name)) => (self.fetch.layers(name), 0),
             (None, Base::Stage(below)) => (self.layers(*below, stages), 0),
         };
-        layers.extend(stage.steps[passed..].iter().filter_map(|step| self.made(step)));
+        layers.extend(stage.steps[passed..].iter().filter_map(|step| self.outcome(step)?.layer));
         layers
     }
 
-    fn made(&self, step: &Step) -> Option<LayerRef> {
+    fn outcome(&self, step: &Step) -> Option<Outcome> {
         let done = self.done.find(step, &self.pack);
-        done.or_else(|| self.earlier.as_ref().and_then(|earlier| earlier.find(step)))?.layer
+        done.or_else(|| self.earlier.as_ref().and_then(|earlier| earlier.find(step)))
     }
 }
 
@@ -137,7 +145,6 @@ mod tests {
     use super::*;
     use crate::context::{Context, Contexts};
     use crate::dockerfile::{Source, parse};
-    use crate::execute::earlier::Outcome;
     use crate::image::ImageConfig;
     use crate::plan::{self, BaseImage, ContextMode, ImageName, Options, Planned};
 
@@ -191,12 +198,12 @@ mod tests {
 
     /// What is awaited of these layers when stages have come so far: position, steps, layers, and how many are applied.
     fn awaited(plan: &Plan, done: &Done, reached: &[(usize, usize, &[&str], usize)]) -> Vec<&'static str> {
-        let mut stages = vec![None; plan.stages.len()];
+        let pending = Pending { plan, pack: pack::Options::default(), done, earlier: None, fetch: &Images };
+        let mut stages = pending.untouched();
         for &(position, steps, layers, applied) in reached {
             let layers = layers.iter().map(|name| layer(name)).collect();
             stages[position] = Some(Reached { steps, layers, applied });
         }
-        let pending = Pending { plan, pack: pack::Options::default(), done, earlier: None, fetch: &Images };
         // The stages have done since then what they did after the build began.
         let upcoming = Upcoming::of(plan, &pending.pack, &Done::default(), None);
         let awaited = pending.awaited(&upcoming, &stages);

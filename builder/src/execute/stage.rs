@@ -10,7 +10,7 @@ use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::earlier::Outcome;
 use super::mounts::{Mounts, with_secrets};
-use super::readers::{Reached, Readers};
+use super::readers::Reached;
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
 use super::{Executor, StageResult, users};
 use crate::cache::NewStep;
@@ -24,7 +24,6 @@ use crate::space;
 pub(super) struct StageRun<'a> {
     executor: &'a Executor<'a>,
     blobs: &'a Blobs<'a>,
-    readers: &'a Readers<'a>,
     results: &'a [StageResult],
     position: usize,
     stage: &'a Stage,
@@ -48,7 +47,6 @@ impl<'a> StageRun<'a> {
     pub(super) fn new(
         executor: &'a Executor<'a>,
         blobs: &'a Blobs<'a>,
-        readers: &'a Readers<'a>,
         results: &'a [StageResult],
         position: usize,
     ) -> Result<Self, crate::Error> {
@@ -60,21 +58,7 @@ impl<'a> StageRun<'a> {
         };
         let mounts = Mounts::new(executor, blobs, results);
         let (number, tree, worker, applied) = (0, None, None, 0);
-        Ok(Self {
-            executor,
-            blobs,
-            readers,
-            results,
-            position,
-            stage,
-            number,
-            layers,
-            state,
-            tree,
-            worker,
-            applied,
-            mounts,
-        })
+        Ok(Self { executor, blobs, results, position, stage, number, layers, state, tree, worker, applied, mounts })
     }
 
     /// Does the steps. The layers are handed on where `wanted` says that they belong to the image.
@@ -120,7 +104,8 @@ impl<'a> StageRun<'a> {
     /// Says how far this has come: that many steps have read all that they need.
     fn reached(&self, steps: usize) {
         let (layers, applied) = (self.layers.clone(), self.applied);
-        self.readers.reached(self.position, Reached { steps, layers, applied });
+        let stage = (self.executor.number, self.position);
+        self.executor.readers.reached(stage, Reached { steps, layers, applied });
     }
 
     /// What a step makes, what the cache is to keep of it, and whether the cache had it.

@@ -115,15 +115,20 @@ impl Bench {
         edit();
         let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
         let work = WorkDir::create(parent.path()).unwrap();
+        let (done, options) =
+            (Done::default(), pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) });
+        let pending = Pending { plan: &plan, pack: options, done: &done, earlier: None, fetch };
+        let readers = Readers::new(work.holders(), vec![pending]);
         let executor = Executor {
             plan: &plan,
             contexts: &contexts,
-            done: &Done::default(),
+            done: &done,
             label: "",
             earlier: None,
-            later: &[],
+            readers: &readers,
+            number: 0,
             fetch,
-            pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
+            pack: &options,
             work: &work,
             sandbox: None,
             secrets: &Secrets::default(),
