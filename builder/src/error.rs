@@ -140,6 +140,16 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// There is no room for what the build needs while it goes on.
+    #[error("{cause}: '{}' is on a full disk{state}; --work-dir names another directory", directory.display())]
+    DiskFull {
+        /// The directory that the build works in.
+        directory: PathBuf,
+        /// What is free there, and what is needed.
+        state: String,
+        /// What could not be written, and the kernel's answer.
+        cause: String,
+    },
     /// The sandbox failed, not the command in it.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::Error),
@@ -213,7 +223,7 @@ impl Error {
             }
             Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
             Self::Stale { .. } | Self::Abandoned => ExitCode::Unavailable,
-            Self::Layers(_) | Self::Host { .. } => ExitCode::Io,
+            Self::Layers(_) | Self::Host { .. } | Self::DiskFull { .. } => ExitCode::Io,
             // The sandbox is where layers are read, and not to blame for them.
             Self::Sandbox(error) => match error.fault() {
                 Some(Fault::Mismatch) => ExitCode::Protocol,

@@ -38,6 +38,7 @@ mod reuse;
 pub mod sandbox;
 pub mod secrets;
 pub mod sources;
+mod space;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -130,8 +131,8 @@ pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Int
         Found::Nowhere => None,
     };
     prepared.look_up().await;
-    let blobs = prepared.work.blobs();
-    let uploads = Uploads::start(&request.destinations, &request.client, &prepared.sources, blobs).await?;
+    let (sources, work) = (&prepared.sources, &prepared.work);
+    let uploads = Uploads::start(&request.destinations, &request.client, sources, work).await?;
     let built = async {
         let brought = match &found {
             Some(found) => reuse::bring(&prepared, found, &uploads).await?,

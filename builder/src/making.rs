@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use yadokari_layers::pack;
 
-use crate::execute::{self, Blobs, Done, Executor, Interrupt, choose_driver};
+use crate::execute::{self, Blobs, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
 use crate::prepare::Prepared;
 use crate::progress::Progress;
@@ -37,14 +37,17 @@ impl<'a> Making<'a> {
     }
 
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
-    /// it is as if the cache had never had it.
+    /// it is as if the cache had never had it; one that was made here and cannot be had back is made again.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
         // A step may be found twice: by its key, and by content. What layers are merged into may be found, too.
         let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count() + 1).sum();
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
-                Err(Error::Stale { .. }) if tries > 0 => tries -= 1,
+                Err(Error::Stale { layer }) if tries > 0 => {
+                    self.done.forget(&layer);
+                    tries -= 1;
+                }
                 result => return result,
             }
         }
@@ -52,6 +55,7 @@ impl<'a> Making<'a> {
 
     async fn attempt(&self) -> Result<Made, Error> {
         let plans = &self.prepared.plans;
+        let fetcher = self.prepared.sources.fetcher(self.progress, self.interrupt);
         for plan in plans {
             let upcoming = self.prepared.upcoming(plan, &self.done);
             if upcoming.commands().next().is_some() && self.probe.get().is_none() {
@@ -61,7 +65,11 @@ impl<'a> Making<'a> {
             let driver = self.probe.get().and_then(|probe| probe.chosen);
             execute::check(&upcoming, driver, &self.request.secrets, &self.request.agents)?;
         }
-        let mut images = tokio::task::block_in_place(|| self.images())?;
+        // What has to be sent in the end is not fetched a second time for that.
+        let layers = (0..plans.len()).flat_map(|number| self.pending(number, &fetcher).image());
+        let owed = layers.filter(|layer| self.uploads.owes(layer)).map(|layer| layer.digest);
+        let _until_sent = self.prepared.work.holders().hold(owed);
+        let mut images = tokio::task::block_in_place(|| self.images(&fetcher))?;
         let made = match &self.request.index {
             Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
             None => Made::image(images.remove(0)),
@@ -70,10 +78,18 @@ impl<'a> Making<'a> {
         Ok(made)
     }
 
-    fn images(&self) -> Result<Vec<Image>, Error> {
+    /// What is known of the steps of a plan.
+    fn pending<'s>(&'s self, number: usize, fetch: &'s dyn Fetch) -> Pending<'s> {
+        let plan = &self.prepared.plans[number];
+        let (pack, earlier) = (self.prepared.pack(plan), self.prepared.earlier(plan));
+        Pending { plan, pack, done: &self.done, earlier, fetch }
+    }
+
+    fn images(&self, fetch: &dyn Fetch) -> Result<Vec<Image>, Error> {
         let (request, prepared) = (self.request, self.prepared);
-        let fetch = prepared.sources.fetcher(self.progress, self.interrupt);
-        let blobs = Blobs::new(prepared.work.blobs().to_owned(), &fetch);
+        let blobs = Blobs::new(&prepared.work, fetch);
+        let pending = (0..prepared.plans.len()).map(|number| self.pending(number, fetch)).collect();
+        let readers = Readers::new(prepared.work.holders(), pending);
         let finished = |finished| self.uploads.send(finished);
         let packs: Vec<pack::Options> = prepared.plans.iter().map(|plan| prepared.pack(plan)).collect();
         let labels: Vec<String> = (0..packs.len()).map(|number| prepared.label(number)).collect();
@@ -83,7 +99,9 @@ impl<'a> Making<'a> {
             done: &self.done,
             label: &labels[number],
             earlier: prepared.earlier(&prepared.plans[number]),
-            fetch: &fetch,
+            readers: &readers,
+            number,
+            fetch,
             blobs: &blobs,
             pack: &packs[number],
             squash: request.squash,

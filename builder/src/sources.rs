@@ -32,6 +32,7 @@ pub struct Sources {
     found: Mutex<Found>,
     /// For each layer, held by whoever brings it.
     bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    sent: Arc<Sent>,
 }
 
 #[derive(Default)]
@@ -40,6 +41,25 @@ struct Found {
     layers: BTreeMap<Digest, Arc<ImageLayer>>,
     /// What layers say that had to be read for it.
     indexes: Vec<(LayerRef, Arc<Index>)>,
+}
+
+/// The stores to which layers went that were made here: from there they can be had again.
+#[derive(Default)]
+pub struct Sent(Mutex<BTreeMap<Digest, LayerOrigin>>);
+
+impl Sent {
+    /// Takes note of a layer that a store has by now.
+    pub fn add(&self, layer: Digest, origin: LayerOrigin) {
+        self.lock().entry(layer).or_insert(origin);
+    }
+
+    fn find(&self, layer: &Digest) -> Option<LayerOrigin> {
+        self.lock().get(layer).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, LayerOrigin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where the layers of an image are.
@@ -52,7 +72,8 @@ struct ImageLayer {
 impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
-        Self { client, cache: None, found: Mutex::default(), bringing: Mutex::default() }
+        let (found, bringing, sent) = Default::default();
+        Self { client, cache: None, found, bringing, sent }
     }
 
     /// The same, with the layers that the cache has.
@@ -68,6 +89,11 @@ impl Sources {
     /// The layers of an image that the plan names, the lowest first.
     pub fn layers(&self, image: &ImageName) -> Vec<LayerRef> {
         self.lock().known.images.get(image).map(|image| image.layers.clone()).unwrap_or_default()
+    }
+
+    /// Where layers went that were made here.
+    pub fn sent(&self) -> &Arc<Sent> {
+        &self.sent
     }
 
     /// What layers of images say that had to be read for it, each once.
@@ -153,10 +179,13 @@ impl Sources {
         }
     }
 
-    /// Where a layer comes from that was not made here, for mounting it across repositories: the registry and repository.
+    /// Where a layer can be had from, for mounting it across repositories: the registry and repository.
     pub fn repository_of(&self, layer: &Digest) -> Option<(String, String)> {
         if let Some(image) = self.lock().layers.get(layer) {
             return image.origin.repository.clone();
+        }
+        if let Some(origin) = self.sent.find(layer) {
+            return origin.repository;
         }
         self.cache.as_ref()?.origin(layer)?.repository
     }
@@ -239,6 +268,14 @@ impl Sources {
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
             return read_to(&*image.origin.store, layer, to, failed).await;
+        }
+        let stale = crate::Error::Stale { layer: layer.digest };
+        if let Some(origin) = self.sent.find(&layer.digest) {
+            match read_to(&*origin.store, layer, to, |_| stale).await {
+                // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
+                Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
+                read => return read,
+            }
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         let Some(cache) = &self.cache else { return Err(stale) };

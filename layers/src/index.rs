@@ -1,7 +1,7 @@
 //! What a layer says, without the file contents.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ pub const INLINE: [&str; 2] = ["etc/passwd", "etc/group"];
 
 /// The largest file kept in an index, in bytes. A larger one is treated as absent when names are resolved.
 const INLINE_LIMIT: usize = 1 << 20;
+
+/// An index is written in pieces of this size.
+const BUFFER: usize = 64 << 10;
 
 /// What a layer says of one path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +46,15 @@ pub struct Index {
     inline: BTreeMap<RelPath, Vec<u8>>,
 }
 
+/// The stored form, on its way out.
+#[derive(Serialize)]
+struct Storing<'a> {
+    records: &'a [(RelPath, Record)],
+    inline: Vec<(&'a RelPath, &'a serde_bytes::Bytes)>,
+}
+
 /// The stored form. The version comes before everything else, outside the compressed part.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Stored {
     records: Vec<(RelPath, Record)>,
     inline: Vec<(RelPath, serde_bytes::ByteBuf)>,
@@ -80,17 +90,20 @@ impl Index {
         self.records.is_empty()
     }
 
-    /// The stored form: a version, then zstd.
+    /// The stored form: a version, then zstd. Beside it nothing is held in memory.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let stored = Stored {
-            records: self.records.clone(),
-            inline: self.inline.iter().map(|(path, bytes)| (path.clone(), bytes.clone().into())).collect(),
-        };
+        let inline = self.inline.iter().map(|(path, bytes)| (path, serde_bytes::Bytes::new(bytes))).collect();
         let failed = |reason: String| Error::Index { expected: Self::VERSION, reason };
-        let plain = postcard::to_stdvec(&stored).map_err(|error| failed(error.to_string()))?;
-        let mut bytes = Self::VERSION.to_le_bytes().to_vec();
-        zstd::stream::copy_encode(&plain[..], &mut bytes, 1).map_err(|error| failed(error.to_string()))?;
-        Ok(bytes)
+        let unwritten = |error: io::Error| failed(error.to_string());
+        let bytes = Self::VERSION.to_le_bytes().to_vec();
+        let encoder = zstd::stream::Encoder::new(bytes, 1).map_err(unwritten)?;
+        // What is written comes in pieces of a few bytes.
+        let out = io::BufWriter::with_capacity(BUFFER, encoder);
+        let stored = Storing { records: &self.records, inline };
+        let mut out = postcard::to_io(&stored, out).map_err(|error| failed(error.to_string()))?;
+        out.flush().map_err(unwritten)?;
+        let encoder = out.into_inner().map_err(|error| unwritten(error.into_error()))?;
+        encoder.finish().map_err(unwritten)
     }
 
     /// Reads the stored form. `limit` bounds the decompressed size in bytes, since indexes also come from registries.

@@ -57,24 +57,26 @@ pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path, ahead: bool
     let thread = std::thread::Builder::new().name("pack".into()).spawn(work);
     let blob =
         Unfinished(Some(thread.map_err(|source| Error::Stream { operation: "start a thread for a layer", source })?));
-    let mut to = HashingWriter::new(writer);
-    let index = tar::index(Tee { from: tar, to: &mut to });
+    let (mut to, mut failed) = (HashingWriter::new(writer), None);
+    let index = tar::index(Tee { from: tar, to: &mut to, failed: &mut failed });
     let (writer, hasher) = to.finish();
-    let taken = index.and_then(|index| {
-        if index.is_empty() {
-            return Ok(None);
-        }
-        writer.finish().map_err(|source| Error::Stream { operation: "write layer", source })?;
-        Ok(Some(Arc::new(index)))
-    });
+    let taken = match (index, failed) {
+        (_, Some(source)) => Err(source),
+        (Err(error), None) => return Err(error),
+        (Ok(index), None) if index.is_empty() => return Ok(None),
+        (Ok(index), None) => writer.finish().map(|()| Arc::new(index)),
+    };
     match taken {
         Ok(index) => {
             let compression = options.compression;
-            Ok(index.map(|index| Packing { index, diff_id: hasher.finish(), compression, blob }))
+            Ok(Some(Packing { index, diff_id: hasher.finish(), compression, blob }))
         }
-        // Where nobody takes the bytes any more, it is the other thread that knows why.
-        Err(error) if error.is_broken_pipe() => Err(blob.finish().err().unwrap_or(error)),
-        Err(error) => Err(error),
+        Err(source) => {
+            let is_broken_pipe = source.kind() == io::ErrorKind::BrokenPipe;
+            let error = Error::Host { operation: "write a blob in", path: blobs.to_owned(), source };
+            // Where nobody takes the bytes any more, it is the other thread that knows why.
+            Err(if is_broken_pipe { blob.finish().err().unwrap_or(error) } else { error })
+        }
     }
 }
 
@@ -147,13 +149,21 @@ impl Write for Both<'_> {
 struct Tee<'a, W> {
     from: &'a mut dyn Read,
     to: &'a mut W,
+    /// Why it could not be written, so that this is not taken for a failure to read.
+    failed: &'a mut Option<io::Error>,
 }
 
 impl<W: Write> Read for Tee<'_, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..length])?;
-        Ok(length)
+        match self.to.write_all(&buffer[..length]) {
+            Ok(()) => Ok(length),
+            Err(error) => {
+                let kind = error.kind();
+                *self.failed = Some(error);
+                Err(kind.into())
+            }
+        }
     }
 }
 
@@ -226,6 +236,16 @@ mod tests {
         drop(pack_tar(&mut &tar[..], &Options::default(), dir.path(), true).unwrap().unwrap());
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(names.len() == 1 && names[0].len() == 64, "{names:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_no_failure_to_read() {
+        let disk = Path::new("/dev/full");
+        let tar = Hostile::default().file("f", "content").end();
+        let (mut from, mut to, mut failed) = (&tar[..], std::fs::File::create(disk).unwrap(), None);
+        let mut tee = Tee { from: &mut from, to: &mut to, failed: &mut failed };
+        assert!(tar::index(&mut tee).is_err());
+        assert_eq!(failed.unwrap().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

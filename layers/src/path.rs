@@ -5,14 +5,16 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A path relative to a root: components joined by single slashes, none of them empty, `.`, `..` or with a NUL byte.
 ///
 /// The root itself is the empty path. The order is that of the bytes, in which a directory comes before what it holds.
+/// Copies share their bytes: an index and the trees that it is part of hold each path once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(Arc<[u8]>);
 
 /// A name that is no path inside a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

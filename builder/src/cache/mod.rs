@@ -89,6 +89,7 @@ struct Stored {
 }
 
 /// A store that has a layer, for reading and for mounting from.
+#[derive(Clone)]
 pub struct LayerOrigin {
     /// The store.
     pub store: Arc<dyn Store>,

@@ -7,10 +7,10 @@ use futures_util::future::try_join_all;
 use yadokari_layers::{Digest, Index, Key};
 use yadokari_registry::{BlobSource, BytesBlob, Error, Version};
 
-use super::Cache;
 use super::place::{OpenPlace, tag};
 use super::read::{StepInputs, index_name, last_name, result_name};
 use super::record::{Body, Record, ResultBody, StoredLayer, common_blobs, image_blob, index_blob, inputs_blob};
+use super::{Cache, Stored};
 use crate::image::BlobRef;
 use crate::output::{Made, file_blob, mountable};
 use crate::plan::LayerRef;
@@ -47,12 +47,20 @@ impl Cache {
                     self.put(place, &file_blob(blobs, layer), from).await?;
                     let index = BytesBlob::new(encoded(index)?);
                     self.put(place, &index, None).await?;
-                    index_blob(index.bytes())
+                    let index = index_blob(index.bytes());
+                    self.has(layer, &index);
+                    index
                 }
             };
             Ok(Body::Step { layer: Some(StoredLayer { layer: *layer, content: *content, index }) })
         })
         .await;
+    }
+
+    /// Takes note that the first place has a layer that was made here.
+    fn has(&self, layer: &LayerRef, index: &BlobRef) {
+        let stored = Stored { place: 0, index: index.clone() };
+        self.lock().layers.insert(layer.digest, stored);
     }
 
     /// Keeps what a layer of a base image says, so that nobody has to read it for that again.

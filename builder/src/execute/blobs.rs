@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use yadokari_layers::{Digest, Error as LayersError, Index, RelPath, Tree, blob_path, compress, materialise, tar};
 
+use super::{Hold, Holders, WorkDir};
 use crate::plan::{ImageName, LayerRef};
+use crate::progress::bytes;
+use crate::space;
 
 /// Knows the base images' layers, and brings their blobs to the blob directory.
 pub trait Fetch: Sync {
@@ -24,7 +27,7 @@ pub trait Fetch: Sync {
     fn indexed(&self, _layer: &LayerRef, _index: &Arc<Index>) {}
 
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
-    /// verified.
+    /// verified; it can be fetched again once it is not.
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
 }
 
@@ -32,6 +35,7 @@ pub trait Fetch: Sync {
 /// read once.
 pub struct Blobs<'a> {
     directory: PathBuf,
+    holders: Arc<Holders>,
     fetch: &'a dyn Fetch,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
     /// Held by whoever asks what layers say.
@@ -41,10 +45,11 @@ pub struct Blobs<'a> {
 }
 
 impl<'a> Blobs<'a> {
-    /// Keeps blobs in `directory`, which must exist.
-    pub fn new(directory: PathBuf, fetch: &'a dyn Fetch) -> Self {
+    /// Keeps blobs in a work directory.
+    pub fn new(work: &WorkDir, fetch: &'a dyn Fetch) -> Self {
+        let (directory, holders) = (work.blobs().to_owned(), Arc::clone(work.holders()));
         let (indexes, asking, reading) = Default::default();
-        Self { directory, fetch, indexes, asking, reading }
+        Self { directory, holders, fetch, indexes, asking, reading }
     }
 
     /// Where the blobs are.
@@ -67,7 +72,7 @@ impl<'a> Blobs<'a> {
         let known = self.known(layers);
         let unknown = layers.iter().zip(&known).filter(|(_, index)| index.is_none());
         let mut unknown: Vec<LayerRef> = unknown.map(|(layer, _)| *layer).collect();
-        self.fetch(&unknown)?;
+        let _until_read = self.bring(&unknown)?;
         // A layer may be in an image twice.
         unknown.sort_by_key(|layer| layer.digest);
         unknown.dedup_by_key(|layer| layer.digest);
@@ -101,11 +106,6 @@ impl<'a> Blobs<'a> {
         self.lock().insert(layer.digest, Arc::clone(index));
     }
 
-    /// Brings layers here, side by side.
-    pub(super) fn fetch(&self, layers: &[LayerRef]) -> Result<(), crate::Error> {
-        self.fetch.fetch(layers, &self.directory)
-    }
-
     /// What one layer says.
     pub(super) fn index(&self, layer: &LayerRef) -> Result<Arc<Index>, crate::Error> {
         let known = || self.lock().get(&layer.digest).map(Arc::clone);
@@ -124,9 +124,24 @@ impl<'a> Blobs<'a> {
         Ok(index)
     }
 
+    /// Sees to it that blobs are here, and stay while they are held.
+    pub(super) fn bring(&self, layers: &[LayerRef]) -> Result<Hold, crate::Error> {
+        let hold = self.holders.hold(layers.iter().map(|layer| layer.digest));
+        let is_missing = |layer: &&LayerRef| !blob_path(&self.directory, &layer.digest).exists();
+        let missing: Vec<LayerRef> = layers.iter().filter(is_missing).copied().collect();
+        let needed = || {
+            let size = missing.iter().map(|layer| layer.size).sum();
+            Some(format!("the layers that are downloaded have {}", bytes(size)))
+        };
+        let fetched = self.fetch.fetch(&missing, &self.directory);
+        fetched.map_err(|error| space::explained(error, &self.directory, needed))?;
+        missing.iter().for_each(|layer| self.holders.is_elsewhere(&layer.digest));
+        Ok(hold)
+    }
+
     /// Opens the compressed blob of a layer, which is fetched first where it is not here.
     pub(super) fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
-        self.fetch.fetch(&[*layer], &self.directory)?;
+        let _until_opened = self.bring(&[*layer])?;
         let path = blob_path(&self.directory, &layer.digest);
         File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
     }
@@ -222,8 +237,9 @@ mod tests {
     #[test]
     fn a_path_that_a_layer_states_twice_does_not_mix_contents_up() {
         let directory = tempfile::tempdir().unwrap();
-        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
-        let layer = layer(directory.path(), &[("a", "old"), ("a", "new"), ("b", "other")]);
+        let work = WorkDir::create(directory.path()).unwrap();
+        let blobs = Blobs::new(&work, &NothingToFetch);
+        let layer = layer(work.blobs(), &[("a", "old"), ("a", "new"), ("b", "other")]);
         let wanted = ["a", "b"].map(|name| RelPath::new(name).unwrap());
         let spool = tempfile::tempdir().unwrap();
         let found = blobs.extract(&layer, &wanted, spool.path()).unwrap();
@@ -234,8 +250,9 @@ mod tests {
     #[test]
     fn a_layer_that_is_not_what_the_config_says_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let blobs = Blobs::new(directory.path().to_owned(), &NothingToFetch);
-        let layer = LayerRef { diff_id: Digest::of("other"), ..layer(directory.path(), &[("a", "x")]) };
+        let work = WorkDir::create(directory.path()).unwrap();
+        let blobs = Blobs::new(&work, &NothingToFetch);
+        let layer = LayerRef { diff_id: Digest::of("other"), ..layer(work.blobs(), &[("a", "x")]) };
         let error = blobs.index(&layer).unwrap_err();
         assert!(matches!(error, crate::Error::Layers(LayersError::DiffId { .. })), "{error}");
     }

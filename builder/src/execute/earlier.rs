@@ -90,6 +90,12 @@ impl Done {
         }
     }
 
+    /// Forgets the steps that made a layer which cannot be had any more: they are executed once more.
+    pub(crate) fn forget(&self, layer: &Digest) {
+        let is_other = |outcome: &Outcome| outcome.layer.is_none_or(|made| made.digest != *layer);
+        self.lock().retain(|_, outcome| outcome.as_ref().is_none_or(is_other));
+    }
+
     /// Waits until nobody executes a step.
     pub(super) fn wait(&self, step: &Step, pack: &pack::Options) {
         let key = record_key(&step.key, pack);

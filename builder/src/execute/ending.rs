@@ -71,6 +71,8 @@ impl<'a> Ending<'a> {
                 executor.blobs.made(layer, index);
             }
             self.claim.into_iter().for_each(|claim| claim.remember(outcome.clone()));
+            // Before somebody else has it, so that it stays here as long as it is read.
+            executor.readers.ended();
         }
         // What the cache has is not here, and goes from there where it has to.
         let here = layer.filter(|_| !is_cached);

@@ -14,8 +14,10 @@ mod blobs;
 mod copy;
 mod earlier;
 mod ending;
+mod holders;
 mod interrupt;
 mod mounts;
+mod readers;
 mod remote;
 mod schedule;
 mod squash;
@@ -40,8 +42,10 @@ use crate::secrets::{Agents, Secrets};
 
 pub use blobs::{Blobs, Fetch};
 pub use earlier::{Done, Earlier};
+pub use holders::{Hold, Holders};
 pub use interrupt::Interrupt;
 pub use mounts::check;
+pub use readers::{Pending, Readers};
 pub use squash::Merged;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
@@ -73,6 +77,10 @@ pub struct Executor<'a> {
     pub label: &'a str,
     /// What earlier builds made.
     pub earlier: Option<Earlier<'a>>,
+    /// Says which blobs are still going to be read.
+    pub readers: &'a Readers<'a>,
+    /// The position of the plan among those that it knows.
+    pub number: usize,
     /// Brings layers that were not made here.
     pub fetch: &'a dyn Fetch,
     /// All layers that this build has to do with, whatever it builds.

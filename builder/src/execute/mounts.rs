@@ -1,9 +1,10 @@
 //! What a RUN finds beside its image, made ready for the sandbox.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 
-use yadokari_layers::{Compression, Entry, Layer, RelPath, Tree, pack};
+use yadokari_layers::{Compression, Entry, RelPath, Tree, blob_path, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Bytes, Placing, Restyle};
@@ -15,7 +16,7 @@ use crate::context::ignore::Ignore;
 use crate::dockerfile::{Diagnostic, MountSharing, Span};
 use crate::plan::{LayerRef, Mount, MountKind, MountSource, Origin, Run, Selected, Selection, literal};
 use crate::progress::Voice;
-use crate::sandbox::{self, Driver, Sandbox, Sharing, Worker};
+use crate::sandbox::{self, Driver, LayerFile, Sandbox, Sharing, Worker};
 use crate::secrets::{Agents, Secrets};
 
 /// Fails where a RUN that has to be executed asks for what there is not: it is better to know before anything runs.
@@ -219,7 +220,14 @@ impl<'a> Mounts<'a> {
             Selection::Missing(_) | Selection::ThroughLink(_) => Err(missing()),
         };
         let layers = match &source.from {
-            None => return Ok((self.tree(worker, (None, RelPath::root()), Vec::new(), voice)?, Vec::new(), true)),
+            None => {
+                let key = (None, RelPath::root());
+                let number = match self.trees.get(&key) {
+                    Some(&number) => number,
+                    None => self.tree(worker, key, Vec::new(), voice)?,
+                };
+                return Ok((number, Vec::new(), true));
+            }
             Some(origin @ (Origin::Context | Origin::Named(_))) => {
                 let context = self.executor.directory(origin);
                 let tree = context.tree()?;
@@ -258,27 +266,25 @@ impl<'a> Mounts<'a> {
         }
         let indexes = tree.layers().iter().map(|index| Some(Arc::clone(index))).collect();
         let files = layer_files(self.blobs, layers, indexes)?;
-        let (number, filled) = worker.provide(files)?;
-        filled.warnings.iter().for_each(|warning| voice.warning(warning));
-        self.trees.insert(key, number);
-        Ok(number)
+        self.tree(worker, key, files, voice)
     }
 
     fn tree(
         &mut self,
         worker: &mut Worker,
         key: (Option<Origin>, RelPath),
-        layers: Vec<Layer>,
+        files: Vec<LayerFile>,
         voice: &Voice<'_>,
     ) -> Result<u32, crate::Error> {
-        let (refs, indexes): (Vec<LayerRef>, Vec<_>) =
-            layers.iter().map(|layer| (LayerRef::from(layer), Arc::clone(&layer.index))).unzip();
-        self.tree_of_layers(worker, key, &refs, &Tree::of(indexes), voice)
+        let (number, filled) = worker.provide(files)?;
+        filled.warnings.iter().for_each(|warning| voice.warning(warning));
+        self.trees.insert(key, number);
+        Ok(number)
     }
 
     /// What a context has at `path`, as a layer that is on its way nowhere: it belongs to root, and what the ignore file
     /// leaves out is not in it.
-    fn of_context(&self, context: &Context, path: RelPath, span: Option<Span>) -> Result<Layer, crate::Error> {
+    fn of_context(&self, context: &Context, path: RelPath, span: Option<Span>) -> Result<LayerFile, crate::Error> {
         let (nothing, now) = (Tree::new(), self.executor.now());
         let tree = context.tree()?;
         let mut placing = Placing::new(&nothing, Restyle::default(), now);
@@ -295,8 +301,14 @@ impl<'a> Mounts<'a> {
         placing.copy(tree, &selected, everything, &destination, &bytes).map_err(refused)?;
         // It is read once, from this disk, and right away.
         let options = pack::Options { compression: Compression::None, ..pack::Options::default() };
-        let layer = pack::pack(&placing.finish(), &options, self.blobs.directory())?;
-        Ok(layer.expect("it holds what was found at the path"))
+        let spool = self.blobs.spool()?;
+        let layer = pack::pack(&placing.finish(), &options, spool.path())?;
+        let layer = layer.expect("it holds what was found at the path");
+        // The open file is all that is left of it.
+        let path = blob_path(spool.path(), &layer.digest);
+        let blob = File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })?;
+        let (digest, diff_id, index) = (layer.digest, layer.diff_id, Some(layer.index));
+        Ok(LayerFile { digest, diff_id, index, blob })
     }
 }
 

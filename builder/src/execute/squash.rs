@@ -71,7 +71,7 @@ impl Executor<'_> {
         let all = [below, above].concat();
         let squashed = squash(&blobs.tree(below)?, &blobs.indexes(above)?)?;
         let wanted = squashed.wanted();
-        self.fetch.fetch(&wanted.keys().map(|&layer| all[layer]).collect::<Vec<_>>(), blobs.directory())?;
+        let _until_read = blobs.bring(&wanted.keys().map(|&layer| all[layer]).collect::<Vec<_>>())?;
         let spool = blobs.spool()?;
         let mut contents = BTreeMap::new();
         for (layer, names) in wanted {

@@ -1,23 +1,27 @@
 //! One stage: its steps in order, each to a layer.
 
-use std::io;
+mod root;
+
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
-use yadokari_layers::{Changes, Content, Digest, Entry, Index, Key, Layer, Tree, pack};
+use yadokari_layers::{Content, Digest, Entry, Index, Key, Layer, Tree};
 
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::earlier::{Claim, Claimed};
 use super::ending::{Ending, Fresh, Work};
-use super::mounts::{Mounts, with_secrets};
+use super::mounts::Mounts;
+use super::readers::Reached;
 use super::schedule::Job;
 use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, refused};
 use super::upcoming::{Made, taken_from};
 use super::{Executor, PlanRun, Results, StageResult, Upcoming, users};
-use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Run, Stage, Step};
+use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Stage, Step};
 use crate::progress::Voice;
-use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
+use crate::sandbox::Worker;
+
+pub(super) use root::layer_files;
 
 /// A stage under way.
 pub(super) struct StageRun<'a> {
@@ -103,9 +107,10 @@ impl<'a> StageRun<'a> {
     pub(super) fn execute(mut self, wanted: bool) -> Result<StageResult, crate::Error> {
         std::thread::scope(|threads| {
             let mut packing = None;
-            for number in 0..self.stage.steps.len() {
+            self.reached(0);
+            for (number, step) in self.stage.steps.iter().enumerate() {
                 self.executor.interrupt.check()?;
-                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.interrupted_or(error))?;
+                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.explained(step, error))?;
                 // Layers are in order, and one for each stage is compressed while the next step is done.
                 self.settle(&mut packing)?;
                 match fresh {
@@ -127,6 +132,7 @@ impl<'a> StageRun<'a> {
                         packing = Some(threads.spawn(move || ending.made(Some(layer.finish()?))));
                     }
                 }
+                self.reached(number + 1);
             }
             self.settle(&mut packing)
         })?;
@@ -136,12 +142,21 @@ impl<'a> StageRun<'a> {
         Ok(StageResult { layers: self.layers, made: self.made, state: Some(self.state), merged: None })
     }
 
+    /// Says how far this has come: that many steps have read all that they need.
+    fn reached(&self, steps: usize) {
+        // What is still being compressed is in the root and not among the layers.
+        let (layers, applied) = (self.layers.clone(), self.applied.min(self.layers.len()));
+        let reached = Reached { steps, ended: self.made.len(), layers, applied };
+        self.executor.readers.reached((self.executor.number, self.position), reached);
+    }
+
     /// Waits for the layer that is being compressed, if there is one.
     fn settle(&mut self, packing: &mut Option<Compressing<'_>>) -> Result<(), crate::Error> {
         let Some(thread) = packing.take() else { return Ok(()) };
         let layer = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         self.packed = None;
         self.take(layer);
+        self.reached(self.number);
         Ok(())
     }
 
@@ -245,11 +260,6 @@ impl<'a> StageRun<'a> {
         Ok(Some(step.content_key(&self.state, &from)))
     }
 
-    /// A failure that an interrupt caused is an interrupt.
-    fn interrupted_or(&self, error: crate::Error) -> crate::Error {
-        self.executor.interrupt.check().err().unwrap_or(error)
-    }
-
     /// The tree of all layers so far.
     fn tree(&mut self) -> Result<&Tree, crate::Error> {
         // A RUN is going to have the layers unpacked; what they say is found on the way.
@@ -318,146 +328,4 @@ impl<'a> StageRun<'a> {
         let changes = placing.finish();
         self.pack(&changes)
     }
-
-    /// Makes a layer. Where there is a root already that commands are still to run in, it is put on that at the same time.
-    fn pack(&mut self, changes: &Changes) -> Result<Option<Layer>, crate::Error> {
-        let (options, directory) = (self.executor.pack, self.blobs.directory());
-        let has_run = self.upcoming.is_to_run(self.position, self.number + 1, None);
-        if changes.is_empty() || self.worker.is_none() || !has_run {
-            return Ok(pack::pack(changes, options, directory)?);
-        }
-        let mut packed = Ok(None);
-        let pushed = self.worker()?.push_tar(&mut |tar| {
-            packed = pack::pack_beside(changes, options, directory, tar);
-            match &packed {
-                Ok(layer) => Ok(layer.iter().map(|layer| Arc::clone(&layer.index)).next().unwrap_or_default()),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            }
-        });
-        match (pushed, packed) {
-            (Ok(warnings), packed) => {
-                warnings.iter().for_each(|warning| self.voice.warning(warning));
-                self.applied += 1;
-                Ok(packed?)
-            }
-            // A pipe that is closed only says that the worker failed, and a tar that ends early that this side did.
-            (Err(_), Err(error)) if !error.is_broken_pipe() => Err(error.into()),
-            (Err(error), _) => Err(error.into()),
-        }
-    }
-
-    /// Executes a command. Its layer is taken from the root as fast as it comes when something is to be done `next`.
-    fn run(&mut self, name: &str, run: &Run, step: &Step, next: bool) -> Result<Option<pack::Packing>, crate::Error> {
-        let executor = self.executor;
-        let identity = users::identity(self.tree()?, &run.user).map_err(|error| at(error, step.span))?;
-        let mut env: Vec<(String, String)> = run.proxies.iter().chain(&run.env).cloned().collect();
-        if !env.iter().any(|(variable, _)| variable == "HOME") {
-            env.push(("HOME".into(), identity.home.clone()));
-        }
-        let env = with_secrets(env, run, executor.secrets, step.span)?;
-        self.worker()?;
-        let worker = self.worker.as_mut().expect("it was just made");
-        let mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
-        let files = executor.network_files.clone();
-        let command = sandbox::Run {
-            argv: run.argv.clone(),
-            env,
-            cwd: run.workdir.clone(),
-            uid: identity.uid,
-            gid: identity.gid,
-            groups: identity.groups,
-            resolv_conf: files.resolv_conf,
-            hosts: files.hosts,
-            hostname: run.hostname.clone().unwrap_or(files.hostname),
-            mounts,
-            network: if run.no_network.is_some() { sandbox::Network::None } else { sandbox::Network::Default },
-        };
-        let output = executor.progress.output(name);
-        let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
-        output.finish();
-        let code = match exit {
-            Exit::Code(0) => None,
-            Exit::Code(code) => Some(u8::try_from(code).unwrap_or(u8::MAX)),
-            Exit::Signal(signal) => Some(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
-        };
-        if let Some(code) = code {
-            executor.interrupt.check()?;
-            return Err(crate::Error::Run { text: step.text.clone(), code });
-        }
-        let packing = self.commit(next)?;
-        // It is in the root that it was taken from.
-        self.applied += usize::from(packing.is_some());
-        Ok(packing)
-    }
-
-    /// Packs what the sandbox says has changed.
-    fn commit(&mut self, ahead: bool) -> Result<Option<pack::Packing>, crate::Error> {
-        let (options, directory) = (self.executor.pack, self.blobs.directory());
-        let worker = self.worker.as_mut().expect("a RUN made it");
-        let mut packed = Ok(None);
-        let committed = worker.commit(options.clamp, &mut |tar| {
-            packed = pack::pack_tar(tar, options, directory, ahead);
-            match &packed {
-                Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            }
-        });
-        match (committed, packed) {
-            (Ok(()), packed) => Ok(packed?),
-            // A tar that ends early only says that the worker failed, and a pipe that is closed that this side did.
-            (Err(_), Err(error)) if !error.is_end_of_file() => Err(error.into()),
-            (Err(error), _) => Err(error.into()),
-        }
-    }
-
-    /// The root file system of this stage. It is made of all layers when it is first needed; those that were made without
-    /// it since then are put on it when it is needed again.
-    fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
-        if self.worker.is_none() {
-            self.make_root()?;
-        }
-        let applied = self.applied;
-        let indexes = self.tree()?.layers()[applied..].iter().map(|index| Some(Arc::clone(index))).collect();
-        // What is being packed comes from the root.
-        let missing = self.layers.get(applied..).unwrap_or_default();
-        let files = layer_files(self.blobs, missing, indexes)?;
-        let worker = self.worker.as_mut().expect("it was just made");
-        self.applied += files.len();
-        for file in files {
-            worker.push(file)?.iter().for_each(|warning| self.voice.warning(warning));
-        }
-        Ok(worker)
-    }
-
-    /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
-    fn make_root(&mut self) -> Result<(), crate::Error> {
-        let known = self.blobs.known(&self.layers);
-        let files = layer_files(self.blobs, &self.layers, known.clone())?;
-        let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
-        let mut worker = Worker::start(probe, settings, &self.stage.name)?;
-        self.executor.interrupt.watch(worker.interrupter());
-        let filled = worker.materialise(files)?;
-        self.worker = Some(worker);
-        let unknown = known.iter().map(Option::is_none);
-        for ((layer, index), _) in self.layers.iter().zip(&filled.indexes).zip(unknown).filter(|(_, unknown)| *unknown)
-        {
-            self.blobs.found(layer, index);
-        }
-        filled.warnings.iter().for_each(|warning| self.voice.warning(warning));
-        self.applied = self.layers.len();
-        Ok(())
-    }
-}
-
-/// The layers, ready to be unpacked, each with its index where that is known.
-pub(super) fn layer_files(
-    blobs: &Blobs<'_>,
-    layers: &[LayerRef],
-    indexes: Vec<Option<Arc<Index>>>,
-) -> Result<Vec<LayerFile>, crate::Error> {
-    blobs.fetch(layers)?;
-    let file = |(layer, index): (&LayerRef, _)| {
-        Ok(LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob: blobs.open(layer)? })
-    };
-    layers.iter().zip(indexes).map(file).collect()
 }

@@ -18,6 +18,7 @@ use crate::dockerfile::{Source, parse};
 use crate::plan::{BaseImage, ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
 
+mod disk;
 mod squash;
 
 /// The SOURCE_DATE_EPOCH of all builds here.
@@ -60,12 +61,12 @@ struct Setting<'s> {
     fetch: &'s dyn Fetch,
     /// Happens when the keys are known and nothing has been executed yet.
     edit: &'s dyn Fn(),
-    finished: &'s (dyn Fn(Finished) -> Result<(), crate::Error> + Sync),
+    finished: &'s (dyn Fn(&WorkDir, Finished) -> Result<(), crate::Error> + Sync),
 }
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { jobs: 1, image: None, fetch: &NothingToFetch, edit: &|| (), finished: &|_| Ok(()) }
+        Self { jobs: 1, image: None, fetch: &NothingToFetch, edit: &|| (), finished: &|_, _| Ok(()) }
     }
 }
 
@@ -108,16 +109,20 @@ impl Bench {
         (setting.edit)();
         let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
         let work = WorkDir::create(parent.path()).unwrap();
-        let interrupt = Interrupt::default();
+        let (interrupt, done) = (Interrupt::default(), Done::default());
+        let options = pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) };
+        let pending = Pending { plan: &plan, pack: options, done: &done, earlier: None, fetch: setting.fetch };
         let executor = Executor {
             plan: &plan,
             contexts: &contexts,
-            done: &Done::default(),
+            done: &done,
             label: "",
             earlier: None,
+            readers: &Readers::new(work.holders(), vec![pending]),
+            number: 0,
             fetch: setting.fetch,
-            blobs: &Blobs::new(work.blobs().to_owned(), setting.fetch),
-            pack: &pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) },
+            blobs: &Blobs::new(&work, setting.fetch),
+            pack: &options,
             squash: false,
             work: &work,
             sandbox: None,
@@ -126,7 +131,7 @@ impl Bench {
             network_files: &NetworkFiles::default(),
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &interrupt,
-            finished: setting.finished,
+            finished: &|done| (setting.finished)(&work, done),
         };
         let jobs = NonZeroUsize::new(setting.jobs).unwrap();
         let layers = execute(&[executor], jobs, &interrupt).map_err(rendered)?.remove(0).pop().unwrap().layers;
@@ -180,12 +185,12 @@ impl Bench {
 
 impl Built {
     fn tree(&self) -> Tree {
-        Blobs::new(self.work.blobs().to_owned(), &NothingToFetch).tree(&self.layers).unwrap()
+        Blobs::new(&self.work, &NothingToFetch).tree(&self.layers).unwrap()
     }
 
     /// Path, mode, owner, and `/` of a directory, the content of a file or the target of a link.
     fn lines(&self) -> Vec<String> {
-        let blobs = Blobs::new(self.work.blobs().to_owned(), &NothingToFetch);
+        let blobs = Blobs::new(&self.work, &NothingToFetch);
         let tree = self.tree();
         let line = |path: &RelPath| {
             let (name, found) = tree.content(path).unwrap();

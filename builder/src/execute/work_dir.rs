@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::Holders;
 use crate::sandbox::Worker;
 
 /// A build's own directory below the work directory. It is gone, with all it held, when this is dropped.
@@ -12,6 +13,7 @@ use crate::sandbox::Worker;
 pub struct WorkDir {
     directory: tempfile::TempDir,
     blobs: PathBuf,
+    holders: Arc<Holders>,
     downloads: PathBuf,
     retired: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -26,7 +28,8 @@ impl WorkDir {
         let blobs = directory.path().join("blobs");
         let downloads = directory.path().join("downloads");
         [&blobs, &downloads].into_iter().try_for_each(fs::create_dir).map_err(failed)?;
-        Ok(Self { directory, blobs, downloads, retired: Mutex::default() })
+        let holders = Arc::new(Holders::new(&blobs));
+        Ok(Self { directory, blobs, holders, downloads, retired: Mutex::default() })
     }
 
     /// The directory itself.
@@ -37,6 +40,11 @@ impl WorkDir {
     /// Where blobs are kept, under their digests.
     pub fn blobs(&self) -> &Path {
         &self.blobs
+    }
+
+    /// Who needs them.
+    pub fn holders(&self) -> &Arc<Holders> {
+        &self.holders
     }
 
     /// Where files and repositories are put that come from elsewhere.

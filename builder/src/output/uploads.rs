@@ -12,10 +12,12 @@ use yadokari_layers::{Digest, blob_path};
 use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Store, Version, Written};
 
 use super::{Destination, Made, tarball};
-use crate::cache::{Cache, NewStep};
+use crate::cache::{Cache, LayerOrigin, NewStep};
+use crate::execute::{Hold, Holders, WorkDir};
 use crate::plan::LayerRef;
-use crate::progress::Progress;
-use crate::sources::Sources;
+use crate::progress::{Progress, bytes};
+use crate::sources::{Sent, Sources};
+use crate::space;
 
 /// How many finished layers may wait before the next step has to.
 const QUEUE: usize = 4;
@@ -43,7 +45,8 @@ pub struct Uploads<'a> {
 }
 
 enum Message {
-    Finished(Box<Finished>),
+    /// The layer is held until all has been done with it.
+    Finished(Box<Finished>, Hold),
     /// Answered when everything before it has been sent to the destinations.
     Barrier(oneshot::Sender<()>),
 }
@@ -51,7 +54,9 @@ enum Message {
 struct Shared {
     targets: Vec<Target>,
     blobs: PathBuf,
+    holders: Arc<Holders>,
     cache: Option<Arc<Cache>>,
+    sent: Arc<Sent>,
     state: Mutex<State>,
 }
 
@@ -78,7 +83,7 @@ impl<'a> Uploads<'a> {
         destinations: &'a [Destination],
         client: &Client,
         sources: &'a Sources,
-        blobs: &Path,
+        work: &WorkDir,
     ) -> Result<Self, crate::Error> {
         let mut targets: Vec<Target> = Vec::new();
         let mut tarballs = Vec::new();
@@ -107,8 +112,12 @@ impl<'a> Uploads<'a> {
                 Destination::Tarball { .. } => tarballs.push(destination),
             }
         }
-        let (blobs, cache) = (blobs.to_owned(), sources.cache().cloned());
-        let shared = Arc::new(Shared { targets, blobs, cache, state: Mutex::default() });
+        let (blobs, holders) = (work.blobs().to_owned(), Arc::clone(work.holders()));
+        if !tarballs.is_empty() {
+            holders.keep_all();
+        }
+        let (cache, sent) = (sources.cache().cloned(), Arc::clone(sources.sent()));
+        let shared = Arc::new(Shared { targets, blobs, holders, cache, sent, state: Mutex::default() });
         let (queue, finished) = mpsc::channel(QUEUE);
         let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
         Ok(Self { shared, tarballs, sources, queue, sender })
@@ -117,9 +126,17 @@ impl<'a> Uploads<'a> {
     /// Takes what a step has just made. Waits when too much is under way; fails when an earlier layer could not be
     /// sent, since the image would lack it.
     pub fn send(&self, finished: Finished) -> Result<(), crate::Error> {
+        let hold = self.shared.holders.hold(finished.layer.iter().map(|layer| layer.digest));
         // The task at the other end goes on until this one is gone.
-        _ = self.queue.blocking_send(Message::Finished(Box::new(finished)));
+        _ = self.queue.blocking_send(Message::Finished(Box::new(finished), hold));
         self.failure()
+    }
+
+    /// Whether the bytes of a layer that was not made here are going to be needed: a destination cannot link it.
+    pub fn owes(&self, layer: &LayerRef) -> bool {
+        let from: Vec<_> = self.sources.repository_of(&layer.digest).into_iter().collect();
+        let mut targets = self.shared.targets.iter();
+        !self.shared.has_written(layer) && targets.any(|target| mountable(target.repository.as_ref(), &from).is_none())
     }
 
     /// Sees to it that every destination has all layers. One that cannot be had from the cache is
@@ -133,19 +150,25 @@ impl<'a> Uploads<'a> {
         let mut seen: BTreeSet<Digest> = self.shared.lock().written.keys().copied().collect();
         let left: Vec<&LayerRef> = made.layers().filter(|layer| seen.insert(layer.digest)).collect();
         let transfers = left.into_iter().map(async |layer| {
+            let _until_sent = self.shared.holders.hold([layer.digest]);
             let mut had = Vec::new();
             let mut written = Vec::new();
             for target in &self.shared.targets {
                 written.push(base_layer(self.sources, target, &had, layer, &self.shared.blobs).await?);
                 had.extend(target.repository.clone());
             }
-            self.shared.lock().written.insert(layer.digest, written);
+            self.shared.is_written(layer, written);
             Ok::<_, crate::Error>(())
         });
         stream::iter(transfers).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         if !self.tarballs.is_empty() {
+            let needed = || {
+                let size = made.layers().map(|layer| layer.size).sum();
+                Some(format!("the image's layers have {}", bytes(size)))
+            };
             let layers = made.layers().map(|layer| self.sources.download(layer, &self.shared.blobs));
-            try_join_all(layers).await?;
+            let downloaded = try_join_all(layers).await;
+            downloaded.map_err(|error| space::explained(error, &self.shared.blobs, needed))?;
         }
         Ok(())
     }
@@ -202,12 +225,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has_written(&self, layer: &LayerRef) -> bool {
+        self.lock().written.contains_key(&layer.digest)
+    }
+
+    /// Takes note that every target has a layer, which can be had from there from now on.
+    fn is_written(&self, layer: &LayerRef, written: Vec<Written>) {
+        self.lock().written.insert(layer.digest, written);
+        if let Some(Target { store, repository, .. }) = self.targets.first() {
+            self.sent.add(layer.digest, LayerOrigin { store: Arc::clone(store), repository: repository.clone() });
+            self.holders.is_elsewhere(&layer.digest);
+        }
+    }
+
     /// Sends a layer to every target that lacks it. After a failure nothing is sent any more.
     async fn send(&self, layer: &LayerRef) {
-        if self.lock().has_failed || self.lock().written.contains_key(&layer.digest) {
+        let blob = file_blob(&self.blobs, layer);
+        // One that was made for another image, and is not here any more, goes from where it is when the build is over.
+        if self.lock().has_failed || self.has_written(layer) || !blob.path.exists() {
             return;
         }
-        let blob = file_blob(&self.blobs, layer);
         let sent = async {
             let mut had: Vec<(String, String)> = Vec::new();
             let mut written = Vec::new();
@@ -220,7 +257,7 @@ impl Shared {
             Ok(written)
         };
         match sent.await {
-            Ok(written) => _ = self.lock().written.insert(layer.digest, written),
+            Ok(written) => self.is_written(layer, written),
             Err(error) => {
                 let mut state = self.lock();
                 (state.failure, state.has_failed) = (Some(error), true);
@@ -233,8 +270,8 @@ impl Shared {
 async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     let mut records = JoinSet::new();
     while let Some(message) = queue.recv().await {
-        let finished = match message {
-            Message::Finished(finished) => *finished,
+        let (finished, hold) = match message {
+            Message::Finished(finished, hold) => (*finished, hold),
             Message::Barrier(done) => {
                 _ = done.send(());
                 continue;
@@ -250,10 +287,14 @@ async fn send_all(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
                 _ = records.join_next().await;
             }
             records.spawn(async move {
-                let sent = wanted.is_some_and(|layer| shared.lock().written.contains_key(&layer.digest));
+                let sent = wanted.is_some_and(|layer| shared.has_written(&layer));
                 let targets = shared.targets.iter().filter(|_| sent);
                 let repositories: Vec<_> = targets.filter_map(|target| target.repository.clone()).collect();
                 cache.write_step(&record, &shared.blobs, &repositories).await;
+                if let Some(layer) = finished.layer.filter(|layer| cache.origin(&layer.digest).is_some()) {
+                    shared.holders.is_elsewhere(&layer.digest);
+                }
+                drop(hold);
             });
         }
     }
@@ -282,7 +323,8 @@ async fn base_layer(
         if let Ok(written) = target.store.write_blob(&blob, from).await {
             return Ok(written);
         }
-        sources.download(layer, blobs).await?;
+        let needed = || Some(format!("the layer has {}", bytes(layer.size)));
+        sources.download(layer, blobs).await.map_err(|error| space::explained(error, blobs, needed))?;
     }
     target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
 }

@@ -25,7 +25,7 @@ use yadokari_layers::Digest;
 use yadokari_registry::{Client, Request};
 
 use crate::progress::Progress;
-use crate::{Error, ExitCode};
+use crate::{Error, ExitCode, space};
 
 pub use auth::{Login, Lookup};
 pub use context::{ContextName, ContextTree};
@@ -126,7 +126,12 @@ impl Fetcher {
             request = request.authorization(login.header());
         }
         let (mut file, path) = self.new_file()?;
-        let download = self.client.download(&request, &mut file).await.map_err(failed)?;
+        let download = self.client.download(&request, &mut file).await.map_err(|error| match &error {
+            yadokari_registry::Error::Io { source, .. } if space::is_full(source) => {
+                space::full(format!("{}: {error}", url::shown(text)), &self.directory, None)
+            }
+            _ => failed(error),
+        })?;
         progress.downloaded(&url::shown(text), download.size, start.elapsed());
         let mtime = download.last_modified.unwrap_or(0);
         Ok(RemoteFile { path, digest: download.digest, size: download.size, mtime })
@@ -160,7 +165,8 @@ impl Fetcher {
         let (mut file, path) = self.new_file()?;
         let copied = tokio::task::block_in_place(|| std::io::copy(&mut std::io::stdin().lock(), &mut file));
         let operation = "copy the standard input to";
-        copied.map_err(|source| Error::Host { operation, path: path.clone(), source })?;
+        let failed = |source| Error::Host { operation, path: path.clone(), source };
+        copied.map_err(|error| space::explained(failed(error), &self.directory, || None))?;
         Ok(path)
     }
 

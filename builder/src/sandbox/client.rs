@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +48,7 @@ pub struct Worker {
     /// Kept from being removed until the process is gone.
     pub(super) caches: Option<Caches>,
     /// Removed last: the process must be gone by then.
-    pub(super) _directory: Stage,
+    pub(super) directory: Stage,
 }
 
 /// Ends what a worker is doing, from any thread.
@@ -365,6 +366,11 @@ impl Drop for Worker {
 }
 
 impl Worker {
+    /// Where the stage is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Whether the worker runs commands in the container's own `/`.
     pub fn is_in_place(&self) -> bool {
         matches!(self.footing.kind, Kind::InPlace { .. })

@@ -14,7 +14,7 @@
 //! sequence with a tiny image, and what the kernel refuses there is what [`doctor_lines`] tells the user.
 //!
 //! The reading order is the dependency order: `error`, `sys`, `channel` and `wire` (how processes talk); `files`, `copy`,
-//! `mountinfo`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
+//! `mountinfo`, `memory`, `idmap`, `namespace`, `privileges`, `rootfs`, `launch` and `reap` (how a command gets its surroundings, and
 //! its end); `mount`, what a RUN finds beside its image; `engine`, the contract of the drivers, `walk`, `stubs` and
 //! `network`, which they share, `overlay`, `flat` and `in_place`; `worker`; then the builder's side, `hide`, `turn`, `start`,
 //! `client`, `places`, `probe` and `doctor`; and `foreign`, which stands alone.
@@ -34,6 +34,7 @@ mod hide;
 mod idmap;
 mod in_place;
 mod launch;
+mod memory;
 mod mount;
 mod mountinfo;
 mod namespace;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::error::{Error, Result, Syscall};
+use super::memory;
 use super::mountinfo::{self, Mount};
 
 /// File systems on local disks that can hold the upper directory of an overlay. The trial has the last word.
@@ -12,7 +13,8 @@ const DISKS: [&str; 7] = ["ext4", "ext3", "xfs", "btrfs", "f2fs", "bcachefs", "z
 /// The least space for a base image and what RUNs do to it.
 const DISK_SPACE: u64 = 2 << 30;
 
-/// The least memory for which it is worth having upper directories in it.
+/// The least memory for which it is worth having upper directories in it: what is in them cannot be given back, and a RUN
+/// that fills them is killed where one that fills a disk has an error. In a container with less the driver is another one.
 const MEMORY: u64 = 512 << 20;
 
 /// A place for the stages of the overlay driver.
@@ -42,7 +44,7 @@ pub(super) fn for_uppers(settings: &Settings) -> Result<Vec<Place>> {
         tmpfs: None,
         detail: format!("on the volume '{}'", mount.point.display()),
     }));
-    if let Some(size) = memory().map(|size| size / 2).filter(|&size| size >= MEMORY) {
+    if let Some(size) = memory::available(&mounts).and_then(in_memory) {
         let detail = format!("in memory, at most {} MiB", size >> 20);
         places.push(Place { directory: settings.work_dir.clone(), tmpfs: Some(size), detail });
     }
@@ -60,14 +62,9 @@ fn is_suitable(mount: &Mount, settings: &Settings) -> bool {
     space >= DISK_SPACE
 }
 
-/// The memory that this container may still use, as far as it is known.
-fn memory() -> Option<u64> {
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(limit.unwrap_or(u64::MAX).min(available << 10))
+/// How much of the memory that may be used upper directories can have, where that is enough for them.
+fn in_memory(available: u64) -> Option<u64> {
+    Some(available / 2).filter(|&size| size >= MEMORY)
 }
 
 /// The place of the in-place driver: a directory that can be renamed from and to `/`.
@@ -94,4 +91,15 @@ pub(super) fn pinned(settings: &Settings) -> Vec<PathBuf> {
 fn resolved(path: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(path).on("mkdir", path.display())?;
     path.canonicalize().on("realpath", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upper_directories_are_in_memory_only_where_there_is_much_of_it() {
+        let available = [256 << 20, 1023 << 20, 1 << 30, 8 << 30];
+        assert_eq!(available.map(in_memory), [None, None, Some(512 << 20), Some(4 << 30)]);
+    }
 }

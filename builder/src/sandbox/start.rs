@@ -44,7 +44,7 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     let interrupter = Interrupter::of(&channel)?;
     let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
     let ids = footing.ids;
-    let mut worker = Worker { channel, child, footing, interrupter, deadline, caches, _directory: directory };
+    let mut worker = Worker { channel, child, footing, interrupter, deadline, caches, directory };
     if let Some(ids) = ids {
         match worker.answer()? {
             Reply::Unshared => ids.write(pid)?,
@@ -67,6 +67,11 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes a directory that nobody else has, whatever other builds do in the same place.
     fn make(place: &Path, stage: &str) -> Result<Self> {
         let made = (!place.is_dir()).then(|| place.to_owned());

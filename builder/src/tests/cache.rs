@@ -72,7 +72,7 @@ impl Bench {
         Destination::Registry(format!("{}/{name}", self.served.host()).parse().unwrap())
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         Settings {
             place: Place::Registry(format!("{}/cache", self.served.host()).parse().unwrap()),
             also: Vec::new(),

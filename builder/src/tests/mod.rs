@@ -1,6 +1,7 @@
 //! The whole line, without a RUN, against a registry in memory.
 
 mod cache;
+mod disk;
 mod times;
 
 use std::fs;

@@ -14,6 +14,7 @@ mod flask;
 mod harness;
 mod in_place;
 mod instruction_counts;
+mod limits;
 mod mounts;
 mod outputs;
 mod packing;

@@ -90,14 +90,17 @@ fn build(
     let finished = Mutex::new(Vec::new());
     let fetch = Based(base);
     let interrupt = Interrupt::default();
+    let pending = Pending { plan: &plan, pack: options, done: &done, earlier: None, fetch: &fetch };
     let executor = Executor {
         plan: &plan,
         contexts: &contexts,
         done: &done,
         label: "",
         earlier: None,
+        readers: &Readers::new(work.holders(), vec![pending]),
+        number: 0,
         fetch: &fetch,
-        blobs: &Blobs::new(work.blobs().to_owned(), &fetch),
+        blobs: &Blobs::new(&work, &fetch),
         pack: &options,
         squash,
         work: &work,
@@ -113,7 +116,7 @@ fn build(
         },
     };
     let result = execute(&[executor], NonZeroUsize::MIN, &interrupt).unwrap().remove(0).pop().unwrap();
-    let blobs = Blobs::new(work.blobs().to_owned(), &fetch);
+    let blobs = Blobs::new(&work, &fetch);
     let indexes = result.layers.iter().map(|layer| blobs.index(layer).unwrap()).collect();
     (indexes, result.merged.map(|merged| merged.comment), finished.into_inner().unwrap())
 }

@@ -115,7 +115,7 @@ fn a_stage_is_worked_on_until_it_needs_what_is_not_there() {
     // The layer of the other stage comes only when the target's first step is done.
     let event = Event::default();
     let image = Image::new(&event);
-    let finished = |_| {
+    let finished = |_: &WorkDir, _| {
         event.happens();
         Ok(())
     };

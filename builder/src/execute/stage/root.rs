@@ -1,0 +1,187 @@
+//! The root file system of a stage: layers go onto it, commands run in it, and what they changed becomes layers.
+
+use std::io;
+use std::sync::Arc;
+
+use yadokari_layers::{Changes, Entry, Index, Kind, Layer, Tree, pack};
+
+use super::StageRun;
+use crate::execute::blobs::Blobs;
+use crate::execute::mounts::with_secrets;
+use crate::execute::transfer::at;
+use crate::execute::users;
+use crate::plan::{LayerRef, Op, Run, Step};
+use crate::progress::bytes;
+use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
+use crate::space;
+
+impl StageRun<'_> {
+    /// Makes a layer. Where there is a root already that commands are still to run in, it is put on that at the same time.
+    pub(super) fn pack(&mut self, changes: &Changes) -> Result<Option<Layer>, crate::Error> {
+        let (options, directory) = (self.executor.pack, self.blobs.directory());
+        let has_run = self.upcoming.is_to_run(self.position, self.number + 1, None);
+        if changes.is_empty() || self.worker.is_none() || !has_run {
+            return Ok(pack::pack(changes, options, directory)?);
+        }
+        let mut packed = Ok(None);
+        let pushed = self.worker()?.push_tar(&mut |tar| {
+            packed = pack::pack_beside(changes, options, directory, tar);
+            match &packed {
+                Ok(layer) => Ok(layer.iter().map(|layer| Arc::clone(&layer.index)).next().unwrap_or_default()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            }
+        });
+        match (pushed, packed) {
+            (Ok(warnings), packed) => {
+                warnings.iter().for_each(|warning| self.voice.warning(warning));
+                self.applied += 1;
+                Ok(packed?)
+            }
+            // A pipe that is closed only says that the worker failed, and a tar that ends early that this side did.
+            (Err(_), Err(error)) if !error.is_broken_pipe() => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Executes a command. Its layer is taken from the root as fast as it comes when something is to be done `next`.
+    pub(super) fn run(
+        &mut self,
+        name: &str,
+        run: &Run,
+        step: &Step,
+        next: bool,
+    ) -> Result<Option<pack::Packing>, crate::Error> {
+        let executor = self.executor;
+        let identity = users::identity(self.tree()?, &run.user).map_err(|error| at(error, step.span))?;
+        let mut env: Vec<(String, String)> = run.proxies.iter().chain(&run.env).cloned().collect();
+        if !env.iter().any(|(variable, _)| variable == "HOME") {
+            env.push(("HOME".into(), identity.home.clone()));
+        }
+        let env = with_secrets(env, run, executor.secrets, step.span)?;
+        self.worker()?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        let mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
+        self.reached(self.number + 1);
+        let worker = self.worker.as_mut().expect("it was just made");
+        let files = executor.network_files.clone();
+        let command = sandbox::Run {
+            argv: run.argv.clone(),
+            env,
+            cwd: run.workdir.clone(),
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups,
+            resolv_conf: files.resolv_conf,
+            hosts: files.hosts,
+            hostname: run.hostname.clone().unwrap_or(files.hostname),
+            mounts,
+            network: if run.no_network.is_some() { sandbox::Network::None } else { sandbox::Network::Default },
+        };
+        let output = executor.progress.output(name);
+        let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
+        output.finish();
+        let code = match exit {
+            Exit::Code(0) => None,
+            Exit::Code(code) => Some(u8::try_from(code).unwrap_or(u8::MAX)),
+            Exit::Signal(signal) => Some(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+        };
+        if let Some(code) = code {
+            executor.interrupt.check()?;
+            let directory = self.worker.as_ref().map_or(executor.work.path(), Worker::directory);
+            space::suspicion(directory).iter().for_each(|suspicion| self.voice.warning(suspicion));
+            return Err(crate::Error::Run { text: step.text.clone(), code });
+        }
+        let packing = self.commit(next)?;
+        // It is in the root that it was taken from.
+        self.applied += usize::from(packing.is_some());
+        Ok(packing)
+    }
+
+    /// Packs what the sandbox says has changed.
+    fn commit(&mut self, ahead: bool) -> Result<Option<pack::Packing>, crate::Error> {
+        let (options, directory) = (self.executor.pack, self.blobs.directory());
+        let worker = self.worker.as_mut().expect("a RUN made it");
+        let mut packed = Ok(None);
+        let committed = worker.commit(options.clamp, &mut |tar| {
+            packed = pack::pack_tar(tar, options, directory, ahead);
+            match &packed {
+                Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            }
+        });
+        match (committed, packed) {
+            (Ok(()), packed) => Ok(packed?),
+            // A tar that ends early only says that the worker failed, and a pipe that is closed that this side did.
+            (Err(_), Err(error)) if !error.is_end_of_file() => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// The root file system of this stage. It is made of all layers when it is first needed; those that were made without
+    /// it since then are put on it when it is needed again.
+    pub(super) fn worker(&mut self) -> Result<&mut Worker, crate::Error> {
+        if self.worker.is_none() {
+            self.make_root()?;
+        }
+        let applied = self.applied;
+        let indexes = self.tree()?.layers()[applied..].iter().map(|index| Some(Arc::clone(index))).collect();
+        // What is being packed comes from the root.
+        let missing = self.layers.get(applied..).unwrap_or_default();
+        let files = layer_files(self.blobs, missing, indexes)?;
+        let worker = self.worker.as_mut().expect("it was just made");
+        self.applied += files.len();
+        for file in files {
+            worker.push(file)?.iter().for_each(|warning| self.voice.warning(warning));
+        }
+        Ok(worker)
+    }
+
+    /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
+    pub(super) fn make_root(&mut self) -> Result<(), crate::Error> {
+        let known = self.blobs.known(&self.layers);
+        let files = layer_files(self.blobs, &self.layers, known.clone())?;
+        let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
+        let mut worker = Worker::start(probe, settings, &self.stage.name)?;
+        self.executor.interrupt.watch(worker.interrupter());
+        let filled = worker.materialise(files)?;
+        self.worker = Some(worker);
+        let unknown = known.iter().map(Option::is_none);
+        for ((layer, index), _) in self.layers.iter().zip(&filled.indexes).zip(unknown).filter(|(_, unknown)| *unknown)
+        {
+            self.blobs.found(layer, index);
+        }
+        filled.warnings.iter().for_each(|warning| self.voice.warning(warning));
+        self.applied = self.layers.len();
+        Ok(())
+    }
+
+    /// A failure that an interrupt caused is an interrupt, and one of a full disk says what it takes.
+    pub(super) fn explained(&self, step: &Step, error: crate::Error) -> crate::Error {
+        let error = self.executor.interrupt.check().err().unwrap_or(error);
+        let directory = self.worker.as_ref().filter(|_| matches!(error, crate::Error::Sandbox(_)));
+        let directory = directory.map_or(self.executor.work.path(), Worker::directory);
+        space::explained(error, directory, || matches!(step.op, Op::Run(_)).then(|| self.size()))
+    }
+
+    /// How much the layers of the stage are, on the way to a root and in it.
+    fn size(&self) -> String {
+        let packed = self.layers.iter().map(|layer| layer.size).sum();
+        let of = |entry: &Entry| if let Kind::File { size, .. } = entry.kind { size } else { 0 };
+        let tree = self.tree.iter().flat_map(Tree::iter);
+        let unpacked = tree.map(|(_, found)| of(found.entry)).sum();
+        format!("the layers below have {}, and {} unpacked", bytes(packed), bytes(unpacked))
+    }
+}
+
+/// The layers, ready to be unpacked, each with its index where that is known.
+pub(in crate::execute) fn layer_files(
+    blobs: &Blobs<'_>,
+    layers: &[LayerRef],
+    indexes: Vec<Option<Arc<Index>>>,
+) -> Result<Vec<LayerFile>, crate::Error> {
+    let _until_opened = blobs.bring(layers)?;
+    let file = |(layer, index): (&LayerRef, _)| {
+        Ok(LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob: blobs.open(layer)? })
+    };
+    layers.iter().zip(indexes).map(file).collect()
+}
