@@ -3,8 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use crate::Error;
 use crate::progress::bytes;
 
@@ -14,27 +12,27 @@ const LITTLE: u64 = 16 << 20;
 /// What the kernel says ENOSPC for besides full disks: too many namespaces, mounts or watches.
 const NO_DISK: [&str; 4] = ["unshare", "clone", "mount", "inotify_add_watch"];
 
-/// Whether a file system, or what a user may have of it, is full.
+/// Whether a file system, or what a user may have of it, is full. The kind says so where a path was added to the kernel's
+/// answer, too.
 pub(crate) fn is_full(error: &io::Error) -> bool {
-    is_number_of_full(error.raw_os_error())
-}
-
-fn is_number_of_full(number: Option<i32>) -> bool {
-    [Errno::NOSPC, Errno::DQUOT].iter().any(|full| number == Some(full.raw_os_error()))
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The same error, or where it is that `directory`, in which the build works, is on a full disk: one that says so, with
 /// what is free there and what is needed, as far as that is known.
 pub(crate) fn explained(error: Error, directory: &Path, needed: impl FnOnce() -> Option<String>) -> Error {
-    let number = match &error {
-        Error::Host { source, .. } => source.raw_os_error(),
-        Error::Layers(source) => source.raw_os_error(),
-        Error::Sandbox(source) if !source.operation().is_some_and(|call| NO_DISK.contains(&call)) => {
-            source.raw_os_error()
+    use yadokari_layers::Error as Layers;
+    let is_full = match &error {
+        Error::Host { source, .. }
+        | Error::Layers(Layers::Host { source, .. } | Layers::Path { source, .. } | Layers::Stream { source, .. }) => {
+            is_full(source)
         }
-        _ => None,
+        Error::Sandbox(source) if !source.operation().is_some_and(|call| NO_DISK.contains(&call)) => {
+            source.raw_os_error().is_some_and(|number| is_full(&io::Error::from_raw_os_error(number)))
+        }
+        _ => false,
     };
-    if is_number_of_full(number) { full(error.to_string(), directory, needed()) } else { error }
+    if is_full { full(error.to_string(), directory, needed()) } else { error }
 }
 
 /// The error that `directory` is on a full disk, as something found out.
@@ -62,6 +60,7 @@ fn free(directory: &Path) -> Option<u64> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use rustix::io::Errno;
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
     use super::*;
