@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::command::{PATIENCE, capture, command, line};
 use crate::error::{At, Result};
 use crate::layout::{LayerBlob, LayoutWriter, TarWriter, digest};
 use crate::settings::Settings;
@@ -210,7 +211,11 @@ fn debian(layout: &LayoutWriter, settings: &Settings, include: &str, hooks: &[&s
     // Device nodes are the container runtime's to make, and a user namespace could not unpack them.
     let fixed = ["--variant=minbase", "--mode=root", "--skip=output/dev", &include, "bookworm"];
     let target = archive.to_string_lossy();
-    run("mmdebstrap", hooks.iter().chain(&fixed).copied().chain([&*target]))?;
+    let mut mmdebstrap = command("mmdebstrap");
+    mmdebstrap.args(hooks.iter().chain(&fixed).copied().chain([&*target]));
+    // The fat one takes ten minutes on a busy machine.
+    let line = line(&mmdebstrap);
+    capture(&mut mmdebstrap, PATIENCE * 4)?.ok(&line)?;
     let system = layout.layer(|sink| io::copy(&mut File::open(&archive)?, sink).map(drop))?;
     let layers = [system, layout.layer(|sink: &mut dyn Write| settings.write(TarWriter::new(sink)))?];
     layout.image(architecture(), &layers, &json!({"Env": [PATH], "Cmd": [cmd]}))
