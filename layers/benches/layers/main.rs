@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 
 use meter::{Amount, Meter};
-use yadokari_layers::materialise::materialise;
+use yadokari_layers::materialise::{Source, materialise};
 use yadokari_layers::pack::{Options, pack};
 use yadokari_layers::scan::scan;
 use yadokari_layers::{Layer, Root, Tree, blob_path};
@@ -119,19 +119,22 @@ fn bench_materialise(place: &Path, meter: &mut Meter) -> Result<Amount> {
         bytes += changes.content_size();
         layers.extend(pack(&changes, &Options::default(), place)?);
     }
-    let tree = Tree::of(layers.iter().map(|layer| layer.index.clone()));
     for round in meter.rounds() {
         let directory = place.join(format!("root-{round}"));
         fs::create_dir(&directory)?;
         let root = Root::open(&directory)?;
-        let blobs = open(&layers, place)?;
-        meter.measure(|| materialise(&root, &tree, blobs))??;
+        let sources = open(&layers, place)?;
+        meter.measure(|| materialise(&root, sources))??;
         fs::remove_dir_all(&directory)?;
     }
     Ok(Amount::Bytes(bytes))
 }
 
-fn open(layers: &[Layer], blobs: &Path) -> Result<Vec<Box<dyn Read + Send>>> {
-    let open = |layer: &Layer| Ok(Box::new(File::open(blob_path(blobs, &layer.digest))?) as Box<dyn Read + Send>);
+/// The layers as they come from elsewhere: what they say has to be found out.
+fn open(layers: &[Layer], blobs: &Path) -> Result<Vec<Source<'static>>> {
+    let open = |layer: &Layer| {
+        let blob = Box::new(File::open(blob_path(blobs, &layer.digest))?);
+        Ok(Source { blob, digest: layer.digest, diff_id: layer.diff_id, index: None })
+    };
     layers.iter().map(open).collect()
 }
