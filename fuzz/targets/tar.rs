@@ -1,4 +1,4 @@
-//! The tar of a layer: read, indexed, and put onto a root.
+//! The tar of a layer: read, indexed, and put onto a root, in both ways.
 //!
 //! The input is text, for checksums and padding would keep a fuzzer from reaching anything. A line is an entry, its parts
 //! separated by `|`: the type, the name, the link, fields of the header as `name=value` separated by `,`, and the content.
@@ -9,10 +9,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Cursor;
 use std::path::Path;
+use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use yadokari_layers::{Index, Kind, Root, Tree, apply::apply_tar, tar};
+use yadokari_layers::materialise::{Source, materialise};
+use yadokari_layers::{Digest, Index, Kind, Root, Tree, apply::apply_tar, tar};
 
 fuzz_target!(|bytes: &[u8]| {
     let tar = match bytes.strip_prefix(b"raw\n") {
@@ -36,6 +39,23 @@ fuzz_target!(|bytes: &[u8]| {
     let mut size = 0;
     walk(&inside, &inside, &mut found, &mut size);
     assert!(size <= tar.len() as u64 + 5, "{size} bytes of a tar of {}", tar.len());
+    // What is visible is the same whether it is known before or found out on the way.
+    if let Ok(index) = &index {
+        let fill = |name: &str, index: Option<Arc<Index>>| {
+            let at = directory.path().join(name);
+            fs::create_dir(&at).expect("a new directory can be made");
+            let root = Root::open(&at).expect("the directory was just made");
+            let (blob, digest) = (Box::new(Cursor::new(&tar[..])), Digest::of(&tar));
+            let filled = materialise(&root, vec![Source { blob, digest, diff_id: digest, index }]).ok()?;
+            let (mut found, mut size) = (BTreeSet::new(), 0);
+            walk(&at, &at, &mut found, &mut size);
+            Some((found, size, filled.tree.layers().to_vec()))
+        };
+        if let (Some(known), Some(found)) = (fill("known", Some(Arc::new(index.clone()))), fill("found", None)) {
+            assert_eq!(known, found);
+        }
+        assert_eq!(fs::read_to_string(&outside).expect("the file outside is still there"), "kept");
+    }
     // Where no link leads elsewhere, not even one that a later entry replaces, and the kernel refused nothing, the tree of
     // the indexes is the directory.
     if let (Ok(index), Ok(skipped)) = (index, applied)

@@ -20,6 +20,9 @@ use yadokari_layers::{Digest, HashingReader, Index, Root, compress, tar};
 /// The size of the pieces in which everything is read.
 const PIECE: usize = 128 * 1024;
 
+/// How often each is done.
+const TIMES: usize = 2;
+
 type Done<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Done<()> {
@@ -31,7 +34,7 @@ fn main() -> Done<()> {
     let size = measure("inflate", None, || blobs.iter().map(inflate).sum::<Done<u64>>())?;
     println!("{:.0} MB of tar", size as f64 / 1e6);
     let known = blobs.iter().map(|blob| describe(blob)).collect::<Done<Vec<_>>>()?;
-    for _ in 0..3 {
+    for _ in 0..TIMES {
         measure("reference", Some(directory), || reference(blobs, directory))?;
         for (name, is_known) in [("unknown", false), ("known", true)] {
             measure(name, Some(directory), || {

@@ -30,13 +30,16 @@ impl Bench {
         let mut worker = Worker::start(&self.probe, &self.settings, "case")?;
         self.took("start", began);
         let began = Instant::now();
-        let blob = File::open(&self.base)?;
-        let (digest, index) = (Digest::of("base"), Some(Arc::clone(&self.index)));
-        let filled = worker.materialise(vec![LayerFile { digest, diff_id: digest, index, blob }])?;
-        let warnings = filled.warnings;
+        let warnings = worker.materialise(vec![self.base(Some(Arc::clone(&self.index)))?])?.warnings;
         self.took("materialise", began);
         check(&format!("no warnings, but {warnings:?}"), warnings.is_empty())?;
         Ok(worker)
+    }
+
+    /// The base image's layer.
+    pub(crate) fn base(&self, index: Option<Arc<Index>>) -> Result<LayerFile, Box<dyn StdError>> {
+        let digest = Digest::of(std::fs::read(&self.base)?);
+        Ok(LayerFile { digest, diff_id: digest, index, blob: File::open(&self.base)? })
     }
 
     pub(crate) fn sh(&self, worker: &mut Worker, script: &str) -> Result<Output, Error> {

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bench::{Bench, Outcome, base_layer, check, layer, names, ok, processes, same, shell, small_layer};
-use yadokari::sandbox::{self, Driver, Error, Exit, Run, Sandbox, Settings, Worker};
-use yadokari_layers::{Changes, Content, Entry, RelPath, Timestamp};
+use yadokari::sandbox::{self, Driver, Error, Exit, Fault, LayerFile, Run, Sandbox, Settings, Worker};
+use yadokari_layers::{Changes, Content, Digest, Entry, RelPath, Timestamp};
 
 /// A case: its name, and what it does with a fresh root that holds the base image.
 type Case = (&'static str, fn(&Bench, &mut Worker) -> Outcome);
@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("resolver files are there and leave no trace", network),
     ("an image without /etc gets none", no_etc),
     ("a copied layer is not part of the commit", push),
+    ("what a layer says is found while it is unpacked", found),
     ("twenty steps", many),
     ("a failed RUN, then another", failure),
     ("what a RUN leaves running is killed", leftovers),
@@ -290,6 +291,20 @@ fn push(bench: &Bench, worker: &mut Worker) -> Outcome {
     let output = bench.sh(worker, "cat /app/main /data/one; stat -c %a:%Y /app/main; ls /data; echo 2 >/app/two")?;
     same(&output.stdout.as_str(), &"hi\n1\n640:1100000000\ndeep\nold\none\nscript\n")?;
     same(&bench.commit(worker)?, &layer(&["app/", "app/two"]))
+}
+
+fn found(bench: &Bench, worker: &mut Worker) -> Outcome {
+    let (_, filled) = worker.provide(vec![bench.base(None)?])?;
+    check("the index that is found is the layer's", filled.indexes[..] == [Arc::clone(&bench.index)])?;
+    let mut fresh = Worker::start(&bench.probe, &bench.settings, "fresh")?;
+    let changes = Changes::new();
+    let filled = fresh.materialise(vec![bench.base(None)?, small_layer(bench, &changes)?])?;
+    check("the index that is found is the layer's", filled.indexes[0] == bench.index)?;
+    same(&bench.sh(&mut fresh, "cat /data/deep/file")?.stdout.as_str(), &"deep\n")?;
+    let mut wrong = Worker::start(&bench.probe, &bench.settings, "wrong")?;
+    let layer = LayerFile { diff_id: Digest::of("another"), ..bench.base(None)? };
+    let fault = wrong.materialise(vec![layer]).map_or_else(|error| error.fault(), |_| None);
+    same(&fault, &Some(Fault::Mismatch))
 }
 
 fn many(bench: &Bench, worker: &mut Worker) -> Outcome {

@@ -213,8 +213,8 @@ fn provide(supplies: &mut Supplies, layers: Vec<LayerFile>, channel: &mut Channe
 
 /// Sends what the layers say whose index was not known.
 fn tell_found(known: &[bool], filled: &Unpacked, channel: &mut Channel) -> Result<()> {
-    let found = filled.indexes.iter().zip(known).filter(|(_, is_known)| !**is_known);
-    found.map(|(index, _)| channel.send(&Reply::Index(index.encode()?), &[])).collect()
+    let mut found = filled.indexes.iter().zip(known).filter(|(_, is_known)| !**is_known);
+    found.try_for_each(|(index, _)| channel.send(&Reply::Index(index.encode()?), &[]))
 }
 
 /// Ends this process when the builder hangs up, unless a RUN is under way, which ends in order. Unpacking and committing

@@ -11,14 +11,13 @@ mod meter;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use meter::{Amount, Meter};
 use yadokari_layers::materialise::{Source, materialise};
 use yadokari_layers::pack::{Options, pack};
 use yadokari_layers::scan::scan;
-use yadokari_layers::{Layer, Root, Tree, blob_path};
+use yadokari_layers::{Layer, Root, blob_path};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 

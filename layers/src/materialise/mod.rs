@@ -159,9 +159,13 @@ fn find(root: &Root, layers: &mut [Source<'_>]) -> Result<Found> {
             let (above, directories) = (Above::default(), Directories::new(root));
             let mut finder = Finder { above, directories, writers, is_in_doubt: false };
             let mut passed = Vec::new();
-            for (layer, expected, index) in stated.into_iter().rev() {
-                passed.push(finder.pass(index.as_ref(), &mut tar)?);
+            for (below, (layer, expected, index)) in stated.into_iter().enumerate().rev() {
+                let layer_passed = finder.pass(index.as_ref(), &mut tar)?;
                 check_diff_id(&tar, layer, expected)?;
+                if below > 0 {
+                    finder.above.add(&layer_passed.index);
+                }
+                passed.push(layer_passed);
             }
             passed.reverse();
             Ok((passed, finder.is_in_doubt))

@@ -37,7 +37,7 @@ pub(super) struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// Reads the next layer. The contents of one that is `known` are not hashed.
+    /// Reads the next layer, which the caller adds to those above. The contents of one that is `known` are not hashed.
     pub(super) fn pass(&mut self, known: Option<&Arc<Index>>, tar: &mut Pipe) -> Result<Passed> {
         let mut indexer = Indexer::default();
         tar.next_layer();
@@ -54,7 +54,6 @@ impl Finder<'_> {
             record.entry().is_some_and(|entry| !matches!(entry.kind, Kind::Hardlink { .. })) && !self.above.hides(path)
         };
         let written = index.records().iter().map(seen).collect();
-        self.above.add(&index);
         Ok(Passed { index, written })
     }
 

@@ -17,7 +17,8 @@ const QUEUE: usize = 128;
 /// As many pieces of a large file wait to be written.
 const SLICES: usize = 8;
 
-/// As many threads write. More of them gain nothing while one decompresses.
+/// As many threads write. On two cores one does as well; where there are more, or the file system is slow, two keep up with
+/// whatever decompresses.
 const THREADS: usize = 2;
 
 /// What stands in the error of a pass that ended because a writer has failed.
