@@ -76,7 +76,7 @@ fn is_scheme(text: &str) -> bool {
 #[derive(Debug)]
 pub enum Named {
     /// A directory, less what its own `.dockerignore` leaves out.
-    Directory(Context),
+    Directory(Box<Context>),
     /// An image.
     Image(String),
     /// Nothing.
@@ -97,7 +97,7 @@ impl Contexts {
         let mut named = BTreeMap::new();
         for (name, source) in sources {
             let value = match source {
-                Source::Directory(path) => Named::Directory(Context::beside(path)?),
+                Source::Directory(path) => Named::Directory(Box::new(Context::beside(path)?)),
                 Source::Image(image) => Named::Image(image.clone()),
                 Source::Elsewhere(_) => {
                     let message = format!("{name}: it has not been fetched");

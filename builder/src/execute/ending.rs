@@ -15,7 +15,7 @@ use crate::progress::StepDone;
 /// What a step came to.
 pub(super) enum Fresh {
     /// It was made before, in this build or in an earlier one; this is what the cache is to keep of it.
-    Known(Made, Option<NewStep>),
+    Known(Box<(Made, Option<NewStep>)>),
     /// It was made now.
     Made(Work),
 }

@@ -114,7 +114,8 @@ impl<'a> StageRun<'a> {
                 // Layers are in order, and one for each stage is compressed while the next step is done.
                 self.settle(&mut packing)?;
                 match fresh {
-                    Fresh::Known(made, record) => {
+                    Fresh::Known(known) => {
+                        let (made, record) = *known;
                         self.reach(made.outcome.content.as_ref());
                         let layer = ending.end(made, record)?;
                         self.take(layer);
@@ -187,7 +188,7 @@ impl<'a> StageRun<'a> {
         let turn = self.turn(number, step)?;
         let mut ending = Ending::begin(executor, step, name, wanted);
         let fresh = match turn {
-            Turn::Made(made) => Fresh::Known(made, None),
+            Turn::Made(made) => Fresh::Known(Box::new((made, None))),
             Turn::Ours(claim) => {
                 ending.claim = Some(claim);
                 self.make(&mut ending, number)?
@@ -228,7 +229,7 @@ impl<'a> StageRun<'a> {
             ending.by_content = self.content_key(step)?;
             if let Some(outcome) = ending.by_content.and_then(|content| earlier.look(&content)) {
                 let record = earlier.known(step, &outcome);
-                return Ok(Fresh::Known(Made { outcome, is_cached: true }, record));
+                return Ok(Fresh::Known(Box::new((Made { outcome, is_cached: true }, record))));
             }
         }
         Ok(Fresh::Made(match &step.op {
