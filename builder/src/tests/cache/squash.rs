@@ -107,7 +107,7 @@ async fn a_squashed_build_finds_its_steps_in_the_cache_and_its_layer_as_well() {
     };
     let other = bench.run(TEXT, elsewhere).await;
     assert_eq!(other.built, first.built);
-    assert!(other.log.contains("0 layers uploaded, 2 mounted"), "{}", other.log);
+    assert!(other.log.contains("0 layers uploaded"), "{}", other.log);
     let relabelled = bench.run(&TEXT.replace("X=1", "X=2"), squash).await;
     assert_eq!(relabelled.log.matches("] cached").count(), 3, "{}", relabelled.log);
     let mut read = relabelled.read();
