@@ -14,8 +14,8 @@
 //!   have changed since, and [`confirm`] what did; [`fold`](upper::fold) makes an upper directory part of its lower one.
 //! - [`tar`], [`compress`], [`BlobWriter`]: the bytes of a layer.
 //!
-//! Deliberately absent: HTTP, image manifests, and any knowledge of Dockerfiles. Threads are rayon's, and a few that decompress,
-//! hash and write while a layer is read. Every tar is assumed to be hostile.
+//! Deliberately absent: HTTP, image manifests, and any knowledge of Dockerfiles. Threads are rayon's, and a few that
+//! decompress, hash and write while a layer is read, or compress while one is made. Every tar is assumed to be hostile.
 
 pub mod apply;
 mod blob;
