@@ -154,7 +154,8 @@ impl<'a> StageRun<'a> {
     /// Waits for the layer that is being compressed, if there is one.
     fn settle(&mut self, packing: &mut Option<Compressing<'_>>) -> Result<(), crate::Error> {
         let Some(thread) = packing.take() else { return Ok(()) };
-        let layer = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let layer = ended.map_err(|error| self.explained(&self.stage.steps[self.made.len()], error))?;
         self.packed = None;
         self.take(layer);
         self.reached(self.number);
