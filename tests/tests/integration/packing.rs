@@ -51,11 +51,11 @@ fn threads_drivers_and_the_clock_do_not_show_in_the_digest() -> Result<()> {
     let context = Context::new()?.noise("noise", 3 << 20)?.file("Dockerfile", MANY)?;
     let began = Instant::now();
     let mut tags = Vec::new();
-    for (round, compression) in [(1, "gzip"), (2, "gzip"), (1, "zstd"), (2, "zstd")] {
+    for round in [1, 2] {
         for name in DRIVERS {
             let (place, volume) = (place(name), volume()?);
             let mut live = place.container(&context, &volume)?.start()?;
-            for threads in ["1", "2", "8"] {
+            for (threads, compression) in [("1", "gzip"), ("2", "gzip"), ("8", "gzip"), ("8", "zstd")] {
                 let tag = format!("{compression}-{name}-{threads}-{round}");
                 let job = site::job(&registry, "Dockerfile", &format!("packing/many:{tag}"));
                 let job = job.args(["--jobs", threads, "--compression", compression]).args(place.words());
@@ -68,12 +68,12 @@ fn threads_drivers_and_the_clock_do_not_show_in_the_digest() -> Result<()> {
             thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
         }
     }
-    for compression in ["gzip", "zstd"] {
+    for (compression, builds) in [("gzip", 18), ("zstd", 6)] {
         let of = tags.iter().filter(|tag| tag.starts_with(compression));
         let digests: Result<Vec<(&String, String)>> =
             of.map(|tag| Ok((tag, registry.manifest("packing/many", tag)?.unwrap_or_default().0))).collect();
         let digests = digests?;
-        assert_eq!(digests.len(), 18);
+        assert_eq!(digests.len(), builds);
         assert!(digests.iter().all(|(_, digest)| *digest == digests[0].1), "{digests:?}");
     }
     Ok(())
