@@ -9,6 +9,10 @@
 //!
 //! Names that lead to files, hard links, come after the files; owners, modes and times of directories come last, when
 //! nothing changes in them any more.
+//!
+//! Measured by `examples/materialise` on two processors and a tmpfs, 87,000 entries in 1.64 GB of tar: 4.1 s where nothing is
+//! known of the layer, 3.7 s where its index is; to inflate it on one thread and write the same files on another, with no
+//! digest, owner, mode or time, takes 3.7 s, and to inflate it alone 3.0 s.
 
 mod above;
 mod directories;
