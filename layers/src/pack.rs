@@ -22,7 +22,7 @@ pub struct Options {
 
 /// Writes `changes` as a layer into the directory `blobs`. `None` when nothing changed.
 pub fn pack(changes: &Changes, options: &Options, blobs: &Path) -> Result<Option<Layer>> {
-    pack_beside(changes, options, blobs, &mut io::sink())
+    pack_to(changes, options, blobs, io::sink())
 }
 
 /// The same, with the tar written to `beside` as well: contents are read once for both.
@@ -32,14 +32,16 @@ pub fn pack_beside(
     blobs: &Path,
     beside: &mut dyn Write,
 ) -> Result<Option<Layer>> {
+    pack_to(changes, options, blobs, BufWriter::with_capacity(1 << 18, beside))
+}
+
+fn pack_to(changes: &Changes, options: &Options, blobs: &Path, beside: impl Write) -> Result<Option<Layer>> {
     if changes.is_empty() {
         return Ok(None);
     }
     let blob = BlobWriter::create(blobs, options.compression, options.level)?;
-    let both = Both { blob, beside: BufWriter::with_capacity(1 << 18, beside) };
-    let (Both { blob, mut beside }, index) = tar::write(changes, options.clamp, both)?;
+    let (Both { blob, mut beside }, index) = tar::write(changes, options.clamp, Both { blob, beside })?;
     beside.flush().map_err(|source| Error::Stream { operation: "write layer", source })?;
-    drop(beside);
     let Blob { digest, diff_id, size } = blob.finish()?;
     Ok(Some(Layer { digest, diff_id, size, compression: options.compression, index: Arc::new(index) }))
 }
@@ -128,12 +130,12 @@ impl Drop for Unfinished {
 }
 
 /// Writes to two places.
-struct Both<'a> {
+struct Both<W> {
     blob: BlobWriter,
-    beside: BufWriter<&'a mut dyn Write>,
+    beside: W,
 }
 
-impl Write for Both<'_> {
+impl<W: Write> Write for Both<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.blob.write(bytes)?;
         self.beside.write_all(&bytes[..length])?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use yadokari_layers::{Key, Layer, pack};
+use yadokari_layers::{Digest, Key, Layer, pack};
 
 use super::Executor;
 use super::earlier::{Claim, Outcome};
@@ -16,15 +16,9 @@ use crate::progress::StepDone;
 pub(super) enum Fresh {
     /// It was made before, in this build or in an earlier one; this is what the cache is to keep of it.
     Known(Box<(Made, Option<NewStep>)>),
-    /// It was made now.
-    Made(Work),
-}
-
-/// What was made now.
-pub(super) enum Work {
-    /// The layer, if anything changed.
+    /// It was made now: the layer, if anything changed.
     Layer(Option<Layer>),
-    /// A layer that is still being compressed.
+    /// It was made now, and its layer is still being compressed.
     Packing(pack::Packing),
 }
 
@@ -50,14 +44,12 @@ impl<'a> Ending<'a> {
         Self { executor, step, name, wanted, start: Instant::now(), claim: None, by_content: None }
     }
 
-    /// A step ends that was made now.
-    pub(super) fn made(self, layer: Option<Layer>) -> Result<Option<LayerRef>, crate::Error> {
-        let mut made = Made { outcome: Outcome::from(layer), is_cached: false };
-        let Some(earlier) = &self.executor.earlier else { return self.end(made, None) };
-        made.outcome = made.outcome.with_content(self.executor.pack);
-        let covered = earlier.covers(self.step);
-        let record = if covered { earlier.record(self.step, self.by_content, &made.outcome) } else { None };
-        self.end(made, record)
+    /// A step ends that was made now, with what stands for the content of its layer.
+    pub(super) fn made(self, layer: Option<Layer>, content: Option<Digest>) -> Result<Option<LayerRef>, crate::Error> {
+        let outcome = Outcome { content, ..Outcome::from(layer) };
+        let earlier = self.executor.earlier.as_ref().filter(|earlier| earlier.covers(self.step));
+        let record = earlier.and_then(|earlier| earlier.record(self.step, self.by_content, &outcome));
+        self.end(Made { outcome, is_cached: false }, record)
     }
 
     /// A step ends that was made, now or before.

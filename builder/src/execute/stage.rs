@@ -10,7 +10,7 @@ use yadokari_layers::{Content, Digest, Entry, Index, Key, Layer, Tree};
 use super::blobs::Blobs;
 use super::copy::{Placing, Restyle};
 use super::earlier::{Claim, Claimed};
-use super::ending::{Ending, Fresh, Work};
+use super::ending::{Ending, Fresh};
 use super::mounts::Mounts;
 use super::readers::Reached;
 use super::schedule::Job;
@@ -120,17 +120,17 @@ impl<'a> StageRun<'a> {
                         let layer = ending.end(made, record)?;
                         self.take(layer);
                     }
-                    Fresh::Made(Work::Layer(layer)) => {
+                    Fresh::Layer(layer) => {
                         let content = layer.as_ref().and_then(|layer| self.content(&layer.index, &layer.diff_id));
                         self.reach(content.as_ref());
-                        let layer = ending.made(layer)?;
+                        let layer = ending.made(layer, content)?;
                         self.take(layer);
                     }
-                    Fresh::Made(Work::Packing(layer)) => {
+                    Fresh::Packing(layer) => {
                         let content = self.content(layer.index(), &layer.diff_id());
                         self.reach(content.as_ref());
                         self.packed = Some(Arc::clone(layer.index()));
-                        packing = Some(threads.spawn(move || ending.made(Some(layer.finish()?))));
+                        packing = Some(threads.spawn(move || ending.made(Some(layer.finish()?), content)));
                     }
                 }
                 self.reached(number + 1);
@@ -233,14 +233,14 @@ impl<'a> StageRun<'a> {
                 return Ok(Fresh::Known(Box::new((Made { outcome, is_cached: true }, record))));
             }
         }
-        Ok(Fresh::Made(match &step.op {
+        Ok(match &step.op {
             Op::Run(run) => {
                 let packing = self.run(&ending.name, run, step, number + 1 < self.stage.steps.len())?;
-                packing.map_or(Work::Layer(None), Work::Packing)
+                packing.map_or(Fresh::Layer(None), Fresh::Packing)
             }
-            Op::Copy(copy) => Work::Layer(self.copy(copy, step)?),
-            Op::Mkdir(mkdir) => Work::Layer(self.mkdir(mkdir, step)?),
-        }))
+            Op::Copy(copy) => Fresh::Layer(self.copy(copy, step)?),
+            Op::Mkdir(mkdir) => Fresh::Layer(self.mkdir(mkdir, step)?),
+        })
     }
 
     /// The key of a step by the content of all that it depends on; `None` where it takes what is not there.

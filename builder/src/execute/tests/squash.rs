@@ -1,7 +1,5 @@
 //! What RUN steps made, merged. Nothing is executed: what they made is said to be done.
 
-use std::collections::BTreeMap;
-
 use yadokari_layers::{Changes, Content, Digest, Index};
 
 use super::super::earlier::{Claimed, Outcome};
@@ -61,26 +59,10 @@ fn build(
     let options = pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) };
     let pack = |lines: &[&str]| pack::pack(&changes(lines), &options, work.blobs()).unwrap();
     let base: Vec<LayerRef> = pack(base).iter().map(LayerRef::from).collect();
-    let context = tempfile::tempdir().unwrap();
-    let contexts = Contexts::open(Context::open(context.path(), Path::new("none")).unwrap(), &[]).unwrap();
-    let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
-    let image = ImageName { name: "base".into(), platform: platform.clone() };
     let config = ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..ImageConfig::default() };
     let found = BaseImage { manifest: Digest::of("base"), config, layers: base.clone() };
-    let known = Known { images: BTreeMap::from([(image, found)]), ..Known::default() };
-    let asked = Options {
-        target: None,
-        build_args: Vec::new(),
-        labels: Vec::new(),
-        host: platform.clone(),
-        platform,
-        platform_is_given: false,
-        epoch: Some(EPOCH),
-        reproducible: false,
-        context_mode: ContextMode::default(),
-    };
-    let file = parse(&Source::new("Dockerfile", text)).unwrap();
-    let Planned::Ready(plan) = plan(&file, &asked, &contexts, &known).unwrap() else { panic!("all is known") };
+    let bench = Bench::new(&[]);
+    let (contexts, plan) = bench.plan(&Source::new("Dockerfile", text), Some(&found)).unwrap();
     let done = Done::default();
     for ((step, _), lines) in plan.commands().zip(runs) {
         let Claimed::Here(claim) = done.claim(step, &options) else { panic!("each step is another one") };
