@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use yadokari_layers::pack;
+use yadokari_layers::{Growing, pack};
 
 use crate::execute::{self, Blobs, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
@@ -90,6 +90,7 @@ impl<'a> Making<'a> {
         let blobs = Blobs::new(&prepared.work, fetch);
         let pending = (0..prepared.plans.len()).map(|number| self.pending(number, fetch)).collect();
         let readers = Readers::new(prepared.work.holders(), pending);
+        let begun = |layer: &Growing| self.uploads.begin(layer);
         let finished = |finished| self.uploads.send(finished);
         let packs: Vec<pack::Options> = prepared.plans.iter().map(|plan| prepared.pack(plan)).collect();
         let labels: Vec<String> = (0..packs.len()).map(|number| prepared.label(number)).collect();
@@ -112,6 +113,7 @@ impl<'a> Making<'a> {
             network_files: &request.network_files,
             progress: self.progress,
             interrupt: self.interrupt,
+            begun: &begun,
             finished: &finished,
         };
         let executors: Vec<Executor<'_>> = (0..packs.len()).map(executor).collect();

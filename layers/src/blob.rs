@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compress::Encoder;
 use crate::digest::Hasher;
+use crate::growing::{Growing, Growth};
 use crate::{Compression, Digest, Error, HashingWriter, Result};
 
 /// A blob in a directory of blobs.
@@ -39,7 +40,8 @@ pub struct BlobWriter {
 pub(crate) struct BlobFile {
     blobs: PathBuf,
     partial: Partial,
-    encoder: Encoder<HashingWriter<BufWriter<File>>>,
+    encoder: Encoder<HashingWriter<BufWriter<Growth>>>,
+    growing: Growing,
 }
 
 /// A file that is removed unless it was renamed.
@@ -68,6 +70,11 @@ impl BlobWriter {
         Ok(Self { tar: Hasher::default(), file: BlobFile::create(blobs, compression, level)? })
     }
 
+    /// The blob, for those who read it before it is complete.
+    pub fn growing(&self) -> &Growing {
+        self.file.growing()
+    }
+
     /// Completes the blob and gives it its name. A blob of that name that was there before is the same one.
     pub fn finish(self) -> Result<Blob> {
         let (digest, size) = self.file.finish()?;
@@ -91,9 +98,15 @@ impl BlobFile {
     pub(crate) fn create(blobs: &Path, compression: Compression, level: Option<i32>) -> Result<Self> {
         let (path, file) = create(blobs)?;
         let partial = Partial(Some(path));
-        let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, file));
+        let growth = Growth::new(file);
+        let growing = growth.blob().clone();
+        let out = HashingWriter::new(BufWriter::with_capacity(128 * 1024, growth));
         let encoder = Encoder::new(compression, level, out)?;
-        Ok(Self { blobs: blobs.to_owned(), partial, encoder })
+        Ok(Self { blobs: blobs.to_owned(), partial, encoder, growing })
+    }
+
+    pub(crate) fn growing(&self) -> &Growing {
+        &self.growing
     }
 
     /// Takes all that `tar` gives.
@@ -113,30 +126,30 @@ impl BlobFile {
     /// The digest and the size of the blob, which has its name now.
     pub(crate) fn finish(self) -> Result<(Digest, u64)> {
         let failed = |source| Error::Stream { operation: "write blob", source };
-        let (mut file, hasher) = self.encoder.finish()?.finish();
-        file.flush().map_err(failed)?;
+        let (file, hasher) = self.encoder.finish()?.finish();
+        let growth = file.into_inner().map_err(|error| failed(error.into_error()))?;
         let size = hasher.size();
         let digest = hasher.finish();
         let path = blob_path(&self.blobs, &digest);
         let renamed = self.partial.rename(&path);
         renamed.map_err(|source| Error::Host { operation: "rename blob to", path, source })?;
+        growth.complete(digest);
         Ok((digest, size))
     }
 }
 
 /// A file in the directory `blobs` that has no name, and is gone when it is closed.
 pub(crate) fn unnamed(blobs: &Path) -> Result<File> {
-    let (path, _) = create(blobs)?;
-    let opened = File::options().read(true).write(true).open(&path);
-    drop(Partial(Some(path.clone())));
-    opened.map_err(|source| Error::Host { operation: "open", path, source })
+    let (path, file) = create(blobs)?;
+    drop(Partial(Some(path)));
+    Ok(file)
 }
 
 /// Several blobs may be written at once, by this process or by others.
 fn create(blobs: &Path) -> Result<(PathBuf, File)> {
     for number in 0_u32.. {
         let path = blobs.join(format!(".partial-{}-{number}", std::process::id()));
-        match File::create_new(&path) {
+        match File::options().read(true).write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(Error::Host { operation: "create", path, source }),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::blob::BlobFile;
+use crate::growing::Growing;
 use crate::spill::spill;
 use crate::{Blob, BlobWriter, Changes, Compression, Digest, Error, HashingWriter, Index, Layer, Result, tar};
 
@@ -52,8 +53,17 @@ fn pack_to(changes: &Changes, options: &Options, blobs: &Path, beside: impl Writ
 /// What the layer says is known when this returns, and is [`Packing::index`]. With `ahead` the tar is taken as fast as it
 /// comes, and what the compressor has not taken by then waits in a file without a name in `blobs`; without it there is no
 /// such file, and the tar comes as fast as it is compressed.
-pub fn pack_tar(tar: &mut dyn Read, options: &Options, blobs: &Path, ahead: bool) -> Result<Option<Packing>> {
+///
+/// `begun` is given the blob, to be read while it is written.
+pub fn pack_tar(
+    tar: &mut dyn Read,
+    options: &Options,
+    blobs: &Path,
+    ahead: bool,
+    begun: &dyn Fn(&Growing),
+) -> Result<Option<Packing>> {
     let mut file = BlobFile::create(blobs, options.compression, options.level)?;
+    begun(file.growing());
     let (writer, mut reader) = spill(ahead.then_some(blobs))?;
     let work = move || file.fill(&mut reader).and_then(|()| file.finish());
     let thread = std::thread::Builder::new().name("pack".into()).spawn(work);
@@ -180,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(pack(&Changes::new(), &Options::default(), dir.path()).unwrap().is_none());
         let mut empty = &Hostile::default().dir("./").end()[..];
-        assert!(pack_tar(&mut empty, &Options::default(), dir.path(), true).unwrap().is_none());
+        assert!(pack_tar(&mut empty, &Options::default(), dir.path(), true, &|_| ()).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -197,14 +207,14 @@ mod tests {
             assert_eq!(beside, tar);
             // What follows the end of the archive belongs to the digest.
             for ahead in [false, true] {
-                let packing = pack_tar(&mut &tar[..], &options, dir.path(), ahead).unwrap().unwrap();
+                let packing = pack_tar(&mut &tar[..], &options, dir.path(), ahead, &|_| ()).unwrap().unwrap();
                 assert_eq!((packing.index(), packing.diff_id()), (&here.index, here.diff_id));
                 let there = packing.finish().unwrap();
                 assert_eq!((here.digest, here.diff_id, here.size), (there.digest, there.diff_id, there.size));
                 assert_eq!(here.index, there.index);
             }
             let padded = [tar, vec![0; 9000]].concat();
-            let longer = pack_tar(&mut &padded[..], &options, dir.path(), true).unwrap().unwrap();
+            let longer = pack_tar(&mut &padded[..], &options, dir.path(), true, &|_| ()).unwrap().unwrap();
             assert_eq!(longer.diff_id(), Digest::of(&padded));
         }
     }
@@ -223,9 +233,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tar = large();
         let layers = [false, true].map(|ahead| {
-            let packing = pack_tar(&mut &tar[..], &Options::default(), dir.path(), ahead).unwrap().unwrap();
+            let growing = std::cell::RefCell::new(None);
+            let begun = |blob: &Growing| _ = growing.replace(Some(blob.clone()));
+            let packing = pack_tar(&mut &tar[..], &Options::default(), dir.path(), ahead, &begun).unwrap().unwrap();
             assert_eq!(packing.diff_id(), Digest::of(&tar));
-            packing.finish().unwrap()
+            let read = growing.take().unwrap();
+            let (mut blob, layer) = (Vec::new(), packing.finish().unwrap());
+            read.open().read_to_end(&mut blob).unwrap();
+            assert_eq!((read.digest(), Digest::of(&blob)), (Some(layer.digest), layer.digest));
+            layer
         });
         assert_eq!(layers[0].digest, layers[1].digest);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -235,7 +251,7 @@ mod tests {
     fn a_packing_that_nobody_finishes_is_over_when_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let tar = large();
-        drop(pack_tar(&mut &tar[..], &Options::default(), dir.path(), true).unwrap().unwrap());
+        drop(pack_tar(&mut &tar[..], &Options::default(), dir.path(), true, &|_| ()).unwrap().unwrap());
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(names.len() == 1 && names[0].len() == 64, "{names:?}");
     }
@@ -254,7 +270,7 @@ mod tests {
     fn a_broken_tar_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let tar = Hostile::default().file("f", "content").end();
-        assert!(pack_tar(&mut &tar[..700], &Options::default(), dir.path(), true).is_err());
+        assert!(pack_tar(&mut &tar[..700], &Options::default(), dir.path(), true, &|_| ()).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

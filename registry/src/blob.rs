@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use reqwest::Url;
 use yadokari_layers::Digest;
 
 /// The bytes of a blob, replayable: a registry may ask for them again after a lost connection or an expired token.
@@ -21,6 +22,10 @@ pub trait BlobSource: Send + Sync {
     /// A reader from the first byte.
     fn open(&self) -> io::Result<Box<dyn Read + Send>>;
 }
+
+/// What a store has taken of a blob that has no name there yet.
+#[derive(Debug)]
+pub struct Upload(pub(crate) Url);
 
 /// A blob in memory.
 #[derive(Debug, Clone)]

@@ -42,7 +42,7 @@ mod tests;
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 pub use yadokari_layers::{Digest, Mismatch};
 
-pub use self::blob::{BlobSource, BytesBlob, FileBlob};
+pub use self::blob::{BlobSource, BytesBlob, FileBlob, Upload};
 pub use self::client::{
     Client, ClientOptions, Download, Proxies, RegistryStore, Reply, Request, RetryPolicy, Timeouts,
 };

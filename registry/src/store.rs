@@ -3,9 +3,9 @@
 use std::io;
 
 use async_trait::async_trait;
-use yadokari_layers::Digest;
+use yadokari_layers::{Digest, Growing};
 
-use crate::{BlobSource, Manifest, Result, Version};
+use crate::{BlobSource, Error, Manifest, Result, Upload, Version};
 
 /// Takes the pieces of a blob in order. It is called on the runtime's thread: whatever may take long belongs behind a
 /// bounded channel.
@@ -49,6 +49,21 @@ pub trait Store: Send + Sync {
     /// Puts a blob into the store whether or not it says that it is there: somebody read it and found something else. A
     /// registry may take the bytes and go on with what it has.
     async fn replace_blob(&self, blob: &dyn BlobSource) -> Result<()>;
+
+    /// Takes a blob as it grows, whose digest is not known yet. Returns when all of it was taken, and it is no blob before
+    /// [`Store::complete_blob`]. Nothing is looked for or linked, and nothing tried again: who fails here has
+    /// [`Store::write_blob`] when the blob is complete. `None` where the store takes only what is complete.
+    async fn begin_blob(&self, _blob: &Growing) -> Result<Option<Upload>> {
+        Ok(None)
+    }
+
+    /// Makes what was taken a blob. One whose digest is another never becomes visible.
+    async fn complete_blob(&self, _upload: Upload, digest: &Digest) -> Result<()> {
+        Err(Error::NotFound { what: format!("an upload of blob {digest}"), store: self.describe() })
+    }
+
+    /// Lets the store forget what was taken, as far as it can.
+    async fn cancel_blob(&self, _upload: Upload) {}
 
     /// The manifest that `version` names, its bytes exactly as stored; `None` where there is none.
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>>;

@@ -15,7 +15,7 @@ pub(super) struct LayerFlags {
     /// containerd 1.5, Docker 23 or a later one.
     #[arg(long, default_value = "gzip")]
     compression: Format,
-    /// How hard: 0 to 9 for gzip, 1 to 22 for zstd. -1 is the default, which is 3 for both.
+    /// How hard: 0 to 9 for gzip, 1 to 22 for zstd. -1 is the default: 2 for gzip, 3 for zstd.
     #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT, allow_negative_numbers = true)]
     compression_level: i32,
     /// Make the same image of the same inputs, whenever it is built: no time in it is later than 1970, or than

@@ -29,7 +29,7 @@ pub(super) struct Ending<'a> {
     /// What progress calls it.
     pub(super) name: String,
     /// Whether the layer is the image's.
-    wanted: bool,
+    pub(super) wanted: bool,
     start: Instant,
     /// The right to execute it, if it has to be.
     pub(super) claim: Option<Claim<'a>>,

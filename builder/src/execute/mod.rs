@@ -28,10 +28,11 @@ mod upcoming;
 mod users;
 mod work_dir;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
-use yadokari_layers::{Key, Timestamp, pack};
+use yadokari_layers::{Growing, Key, Timestamp, pack};
 
 use crate::context::{Context, Contexts};
 use crate::output::Finished;
@@ -103,6 +104,8 @@ pub struct Executor<'a> {
     pub progress: &'a Progress,
     /// Ends the build early.
     pub interrupt: &'a Interrupt,
+    /// Told of layers of the image while they are being written, if nobody can have made the same ones before.
+    pub begun: &'a (dyn Fn(&Growing) + Sync),
     /// Takes what steps have made, as soon as it is there.
     pub finished: &'a (dyn Fn(Finished) -> Result<(), crate::Error> + Sync),
 }
@@ -138,6 +141,8 @@ struct PlanRun<'a> {
     results: Results,
     /// The stages that the layers of the image come from.
     chain: Vec<usize>,
+    /// The steps of such stages, of this plan and of the others.
+    of_images: &'a HashSet<Key>,
 }
 
 /// Executes what is needed of the plans, `jobs` stages at once, each as soon as what it needs is there. The results are in the
@@ -147,7 +152,10 @@ pub fn execute(
     jobs: NonZeroUsize,
     interrupt: &Interrupt,
 ) -> Result<Vec<Vec<StageResult>>, crate::Error> {
-    let runs: Vec<PlanRun<'_>> = executors.iter().map(PlanRun::new).collect();
+    let chains = executors.iter().map(|executor| (executor.plan, executor.plan.target_chain()));
+    let steps = chains.flat_map(|(plan, chain)| chain.into_iter().flat_map(|stage| &plan.stages[stage].steps));
+    let of_images = steps.map(|step| step.key).collect();
+    let runs: Vec<PlanRun<'_>> = executors.iter().map(|executor| PlanRun::new(executor, &of_images)).collect();
     let schedule = Schedule::new(jobs, runs.iter().enumerate().flat_map(|(plan, run)| run.stages(plan)), interrupt);
     std::thread::scope(|scope| {
         while let Some(job) = schedule.begin() {
@@ -168,9 +176,9 @@ pub fn execute(
 }
 
 impl<'a> PlanRun<'a> {
-    fn new(executor: &'a Executor<'a>) -> Self {
-        let results = executor.plan.stages.iter().map(|_| OnceLock::new()).collect();
-        Self { executor, upcoming: executor.upcoming(), results: Results(results), chain: executor.plan.target_chain() }
+    fn new(executor: &'a Executor<'a>, of_images: &'a HashSet<Key>) -> Self {
+        let results = Results(executor.plan.stages.iter().map(|_| OnceLock::new()).collect());
+        Self { executor, upcoming: executor.upcoming(), results, chain: executor.plan.target_chain(), of_images }
     }
 
     /// What is needed of it as the plan at a position, each stage with the one that it is based on.

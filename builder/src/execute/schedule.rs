@@ -2,13 +2,14 @@
 //!
 //! A stage begins as soon as the one that it is based on is done and one of the jobs is free. It has the job until it ends,
 //! save while it waits: for a stage that the step which it came to takes files from, or for a step that another stage is
-//! executing already. What comes before such a step, and the unpacking of its base, so overlaps with what it waits for.
+//! executing already. What comes before such a step, and the unpacking of its base, so overlaps with what it waits for; but the
+//! stage that it is going to wait for unpacks first.
 //!
 //! Of those that could have a job, the first in the order of the plans and of their stages gets it. That is the order of the
 //! file, and no stage takes anything from a later one; so with one job the stages are done one after the other in it, none ever
 //! waits, and with any number of jobs the first of all that are left has what it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +30,8 @@ pub(super) struct Schedule<'a> {
 #[derive(Debug)]
 struct State {
     stages: BTreeMap<Node, At>,
+    /// Those that have their root file system.
+    rooted: BTreeSet<Node>,
     failure: Option<Error>,
     /// Whether nothing more begins.
     is_over: bool,
@@ -76,7 +79,7 @@ impl<'a> Schedule<'a> {
         interrupt: &'a Interrupt,
     ) -> Self {
         let stages = stages.into_iter().map(|(node, base)| (node, At::Outstanding(base))).collect();
-        let state = State { stages, failure: None, is_over: false };
+        let state = State { stages, rooted: BTreeSet::new(), failure: None, is_over: false };
         Self { jobs, interrupt, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -166,6 +169,30 @@ impl Job<'_> {
         }
         self.schedule.set(&mut state, self.node, At::Waiting);
         while !state.is_over && !is_given(&state) {
+            state = self.schedule.wait(state);
+        }
+        self.resume(state)
+    }
+
+    /// Says that the stage has its root file system.
+    pub(super) fn has_root(&self) {
+        self.schedule.lock().rooted.insert(self.node);
+        self.schedule.changed.notify_all();
+    }
+
+    /// Waits while one of these stages of the same plan, which are going to be waited for anyway, is at work and has no root
+    /// file system yet: it gets on with its own sooner when two are not made at the same time.
+    pub(super) fn give_way(&self, stages: &[usize]) -> Result<(), Error> {
+        let is_behind = |state: &State| {
+            let mut nodes = stages.iter().map(|stage| (self.node.0, *stage));
+            nodes.any(|node| state.stages.get(&node) == Some(&At::Working) && !state.rooted.contains(&node))
+        };
+        let mut state = self.schedule.lock();
+        if !is_behind(&state) {
+            return Ok(());
+        }
+        self.schedule.set(&mut state, self.node, At::Waiting);
+        while !state.is_over && is_behind(&state) {
             state = self.schedule.wait(state);
         }
         self.resume(state)

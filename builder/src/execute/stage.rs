@@ -2,6 +2,7 @@
 
 mod root;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
@@ -29,6 +30,7 @@ pub(super) struct StageRun<'a> {
     blobs: &'a Blobs<'a>,
     upcoming: &'a Upcoming<'a>,
     results: &'a Results,
+    of_images: &'a HashSet<Key>,
     job: &'a Job<'a>,
     position: usize,
     stage: &'a Stage,
@@ -68,7 +70,7 @@ enum Turn<'a> {
 impl<'a> StageRun<'a> {
     /// Begins a stage. The one that it is based on must be done.
     pub(super) fn new(run: &'a PlanRun<'a>, job: &'a Job<'a>, position: usize) -> Self {
-        let PlanRun { executor, upcoming, results, .. } = run;
+        let PlanRun { executor, upcoming, results, of_images, .. } = run;
         let stage = &executor.plan.stages[position];
         let (layers, state) = match &stage.base {
             Base::Scratch => (Vec::new(), stage.base_key),
@@ -87,6 +89,7 @@ impl<'a> StageRun<'a> {
             blobs,
             upcoming,
             results,
+            of_images,
             job,
             position,
             stage,
@@ -235,7 +238,7 @@ impl<'a> StageRun<'a> {
         }
         Ok(match &step.op {
             Op::Run(run) => {
-                let packing = self.run(&ending.name, run, step, number + 1 < self.stage.steps.len())?;
+                let packing = self.run(ending, run, number + 1 < self.stage.steps.len())?;
                 packing.map_or(Fresh::Layer(None), Fresh::Packing)
             }
             Op::Copy(copy) => Fresh::Layer(self.copy(copy, step)?),

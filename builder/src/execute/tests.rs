@@ -131,6 +131,7 @@ impl Bench {
             network_files: &NetworkFiles::default(),
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &interrupt,
+            begun: &|_| (),
             finished: &|done| (setting.finished)(&work, done),
         };
         let jobs = NonZeroUsize::new(setting.jobs).unwrap();

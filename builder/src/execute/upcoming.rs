@@ -78,6 +78,15 @@ impl<'p> Upcoming<'p> {
         runs.any(|(step, _)| !earlier.is_some_and(|earlier| earlier.covers(step)))
     }
 
+    /// The stages with commands to be executed that a stage waits for before it executes one itself, from one of its steps on.
+    pub(super) fn awaited(&self, stage: usize, from: usize) -> Vec<usize> {
+        let steps = self.plan.stages[stage].steps.iter().zip(&self.stages[stage].1).skip(from);
+        let mut left = steps.filter(|(_, made)| made.is_none()).map(|(step, _)| step);
+        let next = left.find(|step| matches!(step.op, Op::Run(_)) || !taken_from(step).is_empty());
+        let taken = next.filter(|step| !matches!(step.op, Op::Run(_))).map(taken_from).unwrap_or_default();
+        taken.into_iter().filter(|taken| self.is_to_run(*taken, 0, None)).collect()
+    }
+
     /// The stages that are needed, each with the stage that it is based on.
     pub(super) fn needed(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
         let needed = (0..self.stages.len()).filter(|stage| self.needs(*stage));

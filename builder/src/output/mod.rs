@@ -1,8 +1,9 @@
 //! The finished image, and its way to where it should go.
 //!
 //! Blobs first, then the manifests, then their index, then tags: an interrupted build leaves no tag on a half image. Layers travel while
-//! later steps are executed.
+//! later steps are executed, and those that RUN steps make while they are still being compressed (`ahead.rs`).
 
+mod ahead;
 mod destination;
 pub mod tags;
 mod tarball;

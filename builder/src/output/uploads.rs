@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use yadokari_layers::{Digest, blob_path};
+use yadokari_layers::{Digest, Growing, blob_path};
 use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Store, Version, Written};
 
+use super::ahead::Ahead;
 use super::{Destination, Made, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
 use crate::execute::{Hold, Holders, WorkDir};
@@ -57,6 +59,8 @@ struct Shared {
     holders: Arc<Holders>,
     cache: Option<Arc<Cache>>,
     sent: Arc<Sent>,
+    ahead: Ahead,
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -117,10 +121,19 @@ impl<'a> Uploads<'a> {
             holders.keep_all();
         }
         let (cache, sent) = (sources.cache().cloned(), Arc::clone(sources.sent()));
-        let shared = Arc::new(Shared { targets, blobs, holders, cache, sent, state: Mutex::default() });
+        let (ahead, state, runtime) = (Ahead::default(), Mutex::default(), Handle::current());
+        let shared = Arc::new(Shared { targets, blobs, holders, cache, sent, ahead, runtime, state });
         let (queue, finished) = mpsc::channel(QUEUE);
         let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
         Ok(Self { shared, tarballs, sources, queue, sender })
+    }
+
+    /// Takes a layer of the image that is still being compressed, and that no destination can have. It goes to the first of
+    /// them, from which the others can be given it.
+    pub fn begin(&self, layer: &Growing) {
+        if let Some(target) = self.shared.targets.first() {
+            self.shared.ahead.begin(layer, &target.store, &self.shared.runtime);
+        }
     }
 
     /// Takes what a step has just made. Waits when too much is under way; fails when an earlier layer could not be
@@ -213,6 +226,7 @@ impl<'a> Uploads<'a> {
         if let Err(error) = self.sender.await {
             std::panic::resume_unwind(error.into_panic());
         }
+        self.shared.ahead.cancel_all().await;
     }
 
     fn failure(&self) -> Result<(), crate::Error> {
@@ -242,15 +256,21 @@ impl Shared {
     async fn send(&self, layer: &LayerRef) {
         let blob = file_blob(&self.blobs, layer);
         // One that was made for another image, and is not here any more, goes from where it is when the build is over.
-        if self.lock().has_failed || self.has_written(layer) || !blob.path.exists() {
+        let is_needless = self.lock().has_failed || self.has_written(layer) || !blob.path.exists();
+        if is_needless {
+            self.ahead.cancel(&layer.digest).await;
             return;
         }
+        let was_sent = self.ahead.complete(&layer.digest).await;
         let sent = async {
             let mut had: Vec<(String, String)> = Vec::new();
             let mut written = Vec::new();
-            for target in &self.targets {
+            for (number, target) in self.targets.iter().enumerate() {
                 let from = mountable(target.repository.as_ref(), &had);
-                let done = target.store.write_blob(&blob, from).await;
+                let done = match number {
+                    0 if was_sent => Ok(Written::Uploaded),
+                    _ => target.store.write_blob(&blob, from).await,
+                };
                 written.push(done.map_err(|source| failed(&*target.store, source))?);
                 had.extend(target.repository.clone());
             }

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::BlobSource;
-
 /// The size of a piece, and how many of them wait: half a megabyte for each upload.
 const PIECE: usize = 128 << 10;
 const AHEAD: usize = 4;
@@ -37,6 +35,11 @@ impl Progress {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Says that there are no more.
+    pub(crate) fn end(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
     fn fail(&self, error: io::Error) -> io::Error {
         let copy = io::Error::new(error.kind(), error.to_string());
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -44,10 +47,8 @@ impl Progress {
     }
 }
 
-/// A body that streams `source` from its first byte.
-pub(crate) fn stream(source: &dyn BlobSource, progress: &Arc<Progress>) -> io::Result<reqwest::Body> {
-    let reader = source.open()?;
-    let size = source.size();
+/// A body that streams what `reader` gives, which has this size where that is known.
+pub(crate) fn stream(reader: Box<dyn Read + Send>, size: Option<u64>, progress: &Arc<Progress>) -> reqwest::Body {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let reading = Arc::clone(progress);
     tokio::task::spawn_blocking(move || read(reader, size, &sender, &reading));
@@ -56,28 +57,33 @@ pub(crate) fn stream(source: &dyn BlobSource, progress: &Arc<Progress>) -> io::R
         let piece: io::Result<Bytes> = match receiver.recv().await {
             Some(piece) => piece,
             None => {
-                progress.complete.store(true, Ordering::Relaxed);
+                progress.end();
                 return None;
             }
         };
         if let Ok(piece) = &piece {
             let sent = progress.sent.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
             // With a known length the transport does not ask for the end.
-            progress.complete.store(sent >= size, Ordering::Relaxed);
+            progress.complete.store(size.is_some_and(|size| sent >= size), Ordering::Relaxed);
         }
         Some((piece, (receiver, progress)))
     });
-    Ok(reqwest::Body::wrap_stream(pieces))
+    reqwest::Body::wrap_stream(pieces)
 }
 
 /// Feeds the channel. A receiver that is gone means that the request is over, which is nobody's failure.
-fn read(mut reader: Box<dyn Read + Send>, size: u64, sender: &mpsc::Sender<io::Result<Bytes>>, progress: &Progress) {
+fn read(
+    mut reader: Box<dyn Read + Send>,
+    size: Option<u64>,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+    progress: &Progress,
+) {
     let mut total = 0;
     loop {
         let mut piece = vec![0; PIECE];
         let failure = match reader.read(&mut piece) {
-            Ok(0) if total == size => return,
-            Ok(n) if n > 0 && total + n as u64 <= size => {
+            Ok(0) if size.is_none_or(|size| total == size) => return,
+            Ok(n) if n > 0 && size.is_none_or(|size| total + n as u64 <= size) => {
                 total += n as u64;
                 piece.truncate(n);
                 if sender.blocking_send(Ok(piece.into())).is_err() {
@@ -87,7 +93,7 @@ fn read(mut reader: Box<dyn Read + Send>, size: u64, sender: &mpsc::Sender<io::R
             }
             Ok(n) => io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("the blob has {} bytes, expected {size}", total + n as u64),
+                format!("the blob has {} bytes, expected {}", total + n as u64, size.unwrap_or_default()),
             ),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => error,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Url;
+use yadokari_layers::Growing;
 
 use super::ClientInner;
 use super::answer::Answer;
@@ -14,7 +15,7 @@ use super::endpoint::Endpoint;
 use super::retry::{Backoff, Failed};
 use super::transport::{Call, Connection};
 use crate::store::Sink;
-use crate::{BlobSource, Digest, Error, Manifest, Result, Size, Store, Version, Written};
+use crate::{BlobSource, Digest, Error, Manifest, Result, Size, Store, Upload, Version, Written};
 
 /// One repository of one registry, reached through a [`Client`](crate::Client). Clones are the same repository.
 #[derive(Clone)]
@@ -100,6 +101,18 @@ impl Store for RegistryStore {
 
     async fn replace_blob(&self, blob: &dyn BlobSource) -> Result<()> {
         self.push_blob_again(blob).await
+    }
+
+    async fn begin_blob(&self, blob: &Growing) -> Result<Option<Upload>> {
+        self.push_growing(blob).await.map(Some)
+    }
+
+    async fn complete_blob(&self, upload: Upload, digest: &Digest) -> Result<()> {
+        self.complete_upload(upload, digest).await
+    }
+
+    async fn cancel_blob(&self, upload: Upload) {
+        self.cancel(upload.0).await;
     }
 
     async fn read_manifest(&self, version: &Version) -> Result<Option<Manifest>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::{Method, RequestBuilder, Url};
+use yadokari_layers::Growing;
 
 use super::answer::Answer;
 use super::auth::Scopes;
@@ -18,6 +19,9 @@ use crate::{BlobSource, Error};
 
 /// Storage redirects once; more than a few is a loop.
 const MAX_REDIRECTS: usize = 5;
+
+/// What blobs are sent as.
+const BLOB: &str = "application/octet-stream";
 
 /// A request, repeatable.
 pub(crate) struct Call<'a> {
@@ -39,6 +43,10 @@ pub(crate) enum Body<'a> {
     None,
     Manifest(&'a str, Bytes),
     Blob(&'a dyn BlobSource),
+    /// A blob that is still being written.
+    Growing(&'a Growing),
+    /// Nothing any more: the blob was sent before, and what is asked for now may take as long as after the last byte of one.
+    Sent,
 }
 
 impl Call<'_> {
@@ -82,7 +90,7 @@ impl Connection<'_> {
             if let Some(value) = authorization.as_ref().filter(|_| ours).and_then(|given| given.value()) {
                 request = request.header(AUTHORIZATION, value);
             }
-            let watched = matches!(call.body, Body::Blob(_)).then_some(&progress);
+            let watched = (!matches!(call.body, Body::None | Body::Manifest(..))).then_some(&progress);
             let answer = match self.execute(request, &call.operation, watched.map(|progress| &**progress)).await {
                 Ok(answer) => answer,
                 Err(failed) => return Err(self.blame(call, &progress, failed)),
@@ -147,13 +155,21 @@ impl Connection<'_> {
             // Some registries refuse a POST without a length.
             Body::None if call.method == Method::POST => request.header(CONTENT_LENGTH, 0),
             Body::None => request,
+            Body::Sent => {
+                progress.end();
+                request.header(CONTENT_LENGTH, 0)
+            }
             Body::Manifest(media_type, bytes) => request.header(CONTENT_TYPE, *media_type).body(bytes.clone()),
             Body::Blob(source) => {
-                let body = stream(*source, progress).map_err(|error| read_error(*source, error))?;
-                request
-                    .header(CONTENT_TYPE, "application/octet-stream")
-                    .header(CONTENT_LENGTH, source.size())
-                    .body(body)
+                let reader = source.open().map_err(|error| read_error(*source, error))?;
+                request.header(CONTENT_TYPE, BLOB).header(CONTENT_LENGTH, source.size()).body(stream(
+                    reader,
+                    Some(source.size()),
+                    progress,
+                ))
+            }
+            Body::Growing(blob) => {
+                request.header(CONTENT_TYPE, BLOB).body(stream(Box::new(blob.open()), None, progress))
             }
         })
     }

@@ -1,7 +1,7 @@
 //! Writing blobs: look, link, or send.
 
 use reqwest::{Method, Url};
-use yadokari_layers::Digest;
+use yadokari_layers::{Digest, Growing};
 
 use super::answer::Answer;
 use super::auth::Scopes;
@@ -9,19 +9,18 @@ use super::endpoint::next_location;
 use super::repository::RegistryStore;
 use super::retry::Failed;
 use super::transport::{Body, Call};
-use crate::{BlobSource, Error, Result, Written};
+use crate::{BlobSource, Error, Result, Upload, Written};
 
 impl RegistryStore {
     /// Asks the registry for the right to push, before a build spends its time: starts an upload session, and
-    /// cancels it again. That not every registry can cancel is no failure; sessions expire.
+    /// cancels it again.
     pub async fn check_push(&self) -> Result<()> {
         let url = self.url("blobs/uploads/").await?;
         let operation = format!("check the right to push to {}", self.endpoint.name());
-        let call = Call::new(Method::POST, url, operation.clone(), self.pushing(), &[202]);
+        let call = Call::new(Method::POST, url, operation, self.pushing(), &[202]);
         let answer = self.connection().send(&call).await?;
         if let Ok(session) = session(&answer) {
-            let cancel = Call::new(Method::DELETE, session, operation, self.pushing(), &[200, 202, 204]);
-            let _ = self.connection().once(&cancel).await;
+            self.cancel(session).await;
         }
         Ok(())
     }
@@ -72,14 +71,52 @@ impl RegistryStore {
             },
             None => self.start(&digest).await?,
         };
+        self.close(session, &digest, Body::Blob(blob)).await?;
+        Ok(Written::Uploaded)
+    }
+
+    /// Sends a blob as it grows, to its end. It is tried once: when the blob is complete, a plain upload can still do it.
+    pub(super) async fn push_growing(&self, blob: &Growing) -> Result<Upload> {
+        let begun = async {
+            let url = self.try_url("blobs/uploads/").await?;
+            let operation = format!("start the upload of a layer to {}", self.endpoint.name());
+            let opened = self.session(url, operation).await?;
+            let operation = format!("upload a layer to {}", self.endpoint.name());
+            let mut call = Call::new(Method::PATCH, opened.clone(), operation, self.pushing(), &[201, 202, 204]);
+            call.body = Body::Growing(blob);
+            match self.connection().once(&call).await {
+                Ok(answer) => Ok(session(&answer)?),
+                Err(failed) => {
+                    self.cancel(opened).await;
+                    Err(failed)
+                }
+            }
+        };
+        begun.await.map(Upload).map_err(|failed: Failed| failed.error)
+    }
+
+    /// Gives a blob that was sent as it grew its name. The registry checks that it is this one.
+    pub(super) async fn complete_upload(&self, upload: Upload, digest: &Digest) -> Result<()> {
+        self.close(upload.0, digest, Body::Sent).await.map_err(|failed| failed.error)
+    }
+
+    /// Ends a session that nobody needs. That not every registry can do that is no failure; sessions expire.
+    pub(super) async fn cancel(&self, session: Url) {
+        let operation = format!("cancel an upload to {}", self.endpoint.name());
+        let cancel = Call::new(Method::DELETE, session, operation, self.pushing(), &[200, 202, 204]);
+        _ = self.connection().once(&cancel).await;
+    }
+
+    /// The request that ends a session, with what is left of the blob.
+    async fn close(&self, session: Url, digest: &Digest, body: Body<'_>) -> Result<(), Failed> {
         let mut url = session;
         // The session's own query is the registry's business, and stays as it is.
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let operation = format!("upload blob {digest} to {}", self.endpoint.name());
         let mut call = Call::new(Method::PUT, url, operation, self.pushing(), &[200, 201, 204]);
-        call.body = Body::Blob(blob);
+        call.body = body;
         self.connection().once(&call).await?;
-        Ok(Written::Uploaded)
+        Ok(())
     }
 
     /// Asks for a link. It is a favour: whatever goes wrong, a plain upload still can go right, and says what is
@@ -100,7 +137,10 @@ impl RegistryStore {
     /// Starts an upload session.
     async fn start(&self, digest: &Digest) -> Result<Url, Failed> {
         let url = self.try_url("blobs/uploads/").await?;
-        let operation = format!("start the upload of blob {digest} to {}", self.endpoint.name());
+        self.session(url, format!("start the upload of blob {digest} to {}", self.endpoint.name())).await
+    }
+
+    async fn session(&self, url: Url, operation: String) -> Result<Url, Failed> {
         let call = Call::new(Method::POST, url, operation, self.pushing(), &[202]);
         Ok(session(&self.connection().once(&call).await?)?)
     }

@@ -65,8 +65,18 @@ impl Route {
     }
 }
 
-/// The upload sessions: by id, the repository and a state that only the Location tells.
-pub(crate) type Sessions = HashMap<String, (String, String)>;
+/// The upload sessions, by id.
+pub(crate) type Sessions = HashMap<String, Session>;
+
+/// An upload session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    repository: String,
+    /// Only the last Location tells it.
+    state: String,
+    /// What was sent before.
+    bytes: Bytes,
+}
 
 /// One request to the API.
 pub(crate) struct Exchange<'a> {
@@ -86,6 +96,7 @@ impl Exchange<'_> {
             ("GET", Route::Base) => Reply::new(200).body("{}"),
             ("GET" | "HEAD", Route::Blob(name, digest)) => self.get_blob(name, digest),
             ("POST", Route::Uploads(name)) => self.start(name),
+            ("PATCH", Route::Upload(name, id)) => self.append(name, id),
             ("PUT", Route::Upload(name, id)) => self.upload(name, id),
             ("DELETE", Route::Upload(_, id)) => {
                 self.sessions.remove(id);
@@ -124,30 +135,51 @@ impl Exchange<'_> {
             let reply = Reply::new(201).with("location", self.location(&format!("/v2/{name}/blobs/{digest}")));
             return self.declare(reply, digest);
         }
+        self.go_on(name, Bytes::new())
+    }
+
+    /// A session with these bytes, under a name that nobody knows yet.
+    fn go_on(&mut self, name: &str, bytes: Bytes) -> Reply {
         let random = || format!("{:016x}", RandomState::new().build_hasher().finish());
         let (id, state) = (random(), format!("{}+/=", random()));
         let location = self.location(&format!("/v2/{name}/blobs/uploads/{id}?_state={}%2B%2F%3D", &state[..16]));
-        self.sessions.insert(id, (name.into(), state));
-        Reply::new(202).with("location", location).with("range", "0-0")
+        let range = format!("0-{}", bytes.len().saturating_sub(1));
+        self.sessions.insert(id, Session { repository: name.into(), state, bytes });
+        Reply::new(202).with("location", location).with("range", range)
+    }
+
+    /// The session that a request is for, and all its bytes. It serves once under its name, whatever comes of it.
+    fn session(&mut self, name: &str, id: &str) -> Result<Bytes, Reply> {
+        let is_right = |session: &Session| {
+            session.repository == name && self.head.query("_state").as_deref() == Some(&session.state)
+        };
+        let Some(session) = self.sessions.remove(id).filter(is_right) else {
+            return Err(refuse(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"));
+        };
+        if !self.body.is_empty() && self.head.header("content-type") != Some("application/octet-stream") {
+            return Err(refuse(415, "BLOB_UPLOAD_INVALID", "the content type of a blob is application/octet-stream"));
+        }
+        Ok(if session.bytes.is_empty() {
+            self.body.clone()
+        } else {
+            [session.bytes, self.body.clone()].concat().into()
+        })
+    }
+
+    fn append(&mut self, name: &str, id: &str) -> Reply {
+        self.session(name, id).map_or_else(|refusal| refusal, |bytes| self.go_on(name, bytes))
     }
 
     fn upload(&mut self, name: &str, id: &str) -> Reply {
-        // A session serves once, whatever comes of it.
-        let session = self.sessions.remove(id);
-        let known = session.is_some_and(|(repository, state)| {
-            repository == name && self.head.query("_state").as_deref() == Some(&state)
-        });
-        if !known {
-            return refuse(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
-        }
-        if self.head.header("content-type") != Some("application/octet-stream") {
-            return refuse(415, "BLOB_UPLOAD_INVALID", "the content type of a blob is application/octet-stream");
-        }
-        let digest = Digest::of(&self.body);
+        let bytes = match self.session(name, id) {
+            Ok(bytes) => bytes,
+            Err(refusal) => return refusal,
+        };
+        let digest = Digest::of(&bytes);
         if self.head.query("digest") != Some(digest.to_string()) {
             return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
         }
-        lock(self.registry).repository(name).blobs.insert(digest, self.body.clone());
+        lock(self.registry).repository(name).blobs.insert(digest, bytes);
         let reply = Reply::new(201).with("location", self.location(&format!("/v2/{name}/blobs/{digest}")));
         self.declare(reply, digest)
     }

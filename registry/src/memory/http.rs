@@ -69,9 +69,12 @@ impl Head {
 
     /// Reads the body, at most `limit` bytes of it.
     pub(crate) async fn body(&self, stream: &mut (impl AsyncBufRead + Unpin), limit: Option<u64>) -> io::Result<Bytes> {
-        if self.header("transfer-encoding").is_some() {
-            // Real registries want a length for most uploads, and some for all.
-            return Err(invalid("a body without a length"));
+        if let Some(coding) = self.header("transfer-encoding") {
+            // Real registries want a length for most requests, but for what is uploaded before its length is known.
+            return match (self.method.as_str(), coding) {
+                ("PATCH", "chunked") => chunks(stream, limit.unwrap_or(MAX_BODY)).await,
+                _ => Err(invalid("a body without a length")),
+            };
         }
         let length = self.header("content-length").unwrap_or("0");
         let length: u64 = length.parse().map_err(|_| invalid("the length is no number"))?;
@@ -121,6 +124,27 @@ impl Reply {
         stream.write_all((head + "\r\n").as_bytes()).await?;
         stream.write_all(sent).await?;
         stream.flush().await
+    }
+}
+
+/// Reads a body in chunks (RFC 9112, 7.1), at least until it has `limit` bytes.
+async fn chunks(stream: &mut (impl AsyncBufRead + Unpin), limit: u64) -> io::Result<Bytes> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        (&mut *stream).take(MAX_HEAD as u64).read_line(&mut line).await?;
+        let length =
+            u64::from_str_radix(line.trim_end(), 16).map_err(|_| invalid("the length of a chunk is no number"))?;
+        let before = body.len() as u64;
+        (&mut *stream).take(length).read_to_end(&mut body).await?;
+        let mut end = [0; 2];
+        stream.read_exact(&mut end).await?;
+        if body.len() as u64 - before < length || &end != b"\r\n" {
+            return Err(invalid("a chunk is cut"));
+        }
+        if length == 0 || body.len() as u64 >= limit {
+            return Ok(body.into());
+        }
     }
 }
 

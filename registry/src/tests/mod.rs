@@ -2,6 +2,7 @@
 
 mod auth;
 mod fetch;
+mod growing;
 mod lists;
 mod stores;
 mod wire;

@@ -1,8 +1,10 @@
 //! One table of cases, run over every store.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
+
+use yadokari_layers::{BlobWriter, Compression};
 
 use super::{client, image, quick, repository};
 use crate::memory::{Memory, Served};
@@ -13,11 +15,12 @@ use crate::{
 type Case = for<'a> fn(&'a dyn Store) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Each case gets a fresh store.
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("absence is an answer", |store| Box::pin(absence(store))),
     ("blobs come back as written", |store| Box::pin(blobs(store))),
     ("a blob is replaced where that is asked for", |store| Box::pin(replacements(store))),
     ("a blob source that lies leaves nothing behind", |store| Box::pin(liars(store))),
+    ("a growing blob is none before it is complete", |store| Box::pin(growing(store))),
     ("a failing sink ends the read", |store| Box::pin(sinks(store))),
     ("manifests come back by tag and digest", |store| Box::pin(manifests(store))),
     ("a tag moves", |store| Box::pin(tags(store))),
@@ -64,6 +67,24 @@ async fn registry_keeps_the_contract() {
         Fixture { store: Box::new(store), _directory: None, _served: Some(served) }
     })
     .await;
+}
+
+/// Some stores take only what is complete, and say so.
+async fn growing(store: &dyn Store) {
+    let blob = Digest::of("content");
+    for (name, is_right) in [(Digest::of("other"), false), (blob, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = BlobWriter::create(directory.path(), Compression::None, None).unwrap();
+        writer.write_all(b"content").unwrap();
+        let growing = writer.growing().clone();
+        let (upload, _) = tokio::join!(store.begin_blob(&growing), async { writer.finish().unwrap() });
+        if let Some(upload) = upload.unwrap() {
+            assert_eq!(store.blob_size(&blob).await.unwrap(), None);
+            assert_eq!(store.complete_blob(upload, &name).await.is_ok(), is_right);
+            assert_eq!(store.has_blob(&blob).await.unwrap(), is_right);
+            assert!(!store.has_blob(&Digest::of("other")).await.unwrap());
+        }
+    }
 }
 
 async fn read(store: &dyn Store, digest: &Digest, size: Option<u64>) -> crate::Result<Vec<u8>> {

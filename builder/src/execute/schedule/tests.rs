@@ -186,6 +186,52 @@ fn a_stage_waits_only_at_the_step_that_takes_something() {
 }
 
 #[test]
+fn who_is_going_to_wait_gives_way_to_a_root_that_is_being_made() {
+    for fails in [false, true] {
+        in_time(move || {
+            let order = Mutex::new(Vec::new());
+            let both = std::sync::Barrier::new(2);
+            let (ended, _) = work(&independent(2), 2, &Interrupt::default(), &|job, stage, _| {
+                // Both are at work, so that there is something to give way to.
+                both.wait();
+                if stage == 1 {
+                    job.give_way(&[0])?;
+                } else {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                order.lock().unwrap().push(stage);
+                if stage == 0 && fails {
+                    return Err(failed("no root"));
+                }
+                job.has_root();
+                // The second one has a root before the first one ends.
+                if stage == 0 {
+                    while order.lock().unwrap().len() < 2 {
+                        std::thread::yield_now();
+                    }
+                }
+                Ok(())
+            });
+            assert_eq!(ended.is_err(), fails);
+            assert_eq!(*order.lock().unwrap(), if fails { vec![0] } else { vec![0, 1] });
+        });
+    }
+}
+
+#[test]
+fn nobody_gives_way_to_who_waits_or_has_not_begun() {
+    in_time(|| {
+        // The first one waits until the second has ended, and the third has not begun then.
+        let (ended, _) = work(&independent(3), 2, &Interrupt::default(), &|job, stage, _| match stage {
+            0 => job.wait_for(&[1]),
+            1 => job.give_way(&[0, 2]),
+            _ => Ok(()),
+        });
+        ended.unwrap();
+    });
+}
+
+#[test]
 fn the_first_failure_ends_the_others_and_is_the_one_that_is_told() {
     in_time(|| {
         let stages = [independent(3), vec![Stage { base: None, steps: vec![vec![0]] }], independent(1)].concat();

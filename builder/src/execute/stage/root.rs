@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use yadokari_layers::{Changes, Entry, Index, Kind, Layer, Tree, pack};
+use yadokari_layers::{Changes, Compression, Entry, Growing, Index, Kind, Layer, Tree, pack};
 
 use super::StageRun;
 use crate::execute::blobs::Blobs;
+use crate::execute::ending::Ending;
 use crate::execute::mounts::with_secrets;
 use crate::execute::transfer::at;
 use crate::execute::users;
@@ -16,9 +17,19 @@ use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
 use crate::space;
 
 impl StageRun<'_> {
+    /// How the layer of the step under way is written. One that is in no image and in no cache never leaves this machine: it is
+    /// compressed as fast as keeps the disk from filling up.
+    fn options(&self) -> pack::Options {
+        let step = &self.stage.steps[self.number];
+        if self.executor.earlier.is_some() || self.of_images.contains(&step.key) {
+            return *self.executor.pack;
+        }
+        pack::Options { compression: Compression::Zstd, level: Some(1), ..*self.executor.pack }
+    }
+
     /// Makes a layer. Where there is a root already that commands are still to run in, it is put on that at the same time.
     pub(super) fn pack(&mut self, changes: &Changes) -> Result<Option<Layer>, crate::Error> {
-        let (options, directory) = (self.executor.pack, self.blobs.directory());
+        let (options, directory) = (&self.options(), self.blobs.directory());
         let has_run = self.upcoming.is_to_run(self.position, self.number + 1, None);
         if changes.is_empty() || self.worker.is_none() || !has_run {
             return Ok(pack::pack(changes, options, directory)?);
@@ -46,12 +57,11 @@ impl StageRun<'_> {
     /// Executes a command. Its layer is taken from the root as fast as it comes when something is to be done `next`.
     pub(super) fn run(
         &mut self,
-        name: &str,
+        ending: &Ending<'_>,
         run: &Run,
-        step: &Step,
         next: bool,
     ) -> Result<Option<pack::Packing>, crate::Error> {
-        let executor = self.executor;
+        let (executor, step) = (self.executor, ending.step);
         let identity = users::identity(self.tree()?, &run.user).map_err(|error| at(error, step.span))?;
         let mut env: Vec<(String, String)> = run.proxies.iter().chain(&run.env).cloned().collect();
         if !env.iter().any(|(variable, _)| variable == "HOME") {
@@ -77,7 +87,7 @@ impl StageRun<'_> {
             mounts,
             network: if run.no_network.is_some() { sandbox::Network::None } else { sandbox::Network::Default },
         };
-        let output = executor.progress.output(name);
+        let output = executor.progress.output(&ending.name);
         let exit = worker.run(&command, &mut |stream, bytes| output.write(stream, bytes))?;
         output.finish();
         let code = match exit {
@@ -91,19 +101,26 @@ impl StageRun<'_> {
             space::suspicion(directory).iter().for_each(|suspicion| self.voice.warning(suspicion));
             return Err(crate::Error::Run { text: step.text.clone(), code });
         }
-        let packing = self.commit(next)?;
+        let packing = self.commit(next, ending.wanted)?;
         // It is in the root that it was taken from.
         self.applied += usize::from(packing.is_some());
         Ok(packing)
     }
 
     /// Packs what the sandbox says has changed.
-    fn commit(&mut self, ahead: bool) -> Result<Option<pack::Packing>, crate::Error> {
-        let (options, directory) = (self.executor.pack, self.blobs.directory());
+    fn commit(&mut self, ahead: bool, wanted: bool) -> Result<Option<pack::Packing>, crate::Error> {
+        let (options, directory, begun) = (&self.options(), self.blobs.directory(), self.executor.begun);
+        // Its times are those of this build, so that it is a new layer wherever it goes.
+        let is_new = wanted && options.clamp.is_none();
+        let begun = |layer: &Growing| {
+            if is_new {
+                begun(layer)
+            }
+        };
         let worker = self.worker.as_mut().expect("a RUN made it");
         let mut packed = Ok(None);
         let committed = worker.commit(options.clamp, &mut |tar| {
-            packed = pack::pack_tar(tar, options, directory, ahead);
+            packed = pack::pack_tar(tar, options, directory, ahead, &begun);
             match &packed {
                 Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),
                 Err(error) => Err(io::Error::other(error.to_string())),
@@ -138,6 +155,7 @@ impl StageRun<'_> {
 
     /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
     pub(super) fn make_root(&mut self) -> Result<(), crate::Error> {
+        self.job.give_way(&self.upcoming.awaited(self.position, self.number))?;
         let known = self.blobs.known(&self.layers);
         let files = layer_files(self.blobs, &self.layers, known.clone())?;
         let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
@@ -145,6 +163,7 @@ impl StageRun<'_> {
         self.executor.interrupt.watch(worker.interrupter());
         let filled = worker.materialise(files)?;
         self.worker = Some(worker);
+        self.job.has_root();
         let unknown = known.iter().map(Option::is_none);
         for ((layer, index), _) in self.layers.iter().zip(&filled.indexes).zip(unknown).filter(|(_, unknown)| *unknown)
         {

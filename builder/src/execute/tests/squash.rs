@@ -92,6 +92,7 @@ fn build(
         network_files: &NetworkFiles::default(),
         progress: &Progress::to(Level::Warn, Box::new(Shared::default())),
         interrupt: &interrupt,
+        begun: &|_| (),
         finished: &|what| {
             finished.lock().unwrap().push(what);
             Ok(())
