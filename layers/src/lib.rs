@@ -55,6 +55,6 @@ pub use key::{Key, KeyHasher};
 pub use layer::{Compression, Layer};
 pub use links::follow_links;
 pub use path::{InvalidPath, RelPath};
-pub use root::{Lost, Root, Skipped};
+pub use root::{Lost, Root, Skipped, remove_all};
 pub use squash::{Squashed, squash};
 pub use tree::{Found, Part, Tree};

@@ -100,7 +100,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // What cannot be removed is in the work directory, where nobody minds it.
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = yadokari_layers::remove_all(&self.path);
         self.made.iter().for_each(|place| drop(std::fs::remove_dir(place)));
     }
 }

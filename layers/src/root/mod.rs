@@ -21,6 +21,7 @@ use rustix::io::Errno;
 pub(crate) use look::{Look, is_kept, names, open_quietly, value, xattr_names};
 pub use put::{Lost, Skipped};
 pub(crate) use put::{Place, strip, times};
+pub use remove::remove_all;
 use resolve::Resolver;
 
 use crate::{Error, RelPath, Result};
