@@ -32,6 +32,7 @@ use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
 use contexts::Pending;
+use registry::Session;
 
 pub use gc::GcInvocation;
 
@@ -159,6 +160,7 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
         contexts: Vec::new(),
         force: doctor.force,
         hide: Vec::new(),
+        gate: sandbox::Gate::default(),
     }
 }
 
@@ -209,11 +211,11 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let directories = named_contexts.iter().filter_map(|(_, source)| source.directory().map(Path::to_owned));
     let here = pending.is_none().then(|| context.clone());
     let contexts = here.into_iter().chain(directories).collect();
-    let (credentials, mut hide) = credentials::load(&progress)?;
+    let gate = sandbox::Gate::default();
+    let Session { client, mut hide } = args.registry.session(&progress, &gate)?;
     let variable = |name: &str| std::env::var_os(name);
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
     hide.extend(secret_files);
-    let client = args.registry.client(credentials)?;
     let home = paths::home();
     let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let names = names(&args)?;
@@ -242,7 +244,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         pack: args.layers.options()?,
         jobs: args.jobs(),
         squash: args.layers.squash,
-        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
+        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),

@@ -8,6 +8,7 @@ mod challenge;
 mod endpoint;
 mod fetch;
 mod link;
+mod login;
 mod manifests;
 mod options;
 mod repository;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Url;
 
 pub use self::fetch::{Download, Reply, Request};
-pub use self::options::{ClientOptions, Proxies, RetryPolicy, Timeouts};
+pub use self::options::{ClientOptions, Listener, Notice, Proxies, RetryPolicy, Timeouts};
 pub use self::repository::RegistryStore;
 use crate::reference::{DOCKER_HUB, Reference};
 use crate::{Error, Result};

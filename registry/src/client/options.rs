@@ -1,6 +1,7 @@
 //! What a caller may set about how registries are reached.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Credentials;
@@ -35,6 +36,45 @@ pub struct ClientOptions {
     pub timeouts: Timeouts,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// Who is told what is no error.
+    pub listener: Listener,
+}
+
+/// What whoever listens is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Something that was meant and is not done.
+    Warning(String),
+    /// Where the login for a repository comes from, and why not from elsewhere: several lines, without any secret. Once for
+    /// each repository.
+    Login(String),
+}
+
+/// Who is told; nobody by default.
+#[derive(Clone, Default)]
+pub struct Listener(Option<Arc<dyn Fn(&Notice) + Send + Sync>>);
+
+impl Listener {
+    /// Tells `listen`, which may be called from several threads.
+    pub fn new(listen: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listen)))
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn tell(&self, notice: &Notice) {
+        if let Some(listen) = &self.0 {
+            listen(notice);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({})", self.is_there())
+    }
 }
 
 /// The proxies to go through, as the usual variables give them. Loopback hosts are always reached directly.

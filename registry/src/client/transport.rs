@@ -50,7 +50,7 @@ impl Call<'_> {
 /// A repository as its client reaches it.
 #[derive(Clone, Copy)]
 pub(crate) struct Connection<'a> {
-    pub(crate) client: &'a ClientInner,
+    pub(crate) client: &'a Arc<ClientInner>,
     pub(crate) endpoint: &'a Endpoint,
 }
 

@@ -3,6 +3,7 @@
 mod auth;
 mod fetch;
 mod lists;
+mod renewal;
 mod stores;
 mod wire;
 
