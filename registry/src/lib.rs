@@ -44,7 +44,8 @@ pub use yadokari_layers::{Digest, Mismatch};
 
 pub use self::blob::{BlobSource, BytesBlob, FileBlob};
 pub use self::client::{
-    Client, ClientOptions, Download, Listener, Notice, Proxies, RegistryStore, Reply, Request, RetryPolicy, Timeouts,
+    Bundle, Client, ClientOptions, Download, Listener, Notice, Proxies, RegistryStore, RegistryTls, Reply, Request,
+    RetryPolicy, Timeouts,
 };
 pub use self::credentials::{Config, Credentials, Lease, Login, Provider, Source, Warning};
 pub use self::error::{Error, Failure, Result};

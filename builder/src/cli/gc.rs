@@ -77,7 +77,9 @@ impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
         let progress = Arc::new(Progress::new(self.verbosity.level()));
         let tasks = self.tasks()?;
-        let client = self.registry.session(&progress, &Gate::default())?.client;
+        let places = tasks.iter().filter_map(|task| task.place.reference());
+        let changed: Vec<String> = places.map(|name| name.registry().to_owned()).collect();
+        let client = self.registry.session(&changed, &progress, &Gate::default())?.client;
         Ok(GcInvocation { progress, client, tasks, delete: self.delete })
     }
 

@@ -12,6 +12,7 @@ mod paths;
 mod registry;
 mod scope;
 mod secrets;
+mod tls;
 mod units;
 
 use std::ffi::OsString;
@@ -212,18 +213,20 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let here = pending.is_none().then(|| context.clone());
     let contexts = here.into_iter().chain(directories).collect();
     let gate = sandbox::Gate::default();
-    let Session { client, mut hide } = args.registry.session(&progress, &gate)?;
     let variable = |name: &str| std::env::var_os(name);
-    let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
-    hide.extend(secret_files);
-    let home = paths::home();
-    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let names = names(&args)?;
     let cache = match cache {
         Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
         Cache::Used => args.cache.used().settings(names.first(), &variable)?,
         Cache::Unused => None,
     };
+    let pushed = names.iter().filter(|_| !args.no_push).chain(cache.as_ref().and_then(|cache| cache.place.reference()));
+    let pushed: Vec<String> = pushed.map(|name| name.registry().to_owned()).collect();
+    let Session { client, mut hide } = args.registry.session(&pushed, &progress, &gate)?;
+    let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
+    hide.extend(secret_files);
+    let home = paths::home();
+    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let request = Request {
         dockerfile,
         dockerfile_path,

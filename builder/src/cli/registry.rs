@@ -8,7 +8,7 @@ use yadokari_registry::{Client, ClientOptions};
 
 use super::args::{Pairs, pair, truth};
 use super::credentials::{CredentialFlags, Logins};
-use super::paths;
+use super::tls::{self, TlsFlags};
 use crate::Error;
 use crate::progress::Progress;
 use crate::sandbox::Gate;
@@ -32,6 +32,8 @@ pub(super) struct RegistryFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure_pull: bool,
     #[command(flatten)]
+    pub(super) tls: TlsFlags,
+    #[command(flatten)]
     pub(super) credentials: CredentialFlags,
 }
 
@@ -43,21 +45,23 @@ pub(super) struct Session {
 }
 
 impl RegistryFlags {
-    /// Looks for logins, and makes the client.
-    pub(super) fn session(&self, progress: &Arc<Progress>, gate: &Gate) -> Result<Session, Error> {
-        let Logins { credentials, hide } = self.credentials.load(progress, gate)?;
-        let client = Client::new(ClientOptions {
+    /// Looks for logins, and makes the client. `pushed` are the registries that are pushed to.
+    pub(super) fn session(&self, pushed: &[String], progress: &Arc<Progress>, gate: &Gate) -> Result<Session, Error> {
+        let Logins { credentials, mut hide } = self.credentials.load(progress, gate)?;
+        let mut options = ClientOptions {
             insecure: self.insecure || self.insecure_pull,
             insecure_registries: self.insecure_registry.clone(),
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
             maps: self.maps()?,
-            ca_certificates: paths::ca_certificates(),
+            authorities: tls::authorities(progress),
             credentials,
             listener: self.credentials.listener(progress),
             user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::default()
-        });
+        };
+        hide.extend(self.tls.apply(&mut options, pushed)?);
+        let client = Client::new(options);
         let client = client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })?;
         Ok(Session { client, hide })
     }

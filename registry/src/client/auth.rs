@@ -251,7 +251,7 @@ impl Connection<'_> {
         let mut url = realm.clone();
         url.query_pairs_mut().extend_pairs(wanted.service.map(|service| ("service", service)));
         url.query_pairs_mut().extend_pairs(wanted.scopes.iter().map(|scope| ("scope", scope)));
-        let mut request = self.client.http.request(Method::GET, url);
+        let mut request = self.client.clients.ordinary().request(Method::GET, url);
         if let Some(value) = login.and_then(Authorization::value) {
             request = request.header(AUTHORIZATION, value);
         }
@@ -268,7 +268,7 @@ impl Connection<'_> {
             .append_pair("service", wanted.service.unwrap_or_default())
             .append_pair("scope", &wanted.scopes.join(" "));
         let body = form.query().unwrap_or_default().to_owned();
-        let request = self.client.http.request(Method::POST, realm.clone());
+        let request = self.client.clients.ordinary().request(Method::POST, realm.clone());
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         self.execute(request, &self.token_operation(), None).await
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Credentials;
+use crate::{Credentials, Secret};
 
 /// How registries are reached. The default is anonymous HTTPS.
 #[derive(Debug, Clone, Default)]
@@ -13,19 +13,23 @@ pub struct ClientOptions {
     pub insecure_registries: Vec<String>,
     /// Plain HTTP is allowed as above for every registry.
     pub insecure: bool,
-    /// Hosts, as `host` or `host:port`, whose certificates are taken as they come: anybody in between can read and
-    /// change what is transferred, and take the login.
+    /// Registries, as `host` or `host:port`, whose certificates are taken as they come, and with them those of their token
+    /// servers and storage: anybody in between can read and change what is transferred, and take the login.
     pub unverified_registries: Vec<String>,
-    /// Every host's certificate is taken as it comes.
+    /// The same for every registry but those of `verified_registries`. Servers that are no registries are verified always.
     pub unverified: bool,
+    /// What `unverified` does not mean.
+    pub verified_registries: Vec<String>,
     /// Sources to ask before Docker Hub, in order, each `host[:port][/path]`.
     pub mirrors: Vec<String>,
     /// Sources to ask before another registry, in order: `(registry, host[:port][/path])`.
     pub maps: Vec<(String, String)>,
     /// Mirrors and maps replace the registry instead of preceding it: for builds without a way to the internet.
     pub no_fallback: bool,
-    /// PEM bundles of certificate authorities to trust, in addition to the built-in and the system's.
-    pub ca_certificates: Vec<Vec<u8>>,
+    /// Certificate authorities to trust, in addition to the built-in and the system's. One that cannot be used is warned of.
+    pub authorities: Vec<Bundle>,
+    /// What is special about TLS with some registries.
+    pub tls: Vec<RegistryTls>,
     /// The logins.
     pub credentials: Credentials,
     /// The `User-Agent` header; empty for `yadokari`.
@@ -40,6 +44,26 @@ pub struct ClientOptions {
     pub listener: Listener,
 }
 
+/// A PEM bundle of certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Its name for messages: usually a path.
+    pub name: String,
+    /// The text.
+    pub pem: Vec<u8>,
+}
+
+/// TLS with one registry, its token server and its storage.
+#[derive(Debug, Clone)]
+pub struct RegistryTls {
+    /// `host` or `host:port`
+    pub registry: String,
+    /// Authorities to trust besides all others. One that cannot be used is an error.
+    pub authorities: Vec<Bundle>,
+    /// The client's own certificate chain and key, in PEM.
+    pub identity: Option<(Bundle, Secret)>,
+}
+
 /// What whoever listens is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -52,7 +76,9 @@ pub enum Notice {
 
 /// Who is told; nobody by default.
 #[derive(Clone, Default)]
-pub struct Listener(Option<Arc<dyn Fn(&Notice) + Send + Sync>>);
+pub struct Listener(Option<Arc<Listen>>);
+
+type Listen = dyn Fn(&Notice) + Send + Sync;
 
 impl Listener {
     /// Tells `listen`, which may be called from several threads.

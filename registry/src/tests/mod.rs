@@ -5,6 +5,7 @@ mod fetch;
 mod lists;
 mod renewal;
 mod stores;
+mod tls;
 mod wire;
 
 use std::time::Duration;
