@@ -27,6 +27,7 @@ pub mod dockerfile;
 mod error;
 pub mod execute;
 pub mod image;
+mod login;
 mod look;
 mod making;
 pub mod output;

@@ -8,8 +8,8 @@
 //! [`resolve`] and [`pull_manifest`] are the one step beyond: from a reference, through an index, to the
 //! [`Platform`]'s manifest and configuration. The bytes of layers are the caller's to read.
 //!
-//! What goes in besides: [`Credentials`] parsed from configuration files that the caller found, certificates and
-//! proxies that the caller looked up. Nothing here reads the environment or searches for files, but for the system's
+//! What goes in besides: [`Credentials`], whose sources are configurations that the caller found and [`Provider`]s that he
+//! made, certificates and proxies that the caller looked up. Nothing here reads the environment or searches for files, but for the system's
 //! certificate bundle.
 //!
 //! The same client fetches from servers that are no registries, for ADD and for contexts: a [`Request`] takes its proxies
@@ -44,9 +44,10 @@ pub use yadokari_layers::{Digest, Mismatch};
 
 pub use self::blob::{BlobSource, BytesBlob, FileBlob, Upload};
 pub use self::client::{
-    Client, ClientOptions, Download, Proxies, RegistryStore, Reply, Request, RetryPolicy, Timeouts,
+    Bundle, Client, ClientOptions, Download, Listener, Notice, Proxies, RegistryStore, RegistryTls, Reply, Request,
+    RetryPolicy, Timeouts,
 };
-pub use self::credentials::{Credentials, Login, Warning};
+pub use self::credentials::{Config, Credentials, Lease, Login, Provider, Source, Warning};
 pub use self::error::{Error, Failure, Result};
 pub use self::layout::Layout;
 pub use self::manifest::{Manifest, digest_of};

@@ -88,6 +88,7 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
         contexts: option("--context").map(PathBuf::from).into_iter().collect(),
         force: args.iter().any(|arg| arg == "--force"),
         hide: vec![hide.clone()],
+        gate: sandbox::Gate::default(),
     };
     let began = Instant::now();
     let probe = sandbox::probe(&settings);

@@ -47,6 +47,16 @@ pub enum Place {
     Layout(PathBuf),
 }
 
+impl Place {
+    /// The repository, where it is a registry's.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Registry(reference) => Some(reference),
+            Self::Layout(_) => None,
+        }
+    }
+}
+
 /// Parts of a repository that do not see one another: what one branch writes is read by it, and by no other branch that
 /// does not name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

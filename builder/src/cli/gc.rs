@@ -9,12 +9,13 @@ use yadokari_registry::{Client, Store};
 use super::args::{Verbosity, truth};
 use super::cache::{place, ttl};
 use super::registry::RegistryFlags;
-use super::{credentials, units};
+use super::units;
 use crate::Error;
 use crate::cache::Place;
 use crate::cache::gc::{self, ImagePolicy, RecordPolicy, Sweep};
 use crate::context::glob::Glob;
 use crate::progress::Progress;
+use crate::sandbox::Gate;
 
 /// `yadokari gc`
 #[derive(Debug, Args)]
@@ -76,8 +77,10 @@ impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
         let progress = Arc::new(Progress::new(self.verbosity.level()));
         let tasks = self.tasks()?;
-        let (credentials, _) = credentials::load(&progress)?;
-        Ok(GcInvocation { progress, client: self.registry.client(credentials)?, tasks, delete: self.delete })
+        let places = tasks.iter().filter_map(|task| task.place.reference());
+        let changed: Vec<String> = places.map(|name| name.registry().to_owned()).collect();
+        let client = self.registry.session(&changed, &progress, &Gate::default())?.client;
+        Ok(GcInvocation { progress, client, tasks, delete: self.delete })
     }
 
     fn tasks(&self) -> Result<Vec<Task>, Error> {

@@ -12,6 +12,7 @@ mod paths;
 mod registry;
 mod scope;
 mod secrets;
+mod tls;
 mod units;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
 use contexts::Pending;
+use registry::Session;
 
 pub use gc::GcInvocation;
 
@@ -159,6 +161,7 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
         contexts: Vec::new(),
         force: doctor.force,
         hide: Vec::new(),
+        gate: sandbox::Gate::default(),
     }
 }
 
@@ -209,19 +212,21 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let directories = named_contexts.iter().filter_map(|(_, source)| source.directory().map(Path::to_owned));
     let here = pending.is_none().then(|| context.clone());
     let contexts = here.into_iter().chain(directories).collect();
-    let (credentials, mut hide) = credentials::load(&progress)?;
+    let gate = sandbox::Gate::default();
     let variable = |name: &str| std::env::var_os(name);
-    let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
-    hide.extend(secret_files);
-    let client = args.registry.client(credentials)?;
-    let home = paths::home();
-    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let names = names(&args)?;
     let cache = match cache {
         Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
         Cache::Used => args.cache.used().settings(names.first(), &variable)?,
         Cache::Unused => None,
     };
+    let pushed = names.iter().filter(|_| !args.no_push).chain(cache.as_ref().and_then(|cache| cache.place.reference()));
+    let pushed: Vec<String> = pushed.map(|name| name.registry().to_owned()).collect();
+    let Session { client, mut hide } = args.registry.session(&pushed, &progress, &gate)?;
+    let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
+    hide.extend(secret_files);
+    let home = paths::home();
+    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
     let request = Request {
         dockerfile,
         dockerfile_path,
@@ -242,7 +247,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         pack: args.layers.options()?,
         jobs: args.jobs(),
         squash: args.layers.squash,
-        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
+        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),

@@ -43,21 +43,3 @@ pub(super) fn dockerfile(named: &Path, context: &Path) -> PathBuf {
     let named = if named.as_os_str().is_empty() { Path::new("Dockerfile") } else { named };
     if named.is_absolute() || named.exists() { named.to_owned() } else { context.join(named) }
 }
-
-/// The PEM bundles that the environment points to and that Kaniko's image layout has.
-pub(super) fn ca_certificates() -> Vec<Vec<u8>> {
-    let mut bundles = Vec::new();
-    let file = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let directories = env::var_os("SSL_CERT_DIR");
-    let directories = directories.as_deref().map(|list| env::split_paths(list).collect::<Vec<_>>()).unwrap_or_default();
-    let own = home().join("ssl/certs");
-    bundles.extend(file.and_then(|file| fs::read(file).ok()));
-    for directory in directories.into_iter().chain([own]) {
-        let Ok(entries) = fs::read_dir(directory) else { continue };
-        let mut files: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-        files.sort();
-        bundles.extend(files.into_iter().filter_map(|file| fs::read(file).ok()));
-    }
-    bundles
-}

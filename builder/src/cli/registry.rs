@@ -1,11 +1,17 @@
 //! Flags about registries, and the client that they make.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::{ArgAction, Args};
-use yadokari_registry::{Client, ClientOptions, Credentials};
+use yadokari_registry::{Client, ClientOptions};
 
 use super::args::{Pairs, pair, truth};
-use super::paths;
+use super::credentials::{CredentialFlags, Logins};
+use super::tls::{self, TlsFlags};
 use crate::Error;
+use crate::progress::Progress;
+use crate::sandbox::Gate;
 
 /// How registries are spoken to.
 #[derive(Debug, Args)]
@@ -25,23 +31,39 @@ pub(super) struct RegistryFlags {
     /// The same as --insecure: pulls and pushes share one client.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure_pull: bool,
+    #[command(flatten)]
+    pub(super) tls: TlsFlags,
+    #[command(flatten)]
+    pub(super) credentials: CredentialFlags,
+}
+
+/// The client of all registries, and what it must keep for itself.
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// The files to hide while an in-place RUN runs.
+    pub(super) hide: Vec<PathBuf>,
 }
 
 impl RegistryFlags {
-    /// The client of all registries.
-    pub(super) fn client(&self, credentials: Credentials) -> Result<Client, Error> {
-        let client = Client::new(ClientOptions {
+    /// Looks for logins, and makes the client. `pushed` are the registries that are pushed to.
+    pub(super) fn session(&self, pushed: &[String], progress: &Arc<Progress>, gate: &Gate) -> Result<Session, Error> {
+        let Logins { credentials, mut hide } = self.credentials.load(progress, gate)?;
+        let mut options = ClientOptions {
             insecure: self.insecure || self.insecure_pull,
             insecure_registries: self.insecure_registry.clone(),
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
             maps: self.maps()?,
-            ca_certificates: paths::ca_certificates(),
+            authorities: tls::authorities(progress),
             credentials,
+            listener: self.credentials.listener(progress),
             user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::default()
-        });
-        client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })
+        };
+        hide.extend(self.tls.apply(&mut options, pushed)?);
+        let client = Client::new(options);
+        let client = client.map_err(|error| Error::Usage { flag: "registry settings", message: error.to_string() })?;
+        Ok(Session { client, hide })
     }
 
     /// `--registry-map`

@@ -70,6 +70,7 @@ pub use error::{Error, Failure, Fault, Result};
 pub use foreign::executes;
 pub use mount::{Mount, MountKind, Network, Secret, Sharing};
 pub use probe::{Probe, Report, Verdict, probe};
+pub use turn::{Gate, Inside};
 
 /// The hidden roles of our executable, as its first argument.
 const WORKER: &str = "__yadokari-worker";
@@ -135,6 +136,8 @@ pub struct Settings {
     pub force: bool,
     /// Credential files that are ours: they are gone while an in-place RUN runs.
     pub hide: Vec<PathBuf>,
+    /// Shut while a command runs in place.
+    pub gate: Gate,
 }
 
 /// A layer whose bytes are in a file.

@@ -214,7 +214,8 @@ fn describe(ids: Option<IdMap>) -> &'static str {
 fn in_place(settings: &Settings, executable: &Arc<OwnedFd>, is_needed: bool) -> Result<(Footing, String)> {
     let place = places::for_in_place(settings)?;
     let pinned = places::pinned(settings);
-    let turns = if is_needed { Some(Arc::new(Turns::new(&place, pinned.clone())?)) } else { None };
+    let turns =
+        if is_needed { Some(Arc::new(Turns::new(&place, pinned.clone(), settings.gate.clone())?)) } else { None };
     let kind = Kind::InPlace { place: place.clone(), pinned, force: settings.force };
     let caches = settings.work_dir.join(CACHES).join("in-place");
     let executable = Arc::clone(executable);

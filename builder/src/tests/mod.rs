@@ -79,6 +79,7 @@ impl Bench {
                 contexts: vec![path.to_owned()],
                 force: false,
                 hide: Vec::new(),
+                gate: sandbox::Gate::default(),
             },
             secrets: Secrets::default(),
             agents: Agents::default(),

@@ -127,6 +127,7 @@ impl Bench {
                 contexts: vec![context],
                 force: false,
                 hide: Vec::new(),
+                gate: sandbox::Gate::default(),
             },
             secrets: Secrets::default(),
             agents: Agents::default(),

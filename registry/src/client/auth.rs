@@ -4,7 +4,7 @@
 //! nowhere else. A token goes to the registry that asked for it. Both stay off plain HTTP unless the registry itself
 //! is spoken to in plain HTTP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::answer::Answer;
 use super::challenge::Challenge;
-use super::endpoint::{Endpoint, host_of, is_loopback, shown};
+use super::endpoint::{host_of, is_loopback, shown};
 use super::retry::Failed;
 use super::transport::Connection;
 use crate::{Error, Login, Secret};
@@ -83,6 +83,15 @@ impl Authorization {
         Self(Secret::new(format!("Bearer {}", token.expose())))
     }
 
+    /// What goes to the registry itself where it asks for user and password; an identity token is none.
+    fn direct(login: &Login) -> Option<Self> {
+        match login {
+            Login::Password { user, password } => Some(Self::basic(user, password)),
+            Login::Registry(token) => Some(Self::bearer(token)),
+            Login::Identity(_) => None,
+        }
+    }
+
     /// `None` where a token server sent what no header can hold.
     pub(crate) fn value(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(self.0.expose()).ok()?;
@@ -96,6 +105,8 @@ impl Authorization {
 pub(crate) struct Keyring {
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<(String, Scopes), Slot>>,
+    /// The repositories whose lookup was told.
+    pub(super) told: Mutex<HashSet<String>>,
 }
 
 /// One token. The lock is held while a new one is fetched, so that many uploads ask for it once.
@@ -155,30 +166,42 @@ impl Connection<'_> {
         scopes: &Scopes,
         stale: Option<&Authorization>,
     ) -> Result<Option<Authorization>, Failed> {
-        let Endpoint { registry, repository } = self.endpoint;
-        let login = self.client.options.credentials.find(registry, repository);
-        match (challenge, login) {
-            (_, Some(Login::Registry(token))) => Ok(Some(Authorization::bearer(token))),
-            (Challenge::Basic, Some(Login::Password { user, password })) => {
-                Ok(Some(Authorization::basic(user, password)))
+        let Challenge::Bearer { realm, service, scope } = challenge else {
+            let mut login = self.login(None).await;
+            let given = login.as_ref().and_then(Authorization::direct);
+            if given.is_some() && given.as_ref() == stale {
+                login = self.login(login.as_ref()).await;
             }
-            (Challenge::Basic, _) => Ok(None),
-            (Challenge::Bearer { realm, service, scope }, login) => {
-                let slot = self.keyring().slot(origin, scopes);
-                let mut slot = slot.lock().await;
-                if let Some(token) = &*slot
-                    && token.until > Instant::now()
-                    && Some(&token.authorization) != stale
-                {
-                    return Ok(Some(token.authorization.clone()));
-                }
-                let wanted = TokenRequest { realm, service: service.as_deref(), scopes: scopes.with(scope.as_deref()) };
-                let token = self.fetch(origin, &wanted, login).await?;
-                let authorization = token.authorization.clone();
-                *slot = Some(token);
-                Ok(Some(authorization))
-            }
+            return Ok(login.as_ref().and_then(Authorization::direct));
+        };
+        let slot = self.keyring().slot(origin, scopes);
+        let mut slot = slot.lock().await;
+        if let Some(token) = &*slot
+            && token.until > Instant::now()
+            && Some(&token.authorization) != stale
+        {
+            return Ok(Some(token.authorization.clone()));
         }
+        let login = self.login(None).await;
+        if let Some(Login::Registry(token)) = &login {
+            return Ok(Some(Authorization::bearer(token)));
+        }
+        let wanted = TokenRequest { realm, service: service.as_deref(), scopes: scopes.with(scope.as_deref()) };
+        let token = match self.fetch(origin, &wanted, login.as_ref()).await {
+            Err(Failed { error: error @ Error::Unauthorized { .. }, again }) => {
+                // What a helper or a cloud gave may be over; what a file says stays what it is, and accounts get locked
+                // where a wrong password is tried again.
+                let renewed = self.login(login.as_ref()).await;
+                if renewed == login || renewed.is_none() {
+                    return Err(Failed { error, again });
+                }
+                self.fetch(origin, &wanted, renewed.as_ref()).await?
+            }
+            token => token?,
+        };
+        let authorization = token.authorization.clone();
+        *slot = Some(token);
+        Ok(Some(authorization))
     }
 
     /// Fetches a token: with an identity token by OAuth2, else by GET with or without a login. A token server that
@@ -228,7 +251,7 @@ impl Connection<'_> {
         let mut url = realm.clone();
         url.query_pairs_mut().extend_pairs(wanted.service.map(|service| ("service", service)));
         url.query_pairs_mut().extend_pairs(wanted.scopes.iter().map(|scope| ("scope", scope)));
-        let mut request = self.client.http.request(Method::GET, url);
+        let mut request = self.client.clients.ordinary().request(Method::GET, url);
         if let Some(value) = login.and_then(Authorization::value) {
             request = request.header(AUTHORIZATION, value);
         }
@@ -245,7 +268,7 @@ impl Connection<'_> {
             .append_pair("service", wanted.service.unwrap_or_default())
             .append_pair("scope", &wanted.scopes.join(" "));
         let body = form.query().unwrap_or_default().to_owned();
-        let request = self.client.http.request(Method::POST, realm.clone());
+        let request = self.client.clients.ordinary().request(Method::POST, realm.clone());
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         self.execute(request, &self.token_operation(), None).await
     }
@@ -269,7 +292,7 @@ impl Connection<'_> {
         format!("log in to {}", self.endpoint.registry)
     }
 
-    fn keyring(&self) -> &Keyring {
+    pub(super) fn keyring(&self) -> &Keyring {
         &self.client.keyring
     }
 }

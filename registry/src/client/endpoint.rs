@@ -7,6 +7,9 @@ use reqwest::Url;
 use crate::reference::{DOCKER_HUB, check_host, is_hub};
 use crate::{Error, Result};
 
+/// The host that serves Docker Hub's API.
+pub(crate) const HUB_HOST: &str = "registry-1.docker.io";
+
 /// A repository at the host that serves it, which may be a mirror of the one in the reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Endpoint {
@@ -19,7 +22,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// The host and port to connect to.
     pub(crate) fn host(&self) -> &str {
-        if self.registry == DOCKER_HUB { "registry-1.docker.io" } else { &self.registry }
+        if self.registry == DOCKER_HUB { HUB_HOST } else { &self.registry }
     }
 
     /// Registry and repository.

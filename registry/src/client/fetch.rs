@@ -24,8 +24,13 @@ pub struct Request {
     headers: Vec<(HeaderName, HeaderValue)>,
     authorization: Option<Secret>,
     body: Option<Bytes>,
+    put: bool,
     /// Redirects may lead from HTTPS to plain HTTP.
     lenient: bool,
+    /// Redirects are failures.
+    direct: bool,
+    /// Failures are final.
+    once: bool,
 }
 
 /// What became of a download.
@@ -52,7 +57,7 @@ impl Request {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(failed(format!("the scheme {} is not HTTP or HTTPS", url.scheme())));
         }
-        Ok(Self { url, headers: Vec::new(), authorization: None, body: None, lenient: true })
+        Ok(Self { url, headers: Vec::new(), authorization: None, body: None, put: false, lenient: true, direct: false, once: false })
     }
 
     /// Makes it a POST of `body`.
@@ -61,11 +66,17 @@ impl Request {
         self
     }
 
-    /// Adds a header.
+    /// Makes it a PUT of `body`.
+    pub fn put(self, body: impl Into<Bytes>) -> Self {
+        Self { put: true, ..self.post(body) }
+    }
+
+    /// Adds a header. Its value is taken for secret.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let bad = || Error::Configuration { what: format!("header '{name}'"), reason: "it is not valid".into() };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-        let value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        value.set_sensitive(true);
         self.headers.push((name, value));
         Ok(self)
     }
@@ -79,6 +90,18 @@ impl Request {
     /// Refuses redirects from HTTPS to plain HTTP.
     pub fn strict(mut self) -> Self {
         self.lenient = false;
+        self
+    }
+
+    /// Follows no redirect: what carries secrets in its body or its headers goes to its URL alone.
+    pub fn direct(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
+    /// Makes a single try.
+    pub fn once(mut self) -> Self {
+        self.once = true;
         self
     }
 
@@ -113,6 +136,7 @@ impl Client {
         loop {
             match self.0.plain(request).await {
                 Ok(answer) => return Ok(Reply(answer)),
+                Err(failed) if request.once => return Err(failed.error),
                 Err(failed) => backoff.wait(failed).await?,
             }
         }
@@ -149,12 +173,16 @@ impl ClientInner {
 
     /// Makes the request once, redirects included.
     async fn plain(&self, call: &Request) -> Result<Answer, Failed> {
-        let method = if call.body.is_some() { Method::POST } else { Method::GET };
+        let method = match &call.body {
+            None => Method::GET,
+            Some(_) if call.put => Method::PUT,
+            Some(_) => Method::POST,
+        };
         let operation = format!("{} {}", if call.body.is_some() { "ask" } else { "fetch" }, call.shown());
         let mut url = call.url.clone();
         let mut redirects = 0;
         loop {
-            let mut request = self.http.request(method.clone(), url.clone());
+            let mut request = self.clients.ordinary().request(method.clone(), url.clone());
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }
@@ -170,10 +198,10 @@ impl ClientInner {
             if let Some(body) = &call.body {
                 request = request.body(body.clone());
             }
-            let answer = self.execute(request, &operation, None).await?;
+            let answer = self.execute(None, request, &operation, None).await?;
             let status = answer.status();
             let redirected = matches!(status, 307 | 308) || call.body.is_none() && matches!(status, 301..=303);
-            if redirected && let Some(location) = answer.header("location") {
+            if redirected && !call.direct && let Some(location) = answer.header("location") {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
                     return Err(answer.broken(format!("it redirects more than {MAX_REDIRECTS} times")).into());

@@ -8,6 +8,7 @@ mod challenge;
 mod endpoint;
 mod fetch;
 mod link;
+mod login;
 mod manifests;
 mod options;
 mod repository;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Url;
 
 pub use self::fetch::{Download, Reply, Request};
-pub use self::options::{ClientOptions, Proxies, RetryPolicy, Timeouts};
+pub use self::options::{Bundle, ClientOptions, Listener, Notice, Proxies, RegistryTls, RetryPolicy, Timeouts};
 pub use self::repository::RegistryStore;
 use crate::reference::{DOCKER_HUB, Reference};
 use crate::{Error, Result};
@@ -36,9 +37,7 @@ use crate::{Error, Result};
 pub struct Client(Arc<ClientInner>);
 
 pub(crate) struct ClientInner {
-    pub(crate) http: reqwest::Client,
-    /// The client that takes any certificate, where the options name hosts for it.
-    unverified: Option<reqwest::Client>,
+    pub(crate) clients: tls::Clients,
     pub(crate) options: ClientOptions,
     pub(crate) keyring: auth::Keyring,
     /// Which scheme each host with a choice answered.
@@ -64,11 +63,9 @@ impl Client {
             }
             sources.push((registry, endpoint::source("registry map to", replacement)?));
         }
-        let http = tls::http_client(&options)?;
-        let careless = options.unverified || !options.unverified_registries.is_empty();
-        let unverified = if careless { Some(tls::unverified_client(&options)?) } else { None };
+        let clients = tls::Clients::new(&options)?;
         let (keyring, origins, probing) = Default::default();
-        Ok(Self(Arc::new(ClientInner { http, unverified, options, keyring, origins, probing, sources })))
+        Ok(Self(Arc::new(ClientInner { clients, options, keyring, origins, probing, sources })))
     }
 
     /// The repository of a reference, at its own registry: where pushes go.
@@ -104,16 +101,6 @@ impl fmt::Debug for Client {
 }
 
 impl ClientInner {
-    /// The HTTP client for a URL's host.
-    fn http_for(&self, url: &Url) -> &reqwest::Client {
-        let host = endpoint::host_of(url);
-        let named = || self.options.unverified_registries.contains(&host);
-        match &self.unverified {
-            Some(unverified) if self.options.unverified || named() => unverified,
-            _ => &self.http,
-        }
-    }
-
     fn known_origin(&self, host: &str) -> Option<Url> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }

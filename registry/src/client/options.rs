@@ -1,9 +1,10 @@
 //! What a caller may set about how registries are reached.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Credentials;
+use crate::{Credentials, Secret};
 
 /// How registries are reached. The default is anonymous HTTPS.
 #[derive(Debug, Clone, Default)]
@@ -12,19 +13,23 @@ pub struct ClientOptions {
     pub insecure_registries: Vec<String>,
     /// Plain HTTP is allowed as above for every registry.
     pub insecure: bool,
-    /// Hosts, as `host` or `host:port`, whose certificates are taken as they come: anybody in between can read and
-    /// change what is transferred, and take the login.
+    /// Registries, as `host` or `host:port`, whose certificates are taken as they come, and with them those of their token
+    /// servers and storage: anybody in between can read and change what is transferred, and take the login.
     pub unverified_registries: Vec<String>,
-    /// Every host's certificate is taken as it comes.
+    /// The same for every registry but those of `verified_registries`. Servers that are no registries are verified always.
     pub unverified: bool,
+    /// What `unverified` does not mean.
+    pub verified_registries: Vec<String>,
     /// Sources to ask before Docker Hub, in order, each `host[:port][/path]`.
     pub mirrors: Vec<String>,
     /// Sources to ask before another registry, in order: `(registry, host[:port][/path])`.
     pub maps: Vec<(String, String)>,
     /// Mirrors and maps replace the registry instead of preceding it: for builds without a way to the internet.
     pub no_fallback: bool,
-    /// PEM bundles of certificate authorities to trust, in addition to the built-in and the system's.
-    pub ca_certificates: Vec<Vec<u8>>,
+    /// Certificate authorities to trust, in addition to the built-in and the system's. One that cannot be used is warned of.
+    pub authorities: Vec<Bundle>,
+    /// What is special about TLS with some registries.
+    pub tls: Vec<RegistryTls>,
     /// The logins.
     pub credentials: Credentials,
     /// The `User-Agent` header; empty for `yadokari`.
@@ -35,6 +40,67 @@ pub struct ClientOptions {
     pub timeouts: Timeouts,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// Who is told what is no error.
+    pub listener: Listener,
+}
+
+/// A PEM bundle of certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Its name for messages: usually a path.
+    pub name: String,
+    /// The text.
+    pub pem: Vec<u8>,
+}
+
+/// TLS with one registry, its token server and its storage.
+#[derive(Debug, Clone)]
+pub struct RegistryTls {
+    /// `host` or `host:port`
+    pub registry: String,
+    /// Authorities to trust besides all others. One that cannot be used is an error.
+    pub authorities: Vec<Bundle>,
+    /// The client's own certificate chain and key, in PEM.
+    pub identity: Option<(Bundle, Secret)>,
+}
+
+/// What whoever listens is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Something that was meant and is not done.
+    Warning(String),
+    /// Where the login for a repository comes from, and why not from elsewhere: several lines, without any secret. Once for
+    /// each repository.
+    Login(String),
+}
+
+/// Who is told; nobody by default.
+#[derive(Clone, Default)]
+pub struct Listener(Option<Arc<Listen>>);
+
+type Listen = dyn Fn(&Notice) + Send + Sync;
+
+impl Listener {
+    /// Tells `listen`, which may be called from several threads.
+    pub fn new(listen: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listen)))
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn tell(&self, notice: &Notice) {
+        if let Some(listen) = &self.0 {
+            listen(notice);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({})", self.is_there())
+    }
 }
 
 /// The proxies to go through, as the usual variables give them. Loopback hosts are always reached directly.

@@ -58,7 +58,7 @@ impl Call<'_> {
 /// A repository as its client reaches it.
 #[derive(Clone, Copy)]
 pub(crate) struct Connection<'a> {
-    pub(crate) client: &'a ClientInner,
+    pub(crate) client: &'a Arc<ClientInner>,
     pub(crate) endpoint: &'a Endpoint,
 }
 
@@ -134,7 +134,7 @@ impl Connection<'_> {
         operation: &str,
         progress: Option<&Progress>,
     ) -> Result<Answer, Failed> {
-        self.client.execute(request, operation, progress).await
+        self.client.execute(Some(&self.endpoint.registry), request, operation, progress).await
     }
 
     fn request(
@@ -144,7 +144,7 @@ impl Connection<'_> {
         url: &Url,
         progress: &Arc<Progress>,
     ) -> Result<RequestBuilder, Error> {
-        let mut request = self.client.http.request(method.clone(), url.clone());
+        let mut request = self.client.clients.ordinary().request(method.clone(), url.clone());
         if let Some(accept) = call.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -233,7 +233,7 @@ impl Connection<'_> {
     /// these words.
     async fn probe(&self, origin: &Url) -> Result<bool, Failure> {
         let url = origin.join("v2/").unwrap_or_else(|_| origin.clone());
-        let request = self.client.http.request(Method::GET, url);
+        let request = self.client.clients.ordinary().request(Method::GET, url);
         let mut answer = match self.execute(request, "connect", None).await {
             Ok(answer) => answer,
             Err(Failed { error: Error::Unreachable { source, .. }, .. }) => return Err(source),
@@ -248,12 +248,13 @@ impl Connection<'_> {
 }
 
 impl ClientInner {
-    /// Sends a prepared request and waits for the head of its answer.
+    /// Sends a prepared request, on behalf of a registry or of none, and waits for the head of its answer.
     ///
     /// Silence is measured, not duration: while a body moves, an upload may take as long as it takes. After its last
     /// byte the registry has `commit` to answer, since some move the whole blob first.
     pub(crate) async fn execute(
         &self,
+        registry: Option<&str>,
         request: RequestBuilder,
         operation: &str,
         progress: Option<&Progress>,
@@ -265,7 +266,8 @@ impl ClientInner {
         })?;
         let host = host_of(request.url());
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
-        let mut response = std::pin::pin!(self.http_for(request.url()).execute(request));
+        let http = self.clients.of(&self.options, registry, request.url());
+        let mut response = std::pin::pin!(http.execute(request));
         loop {
             let before = progress.map(Progress::sent);
             let complete = progress.is_some_and(Progress::is_complete);

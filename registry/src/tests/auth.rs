@@ -8,19 +8,19 @@ use crate::{
     BlobSource as _, BytesBlob, ClientOptions, Credentials, Error, Login, Secret, Store as _, Version, Written,
 };
 
-fn bearer() -> Auth {
+pub(super) fn bearer() -> Auth {
     Auth::Bearer { user: "ci".into(), password: "hunter2".into(), life: Duration::from_secs(3600) }
 }
 
-async fn serve(memory: &Memory, auth: Auth) -> Served {
+pub(super) async fn serve(memory: &Memory, auth: Auth) -> Served {
     memory.serve_with(Serving { auth, ..Serving::default() }).await.unwrap()
 }
 
-fn tokens_asked(served: &Served) -> usize {
+pub(super) fn tokens_asked(served: &Served) -> usize {
     served.seen().iter().filter(|seen| seen.path == "/token").count()
 }
 
-async fn push(options: ClientOptions, served: &Served) -> crate::Result<Written> {
+pub(super) async fn push(options: ClientOptions, served: &Served) -> crate::Result<Written> {
     let store = repository(&client(options), served, "app");
     let (config, layer) = (BytesBlob::new("{}"), BytesBlob::new("layer"));
     store.write_blob(&layer, None).await?;

@@ -60,6 +60,22 @@ async fn a_login_goes_to_its_own_origin_and_no_further() {
 }
 
 #[tokio::test]
+async fn what_holds_secrets_follows_no_redirect_and_may_be_tried_once() {
+    let there = served(&[]).await;
+    let moved = answer(307, &[("Location", &url(&there, "/there"))], "");
+    let here = served(&[("/here", 1, moved), ("/down", 9, answer(503, &[], "down"))]).await;
+    let client = client(quick());
+    let request = Request::get(&url(&here, "/here")).unwrap().put("secret").direct();
+    let error = client.fetch(&request).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { status: 307, .. }), "{error}");
+    assert_eq!((here.seen()[0].method.as_str(), here.seen()[0].received), ("PUT", 6));
+    assert!(there.seen().is_empty());
+    let request = Request::get(&url(&here, "/down")).unwrap().once();
+    assert!(client.fetch(&request).await.is_err());
+    assert_eq!(here.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn a_registrys_login_is_not_sent() {
     let served = served(&[("/file", 1, answer(200, &[], "x"))]).await;
     let client = client(logged_in(&served, "user", "password"));

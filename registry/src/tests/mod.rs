@@ -4,7 +4,9 @@ mod auth;
 mod fetch;
 mod growing;
 mod lists;
+mod renewal;
 mod stores;
+mod tls;
 mod wire;
 
 use std::time::Duration;
