@@ -17,6 +17,7 @@ use crate::{Error, context};
 
 use super::cache::CacheFlags;
 use super::gc::Gc;
+use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
 use super::registry::RegistryFlags;
 
@@ -83,7 +84,8 @@ pub(super) struct Build {
     /// Give an ARG a value; without `=` the environment's. Repeatable.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) build_arg: Vec<String>,
-    /// Build this stage, by name or number, instead of the last one.
+    /// Build this stage, by name or number, instead of the last one. Of several with commas between them, which Kaniko
+    /// takes, all have to be the same.
     #[arg(long)]
     pub(super) target: Option<String>,
     /// Give `RUN --mount=type=secret` a value: a file's, or an environment variable's. Repeatable.
@@ -132,6 +134,8 @@ pub(super) struct Build {
     pub(super) layers: LayerFlags,
     #[command(flatten)]
     pub(super) cache: CacheFlags,
+    #[command(flatten)]
+    pub(super) kaniko: KanikoFlags,
     /// What of the context's modes counts: whether a file is executable, as in git, or all of it.
     #[arg(long, default_value = "git")]
     pub(super) context_mode: ContextMode,
@@ -242,7 +246,21 @@ impl Build {
             let message = "sending the digest to a URL is not carried out yet".into();
             return Err(Error::Usage { flag: "--digest-file", message });
         }
-        Ok(())
+        self.kaniko.refuse()
+    }
+
+    /// `--target`; an empty one is none. Kaniko splits it at commas, builds all of them and pushes the first.
+    pub(super) fn target(&self) -> Result<Option<String>, Error> {
+        let text = self.target.as_deref().unwrap_or_default();
+        let mut targets = text.split(',').map(str::trim).filter(|target| !target.is_empty());
+        let first = targets.next();
+        match targets.find(|target| Some(*target) != first) {
+            Some(other) => {
+                let message = format!("'{text}': one build makes one target; build {other} by a call of its own");
+                Err(Error::Usage { flag: "--target", message })
+            }
+            None => Ok(first.map(str::to_owned)),
+        }
     }
 
     /// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with

@@ -7,6 +7,7 @@ mod contexts;
 mod credentials;
 mod exit;
 mod gc;
+mod kaniko;
 mod layers;
 mod paths;
 mod registry;
@@ -186,6 +187,7 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let progress = Arc::new(Progress::new(args.verbosity.level()));
+    args.kaniko.notes(kaniko::variables()).iter().for_each(|note| progress.info(note));
     let env = |name: &str| std::env::var(name).ok();
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;
@@ -215,7 +217,8 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     hide.extend(secret_files);
     let client = args.registry.client(credentials)?;
     let home = paths::home();
-    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
+    let work_dir = given(&args.work_dir).or_else(|| args.kaniko.work_dir());
+    let work_dir = work_dir.unwrap_or_else(|| paths::work_dir(&home));
     let names = names(&args)?;
     let cache = match cache {
         Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
@@ -226,7 +229,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         dockerfile,
         dockerfile_path,
         options: Options {
-            target: args.target.clone().filter(|target| !target.is_empty()),
+            target: args.target()?,
             build_args,
             labels: args.labels()?,
             platform: platforms[0].clone(),
@@ -241,7 +244,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         destinations: destinations(&args, names)?,
         pack: args.layers.options()?,
         jobs: args.jobs(),
-        squash: args.layers.squash,
+        squash: args.layers.squash || args.kaniko.single_snapshot,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,

@@ -4,6 +4,7 @@ use clap::{ArgAction, Args};
 use yadokari_registry::{Client, ClientOptions, Credentials};
 
 use super::args::{Pairs, pair, truth};
+use super::kaniko::user_agent;
 use super::paths;
 use crate::Error;
 
@@ -37,7 +38,7 @@ impl RegistryFlags {
             maps: self.maps()?,
             ca_certificates: paths::ca_certificates(),
             credentials,
-            user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
+            user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::default()
         });

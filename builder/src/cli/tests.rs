@@ -1,5 +1,7 @@
 //! Command lines as pipelines write them.
 
+mod contract;
+
 use yadokari_layers::Compression;
 
 use super::args::ContextMode;
