@@ -5,7 +5,7 @@
 //! space.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -19,6 +19,7 @@ use super::cache::CacheFlags;
 use super::gc::Gc;
 use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
+use super::outputs::OutputFlags;
 use super::registry::RegistryFlags;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
@@ -116,9 +117,8 @@ pub(super) struct Build {
     /// Also write the image to a file that `docker load` reads.
     #[arg(long, visible_alias = "tarPath", value_name = "FILE", value_parser = path())]
     pub(super) tar_path: Option<PathBuf>,
-    /// Write the manifest's digest to a file.
-    #[arg(long, value_name = "FILE", value_parser = path())]
-    pub(super) digest_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) outputs: OutputFlags,
     #[command(flatten)]
     pub(super) registry: RegistryFlags,
     /// Add a label to the image. Repeatable.
@@ -241,11 +241,6 @@ impl Verbosity {
 impl Build {
     /// Nothing is silently ignored: what is typed and not carried out yet is an error.
     pub(super) fn refuse_what_is_not_carried_out(&self) -> Result<(), Error> {
-        let is_url = |path: &Path| path.to_str().is_some_and(|path| path.contains("://"));
-        if self.digest_file.as_deref().is_some_and(is_url) {
-            let message = "sending the digest to a URL is not carried out yet".into();
-            return Err(Error::Usage { flag: "--digest-file", message });
-        }
         self.kaniko.refuse()
     }
 

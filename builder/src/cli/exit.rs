@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Format;
 use super::{BuildInvocation, GcInvocation, LookInvocation, say};
+use crate::cache::Outlook;
 use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
@@ -56,6 +57,15 @@ pub(super) fn check(look: LookInvocation) -> u8 {
 
 /// Looks at the cache, says what a build would find there, and gives the exit code.
 pub(super) fn plan(look: LookInvocation) -> u8 {
+    outlook(look, Outlook::exit_code)
+}
+
+/// The same, for whoever wants to know what would be done and not whether anything would be.
+pub(super) fn dry_run(look: LookInvocation) -> u8 {
+    outlook(look, |_| 0)
+}
+
+fn outlook(look: LookInvocation, code: impl FnOnce(&Outlook) -> u8) -> u8 {
     let LookInvocation { build, format } = look;
     let outlook = with_request(build, async |request, progress| crate::look_ahead(request, progress).await);
     finish(outlook, |(outlook, _)| {
@@ -63,7 +73,7 @@ pub(super) fn plan(look: LookInvocation) -> u8 {
             Format::Text => outlook.text(),
             Format::Json => outlook.json(),
         };
-        (text, outlook.exit_code())
+        (text, code(&outlook))
     })
 }
 

@@ -44,6 +44,9 @@ pub(super) struct KanikoFlags {
     /// Refused: contexts from buckets are not carried out yet.
     #[arg(long, short = 'b', hide = true, default_value = "")]
     bucket: String,
+    /// Build nothing: say which steps a build would execute.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) dryrun: bool,
     /// Keep layers and stages in this directory during the build, as KANIKO_DIR says, too; --work-dir is the same
     /// without a directory `work` of its own.
     #[arg(long, value_name = "DIR", value_parser = path())]
@@ -62,7 +65,7 @@ fn snapshot_mode(text: &str) -> Result<String, String> {
 const VARIABLES: [(&str, &str); 5] = [
     ("FF_KANIKO_*", "there are no such switches: what Docker does is always done"),
     ("SNAPSHOT_TIMEOUT_DURATION", "to look what has changed takes no time that would need a limit"),
-    ("KANIKO_PRINT_PLAN", "`yadokari plan` prints it"),
+    ("KANIKO_PRINT_PLAN", "--dryrun and `yadokari plan` print it"),
     ("KANIKO_IGNORE_ASSERTIONS", "what should not be is always an error"),
     ("KANIKO_TELEMETRY_*", "nothing is reported anywhere"),
 ];

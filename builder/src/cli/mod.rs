@@ -9,8 +9,10 @@ mod exit;
 mod gc;
 mod kaniko;
 mod layers;
+mod outputs;
 mod paths;
 mod registry;
+mod retry;
 mod scope;
 mod secrets;
 mod units;
@@ -33,6 +35,7 @@ use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
 use contexts::Pending;
+use outputs::Reports;
 
 pub use gc::GcInvocation;
 
@@ -44,6 +47,8 @@ pub enum Invocation {
     Check(Box<LookInvocation>),
     /// Look at the cache.
     Plan(Box<LookInvocation>),
+    /// Say what a build would do.
+    DryRun(Box<LookInvocation>),
     /// Say the content hash.
     Key(Box<BuildInvocation>),
     /// Delete what is old.
@@ -60,8 +65,8 @@ pub struct BuildInvocation {
     pub request: Request,
     /// Whom to tell.
     pub progress: Arc<Progress>,
-    /// `--digest-file`
-    digest_file: Option<PathBuf>,
+    /// What is written when the image is where it should be.
+    reports: Reports,
     /// A context or a Dockerfile that is elsewhere.
     pending: Option<Pending>,
 }
@@ -99,6 +104,10 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
         Command::Plan(look) => Ok(Invocation::Plan(Box::new(look_invocation(*look, Cache::Used)?))),
         Command::Key(build) => Ok(Invocation::Key(Box::new(without_result(*build, Cache::Unused)?))),
         Command::Gc(gc) => Ok(Invocation::Gc(Box::new(gc.invocation()?))),
+        Command::Build(build) if build.kaniko.dryrun => {
+            let look = LookInvocation { build: without_result(*build, Cache::AsGiven)?, format: Format::Text };
+            Ok(Invocation::DryRun(Box::new(look)))
+        }
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build, Cache::AsGiven)?))),
     }
 }
@@ -115,6 +124,7 @@ pub fn run(invocation: Invocation) -> u8 {
         }
         Invocation::Check(look) => exit::check(*look),
         Invocation::Plan(look) => exit::plan(*look),
+        Invocation::DryRun(look) => exit::dry_run(*look),
         Invocation::Key(build) => exit::key(*build),
         Invocation::Gc(gc) => exit::gc(*gc),
         Invocation::Build(build) => exit::build(*build),
@@ -141,11 +151,9 @@ impl BuildInvocation {
     async fn execute(self, interrupt: Interrupt) -> Result<Built, Error> {
         // A context that was fetched is there until the build has ended.
         let _pending = self.pending;
+        let client = self.request.client.clone();
         let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
-        if let Some(path) = &self.digest_file {
-            let failed = |source| Error::Host { operation: "write", path: path.clone(), source };
-            fs::write(path, built.digest.to_string()).map_err(failed)?;
-        }
+        self.reports.write(&built, &client).await?;
         self.progress.summary(&built.digest, built.layers, built.size);
         Ok(built)
     }
@@ -225,6 +233,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         Cache::Used => args.cache.used().settings(names.first(), &variable)?,
         Cache::Unused => None,
     };
+    let (pack, reports) = (args.layers.options()?, args.outputs.reports(names.clone(), &env)?);
     let request = Request {
         dockerfile,
         dockerfile_path,
@@ -242,7 +251,10 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         index: is_index.then_some(platforms),
         named_contexts,
         destinations: destinations(&args, names)?,
-        pack: args.layers.options()?,
+        pushing: args.outputs.pushing(),
+        form: args.outputs.form(is_index, &pack)?,
+        describe: args.outputs.describes(),
+        pack,
         jobs: args.jobs(),
         squash: args.layers.squash || args.kaniko.single_snapshot,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide },
@@ -254,7 +266,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), pending })
+    Ok(BuildInvocation { request, progress, reports, pending })
 }
 
 /// A path that was given, and is not empty.

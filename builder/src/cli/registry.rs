@@ -6,6 +6,7 @@ use yadokari_registry::{Client, ClientOptions, Credentials};
 use super::args::{Pairs, pair, truth};
 use super::kaniko::user_agent;
 use super::paths;
+use super::retry::RetryFlags;
 use crate::Error;
 
 /// How registries are spoken to.
@@ -26,6 +27,11 @@ pub(super) struct RegistryFlags {
     /// The same as --insecure: pulls and pushes share one client.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure_pull: bool,
+    /// Pull from the mirrors of a registry only, where it has any.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) skip_default_registry_fallback: bool,
+    #[command(flatten)]
+    pub(super) retry: RetryFlags,
 }
 
 impl RegistryFlags {
@@ -36,6 +42,8 @@ impl RegistryFlags {
             insecure_registries: self.insecure_registry.clone(),
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
             maps: self.maps()?,
+            no_fallback: self.skip_default_registry_fallback,
+            retry: self.retry.policy(),
             ca_certificates: paths::ca_certificates(),
             credentials,
             user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),

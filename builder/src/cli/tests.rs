@@ -201,29 +201,12 @@ fn what_is_not_a_flag_is_refused() {
 
 #[test]
 fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
-    for flag in [
-        "--attest",
-        "--provenance",
-        "--sbom",
-        "--annotation",
-        "--output",
-        "--force-compression",
-        "--image-name-with-digest-file",
-        "--image-name-tag-with-digest-file",
-        "--iidfile",
-        "--metadata-file",
-        "--push-by-digest",
-    ] {
+    for flag in
+        ["--attest", "--provenance", "--sbom", "--output", "--force-compression", "--iidfile", "--push-by-digest"]
+    {
         let error = error(&format!("executor -d r/i {flag}=x"));
         assert!(error.contains(&format!("'{flag}'")), "{error}");
     }
-}
-
-#[test]
-fn what_is_not_carried_out_is_refused_by_name() {
-    let line = "executor --digest-file https://example.org/d";
-    let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
-    assert!(error.starts_with("--digest-file") && error.contains("not carried out"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cache;
 mod disk;
+mod forms;
 mod times;
 
 use std::fs;
@@ -85,6 +86,9 @@ impl Bench {
             network_files: execute::NetworkFiles::default(),
             cache: None,
             skip_existing: false,
+            pushing: Default::default(),
+            form: Default::default(),
+            describe: false,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

@@ -20,6 +20,7 @@ const MAX_REDIRECTS: usize = 10;
 /// A request to any server. A registry's login is never sent with it.
 #[derive(Debug, Clone)]
 pub struct Request {
+    method: Method,
     url: Url,
     headers: Vec<(HeaderName, HeaderValue)>,
     authorization: Option<Secret>,
@@ -52,12 +53,18 @@ impl Request {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(failed(format!("the scheme {} is not HTTP or HTTPS", url.scheme())));
         }
-        Ok(Self { url, headers: Vec::new(), authorization: None, body: None, lenient: true })
+        Ok(Self { method: Method::GET, url, headers: Vec::new(), authorization: None, body: None, lenient: true })
     }
 
     /// Makes it a POST of `body`.
     pub fn post(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Some(body.into());
+        (self.method, self.body) = (Method::POST, Some(body.into()));
+        self
+    }
+
+    /// Makes it a PUT of `body`.
+    pub fn put(mut self, body: impl Into<Bytes>) -> Self {
+        (self.method, self.body) = (Method::PUT, Some(body.into()));
         self
     }
 
@@ -149,12 +156,16 @@ impl ClientInner {
 
     /// Makes the request once, redirects included.
     async fn plain(&self, call: &Request) -> Result<Answer, Failed> {
-        let method = if call.body.is_some() { Method::POST } else { Method::GET };
-        let operation = format!("{} {}", if call.body.is_some() { "ask" } else { "fetch" }, call.shown());
+        let verb = match call.method {
+            Method::PUT => "write to",
+            Method::POST => "ask",
+            _ => "fetch",
+        };
+        let operation = format!("{verb} {}", call.shown());
         let mut url = call.url.clone();
         let mut redirects = 0;
         loop {
-            let mut request = self.http.request(method.clone(), url.clone());
+            let mut request = self.http.request(call.method.clone(), url.clone());
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }

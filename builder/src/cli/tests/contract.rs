@@ -54,6 +54,25 @@ const EXECUTOR: &[(&str, Outcome)] = &[
     ("--oci-layout-path=/o", Used),
     ("--digest-file=/d", Used),
     ("--digest-file /dev/termination-log", Used),
+    ("--digest-file=https://h.example/digest", Used),
+    ("--digest-file=http://h.example/digest", Refused),
+    ("--image-name-with-digest-file=/d -d r.example/i", Used),
+    ("--image-name-with-digest-file=/d", Refused),
+    ("--image-name-tag-with-digest-file=/d -d r.example/i:t", Used),
+    ("--image-name-tag-with-digest-file=/d", Refused),
+    ("--dryrun", Used),
+    ("--annotation a=b --annotation c=d,e", Used),
+    ("--annotation a", Refused),
+    ("--image-format=docker", Used),
+    ("--image-format oci", Used),
+    ("--image-format=", Used),
+    ("--push-retry=3", Used),
+    ("--image-fs-extract-retry 3", Used),
+    ("--image-download-retry=3", Used),
+    ("--push-ignore-immutable-tag-errors", Used),
+    ("--push-ignore-immutable-tag-errors=true", Used),
+    ("--skip-push-permission-check", Used),
+    ("--skip-default-registry-fallback true", Used),
     ("--snapshot-mode=redo", Noted),
     ("--snapshotMode redo", Noted),
     ("--snapshotMode=time", Noted),
@@ -135,6 +154,8 @@ fn each_flag_of_the_executor_is_used_or_not_needed_or_refused_by_name() {
     for (flags, expected) in EXECUTOR {
         let args = build(&format!("/kaniko/executor {flags}"));
         let refused = args.refuse_what_is_not_carried_out().and_then(|()| args.target().map(drop));
+        let refused = refused.and_then(|()| args.outputs.reports(names(&args)?, &|_| None).map(drop));
+        let refused = refused.and_then(|()| args.outputs.form(false, &args.layers.options()?).map(drop));
         let notes = args.kaniko.notes(std::iter::empty());
         let flag = flags.split(['=', ' ']).next().unwrap();
         let outcome = match (&refused, &notes[..]) {
