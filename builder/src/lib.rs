@@ -101,6 +101,8 @@ pub struct Request {
     pub network_files: execute::NetworkFiles,
     /// Where steps that were executed before are looked for, and written; `None` for no cache.
     pub cache: Option<cache::Settings>,
+    /// A layout directory that has layers of base images already, or may have.
+    pub warm: Option<PathBuf>,
     /// Whether nothing is built where the destinations have an image of the same content already.
     pub skip_existing: bool,
     /// The client of all registries.

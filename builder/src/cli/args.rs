@@ -4,8 +4,9 @@
 //! split at commas, and an empty path is none. More is taken than pflag takes: a truth value may follow its flag after a
 //! space.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -19,8 +20,11 @@ use super::cache::CacheFlags;
 use super::gc::Gc;
 use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
-use super::outputs::OutputFlags;
+use super::login::Login;
+use super::outputs::{FormFlags, PushFlags, ReportFlags};
+use super::push::{Index, Push};
 use super::registry::RegistryFlags;
+use super::warm::Warm;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
 #[derive(Debug, Parser)]
@@ -28,7 +32,49 @@ use super::registry::RegistryFlags;
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
+    /// As what the program was called.
+    #[arg(skip)]
+    pub(super) program: Program,
 }
+
+/// The names that the program has in Kaniko's images, and its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Program {
+    #[default]
+    Yadokari,
+    /// Kaniko's builder.
+    Executor,
+    /// What fills Kaniko's directory of base images.
+    Warmer,
+}
+
+impl Program {
+    /// The program of a path.
+    pub(super) fn of(path: &OsStr) -> Self {
+        match Path::new(path).file_name().and_then(OsStr::to_str) {
+            Some("executor") => Self::Executor,
+            Some("warmer") => Self::Warmer,
+            _ => Self::Yadokari,
+        }
+    }
+
+    /// What it does without a subcommand.
+    pub(super) fn command(self) -> &'static str {
+        if self == Self::Warmer { "warm" } else { "build" }
+    }
+
+    /// What it says of its version. Scripts look for Kaniko's words, and for the version whose command line this is.
+    pub(super) fn version(self) -> String {
+        let own = format!("yadokari {}", env!("CARGO_PKG_VERSION"));
+        match self {
+            Self::Yadokari => own,
+            Self::Executor | Self::Warmer => format!("Kaniko version :  {KANIKO} ({own})"),
+        }
+    }
+}
+
+/// The last version of Kaniko's own, whose command line is taken here.
+const KANIKO: &str = "v1.24.0";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -42,6 +88,14 @@ pub(super) enum Command {
     Key(Box<Build>),
     /// Delete old records of the cache, and old images. Without --delete it only says what it would delete.
     Gc(Box<Gc>),
+    /// Push an image that is in an archive or a layout directory.
+    Push(Box<Push>),
+    /// Make indexes of images.
+    Index(Box<Index>),
+    /// Fill a directory with base images, from which builds take their layers with --cache-dir.
+    Warm(Box<Warm>),
+    /// Keep a login where builds look for it.
+    Login(Login),
     /// Say which sandbox drivers work here, why the others do not, and what to change.
     Doctor(Doctor),
     /// Say the version.
@@ -78,8 +132,8 @@ pub(super) struct Build {
     /// The Dockerfile: a path as it is, or below the context; a URL; - for the standard input.
     #[arg(long, short = 'f', default_value = "Dockerfile", value_parser = path())]
     pub(super) dockerfile: PathBuf,
-    /// Push the image under this name. In its tag {key} stands for the content hash that `yadokari key` prints.
-    /// Repeatable.
+    /// Push the image under this name. {sha}, {short-sha} and {ref-slug} stand for the commit and the branch or tag that is
+    /// built; in the tag, {key} for the content hash that `yadokari key` prints. Repeatable.
     #[arg(long, short = 'd', short_alias = 't', visible_alias = "tag", value_name = "REGISTRY/REPOSITORY:TAG")]
     pub(super) destination: Vec<String>,
     /// Give an ARG a value; without `=` the environment's. Repeatable.
@@ -118,7 +172,11 @@ pub(super) struct Build {
     #[arg(long, visible_alias = "tarPath", value_name = "FILE", value_parser = path())]
     pub(super) tar_path: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) outputs: OutputFlags,
+    pub(super) reports: ReportFlags,
+    #[command(flatten)]
+    pub(super) form: FormFlags,
+    #[command(flatten)]
+    pub(super) push: PushFlags,
     #[command(flatten)]
     pub(super) registry: RegistryFlags,
     /// Add a label to the image. Repeatable.
@@ -258,23 +316,9 @@ impl Build {
         }
     }
 
-    /// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with
-    /// Docker; these names are the second answer.
+    /// `--build-arg`
     pub(super) fn build_args(&self, env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
-        let (mut given, mut unset) = (Vec::new(), Vec::new());
-        for text in &self.build_arg {
-            if text.contains('=') {
-                given.push(pair("--build-arg", text)?);
-            } else if text.is_empty() {
-                return Err(Error::Usage { flag: "--build-arg", message: "it names no argument".into() });
-            } else {
-                match env(text) {
-                    Some(value) => given.push((text.clone(), value)),
-                    None => unset.push(text.clone()),
-                }
-            }
-        }
-        Ok((given, unset))
+        build_args(&self.build_arg, env)
     }
 
     /// `--build-context`
@@ -328,6 +372,25 @@ impl Build {
     pub(super) fn labels(&self) -> Result<Pairs, Error> {
         self.label.iter().map(|text| pair("--label", text)).collect()
     }
+}
+
+/// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with
+/// Docker; these names are the second answer.
+pub(super) fn build_args(texts: &[String], env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
+    let (mut given, mut unset) = (Vec::new(), Vec::new());
+    for text in texts {
+        if text.contains('=') {
+            given.push(pair("--build-arg", text)?);
+        } else if text.is_empty() {
+            return Err(Error::Usage { flag: "--build-arg", message: "it names no argument".into() });
+        } else {
+            match env(text) {
+                Some(value) => given.push((text.clone(), value)),
+                None => unset.push(text.clone()),
+            }
+        }
+    }
+    Ok((given, unset))
 }
 
 /// SOURCE_DATE_EPOCH: a build argument wins over the environment, and an empty one is none.

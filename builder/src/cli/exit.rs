@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Format;
-use super::{BuildInvocation, GcInvocation, LookInvocation, say};
+use super::{BuildInvocation, LookInvocation, say};
 use crate::cache::Outlook;
 use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
@@ -83,16 +83,22 @@ pub(super) fn key(build: BuildInvocation) -> u8 {
     finish(key, |(key, _)| (key.hex(), 0))
 }
 
-/// Says what is old, and deletes it where that is asked for.
-pub(super) fn gc(gc: GcInvocation) -> u8 {
-    let progress = Arc::clone(&gc.progress);
-    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
-    let result = runtime.block_on(gc.execute(&say));
+/// Does what is no build, says what went wrong if something did, and gives the exit code.
+pub(super) fn task(progress: &Arc<Progress>, work: impl Future<Output = Result<u8, Error>>) -> u8 {
+    let Some(runtime) = runtime(progress) else { return ExitCode::Io as u8 };
+    let interrupt = Interrupt::default();
+    let result = runtime.block_on(async {
+        forward_signals(&interrupt, progress);
+        tokio::select! {
+            result = work => result,
+            signal = interrupt.triggered() => Err(Error::Interrupted(signal)),
+        }
+    });
     runtime.shutdown_background();
     match result {
         Ok(code) => code,
         Err(error) => {
-            report(&error, None, &progress);
+            report(&error, None, progress);
             error.exit_code()
         }
     }

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
-use yadokari_layers::{Compression, pack};
+use yadokari_layers::{Compression, Digest, pack};
 use yadokari_registry::{Client, Reference, Request};
 
 use super::args::{Environment, path, truth};
+use crate::Error;
 use crate::error::registry_code;
 use crate::image::{Form, Format};
-use crate::output::{Described, Pushing, with_key};
-use crate::{Built, Error};
+use crate::output::{Described, Pushing};
 
-/// What a build leaves besides the image, and how the image is written down and pushed.
+/// What is written when an image is where it should be.
 #[derive(Debug, Args)]
-pub(super) struct OutputFlags {
+pub(super) struct ReportFlags {
     /// Write the manifest's digest to a file, to /dev/stdout, or by PUT to an https:// URL.
     #[arg(long, value_name = "FILE|URL", value_parser = path())]
     digest_file: Option<PathBuf>,
@@ -33,18 +33,28 @@ pub(super) struct OutputFlags {
     /// containerimage.config.digest, containerimage.descriptor and image.name.
     #[arg(long, value_name = "FILE|URL", value_parser = path())]
     metadata_file: Option<PathBuf>,
+}
+
+/// How an image is pushed.
+#[derive(Debug, Args)]
+pub(super) struct PushFlags {
+    /// Let a tag stay what it is that the registry never changes. One that points to this very image is no error anyway.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    push_ignore_immutable_tag_errors: bool,
+    /// Do not ask the registry before anything else whether it lets us push.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    skip_push_permission_check: bool,
+}
+
+/// How an image is written down.
+#[derive(Debug, Args)]
+pub(super) struct FormFlags {
     /// Add an annotation to the manifest; with index: before the name, to the index of several platforms. Repeatable.
     #[arg(long, value_name = "[manifest:|index:|manifest,index:]NAME=VALUE")]
     annotation: Vec<String>,
     /// Whose media types the manifest has.
     #[arg(long, value_name = "oci|docker", default_value = "oci", value_parser = format)]
     image_format: Format,
-    /// Let a tag stay what it is that the registry never changes. One that points to this very image is no error anyway.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
-    push_ignore_immutable_tag_errors: bool,
-    /// Do not ask the registry before the build whether it lets us push.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
-    skip_push_permission_check: bool,
 }
 
 /// A format; nothing is OCI's, since callers write `--image-format=$VARIABLE`.
@@ -65,8 +75,6 @@ pub(super) struct Reports {
     metadata: Option<Place>,
     /// The file that BUILDER_OUTPUT asks for.
     images: Option<Place>,
-    /// The names of `--destination`.
-    destinations: Vec<Reference>,
 }
 
 /// Where something is written.
@@ -83,7 +91,7 @@ const NAMES: &str = "--image-name-with-digest-file";
 const TAGS: &str = "--image-name-tag-with-digest-file";
 const METADATA: &str = "--metadata-file";
 
-impl OutputFlags {
+impl FormFlags {
     /// How manifests are written. `is_index` says that there is an index of several, `layers` how new layers are written.
     pub(super) fn form(&self, is_index: bool, layers: &pack::Options) -> Result<Form, Error> {
         let refuse = |flag, message: &str| Err(Error::Usage { flag, message: message.into() });
@@ -108,7 +116,9 @@ impl OutputFlags {
         }
         Ok(Form { format: self.image_format, annotations, index_annotations })
     }
+}
 
+impl PushFlags {
     /// What is left out when the image is pushed.
     pub(super) fn pushing(&self) -> Pushing {
         Pushing {
@@ -116,18 +126,20 @@ impl OutputFlags {
             keeps_immutable_tags: self.push_ignore_immutable_tag_errors,
         }
     }
+}
 
+impl ReportFlags {
     /// Whether something is written that only the manifest says.
     pub(super) fn describes(&self) -> bool {
         super::given(&self.metadata_file).is_some()
     }
 
-    /// What is written in the end of a build for these destinations.
-    pub(super) fn reports(&self, destinations: Vec<Reference>, env: Environment<'_>) -> Result<Reports, Error> {
+    /// What is written in the end. `has_names` says that there are destinations.
+    pub(super) fn reports(&self, has_names: bool, env: Environment<'_>) -> Result<Reports, Error> {
         let names = place(NAMES, &self.image_name_with_digest_file)?;
         let tags = place(TAGS, &self.image_name_tag_with_digest_file)?;
         for (place, flag) in [(&names, NAMES), (&tags, TAGS)] {
-            if place.is_some() && destinations.is_empty() {
+            if place.is_some() && !has_names {
                 return Err(Error::Usage { flag, message: "it needs the names of --destination".into() });
             }
         }
@@ -138,7 +150,6 @@ impl OutputFlags {
             tags,
             metadata: place(METADATA, &self.metadata_file)?,
             images: images.map(|directory| Place::File(Path::new(&directory).join("images"))),
-            destinations,
         })
     }
 }
@@ -173,10 +184,14 @@ fn place(flag: &'static str, given: &Option<PathBuf>) -> Result<Option<Place>, E
 }
 
 impl Reports {
-    /// Writes all that is asked for.
-    pub(super) async fn write(&self, built: &Built, client: &Client) -> Result<(), Error> {
-        let digest = built.digest;
-        let names: Vec<Reference> = self.destinations.iter().map(|name| with_key(name, &built.key)).collect();
+    /// Writes all that is asked for, of the image with this digest and these names.
+    pub(super) async fn write(
+        &self,
+        digest: &Digest,
+        described: Option<&Described>,
+        names: &[Reference],
+        client: &Client,
+    ) -> Result<(), Error> {
         if let Some(place) = &self.digest {
             place.write(&digest.to_string(), client).await?;
         }
@@ -194,8 +209,8 @@ impl Reports {
         }
         if let Some(place) = &self.metadata {
             let unread = || Error::BadImage { name: digest.to_string(), reason: "its manifest was not read".into() };
-            let described = built.described.as_ref().ok_or_else(unread)?;
-            let text = serde_json::to_string_pretty(&metadata(built, described, &names));
+            let described = described.ok_or_else(unread)?;
+            let text = serde_json::to_string_pretty(&metadata(digest, described, names));
             place.write(&(text.expect("strings and numbers have a form in JSON") + "\n"), client).await?;
         }
         Ok(())
@@ -208,11 +223,11 @@ fn tagged(name: &Reference) -> String {
 }
 
 /// What docker buildx writes into its metadata file, as far as it is about the image.
-fn metadata(built: &Built, described: &Described, names: &[Reference]) -> Value {
+fn metadata(digest: &Digest, described: &Described, names: &[Reference]) -> Value {
     let Described { media_type, size, config } = described;
     let mut metadata = json!({
-        "containerimage.descriptor": { "mediaType": media_type, "digest": built.digest, "size": size },
-        "containerimage.digest": built.digest,
+        "containerimage.descriptor": { "mediaType": media_type, "digest": digest, "size": size },
+        "containerimage.digest": digest,
     });
     if let Some(config) = config {
         metadata["containerimage.config.digest"] = json!(config);

@@ -192,8 +192,7 @@ fn levels_are_named_as_logrus_names_them() {
 
 #[test]
 fn what_is_not_a_flag_is_refused() {
-    for line in ["executor --no-such-flag", "executor stray", "executor --context /c stray", "executor --cache-dir=/c"]
-    {
+    for line in ["executor --no-such-flag", "executor stray", "executor --context /c stray"] {
         error(line);
     }
     assert!(error("executor --build-arg").contains("--build-arg"));
@@ -304,7 +303,7 @@ fn the_epoch_is_a_build_argument_or_the_environments() {
 
 #[test]
 fn an_image_needs_somewhere_to_go() {
-    let destinations = |args: &Build| destinations(args, names(args)?);
+    let destinations = |args: &Build| destinations(args, names(args, None, &|_| None)?);
     assert!(destinations(&build("executor")).is_err());
     assert!(destinations(&build("executor --tar-path /t")).is_err());
     assert!(destinations(&build("executor --no-push")).unwrap().is_empty());

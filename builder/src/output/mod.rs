@@ -4,6 +4,8 @@
 //! later steps are executed.
 
 mod destination;
+pub mod relay;
+pub mod saved;
 pub mod tags;
 mod tarball;
 mod uploads;

@@ -76,7 +76,7 @@ pub async fn point(tags: &[Tag], digest: &Digest, pushing: Pushing, progress: &P
 }
 
 /// Points a tag to a manifest, and says so.
-pub(super) async fn write(
+pub async fn write(
     store: &dyn Store,
     tag: &Version,
     manifest: &Manifest,

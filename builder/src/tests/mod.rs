@@ -89,6 +89,7 @@ impl Bench {
             pushing: Default::default(),
             form: Default::default(),
             describe: false,
+            warm: None,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

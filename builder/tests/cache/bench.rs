@@ -120,6 +120,7 @@ impl Bench {
             pushing: Default::default(),
             form: Default::default(),
             describe: false,
+            warm: None,
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
             squash: false,

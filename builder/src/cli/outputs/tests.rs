@@ -1,7 +1,6 @@
 //! What is written, and where, against a client that has nobody to talk to.
 
 use clap::Parser;
-use yadokari_layers::{Digest, KeyHasher};
 use yadokari_registry::ClientOptions;
 
 use super::*;
@@ -9,26 +8,25 @@ use super::*;
 #[derive(Parser)]
 struct Line {
     #[command(flatten)]
-    flags: OutputFlags,
+    reports: ReportFlags,
+    #[command(flatten)]
+    form: FormFlags,
 }
 
-fn flags(words: &[&str]) -> OutputFlags {
-    Line::try_parse_from(["x"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}")).flags
+fn flags(words: &[&str]) -> Line {
+    Line::try_parse_from(["x"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn client() -> Client {
     Client::new(ClientOptions::default()).unwrap()
 }
 
-fn built() -> Built {
-    let config = Some(Digest::of("config"));
-    let described = Described { media_type: "application/x".into(), size: 7, config };
-    let key = KeyHasher::new("x").finish();
-    Built { digest: Digest::of("image"), size: 1, layers: 1, key, described: Some(described) }
+fn described() -> Described {
+    Described { media_type: "application/x".into(), size: 7, config: Some(Digest::of("config")) }
 }
 
 fn destinations() -> Vec<Reference> {
-    ["r.example/app:1", "r.example/team/app:v-{key}"].map(|text| crate::output::name(text).unwrap()).to_vec()
+    ["r.example/app:1", "r.example/team/app:2"].map(|text| text.parse().unwrap()).to_vec()
 }
 
 /// The contents of the files that these flags ask for in a directory, which stands for DIR.
@@ -38,8 +36,8 @@ async fn written(words: &[&str], env: Environment<'_>) -> (tempfile::TempDir, Re
     let words: Vec<String> = words.iter().map(|word| word.replace("DIR", &place)).collect();
     let flags = flags(&words.iter().map(String::as_str).collect::<Vec<_>>());
     let env = |name: &str| env(name).map(|value| value.replace("DIR", &place));
-    let reports = flags.reports(destinations(), &env).unwrap();
-    let result = reports.write(&built(), &client()).await;
+    let reports = flags.reports.reports(true, &env).unwrap();
+    let result = reports.write(&Digest::of("image"), Some(&described()), &destinations(), &client()).await;
     (directory, result)
 }
 
@@ -54,12 +52,12 @@ async fn digests_and_names_are_written_as_kaniko_writes_them() {
     let (directory, result) = written(&words, &output).await;
     result.unwrap();
     let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-    let (digest, key) = (Digest::of("image"), KeyHasher::new("x").finish().hex());
+    let digest = Digest::of("image");
     assert_eq!(read("new/digest"), digest.to_string());
     assert_eq!(read("names"), format!("r.example/app@{digest}\nr.example/team/app@{digest}\n"));
-    assert_eq!(read("tags"), format!("r.example/app:1@{digest}\nr.example/team/app:v-{key}@{digest}\n"));
+    assert_eq!(read("tags"), format!("r.example/app:1@{digest}\nr.example/team/app:2@{digest}\n"));
     let lines: Vec<Value> = read("images").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let expected = ["r.example/app:1".to_owned(), format!("r.example/team/app:v-{key}")];
+    let expected = ["r.example/app:1", "r.example/team/app:2"];
     assert_eq!(lines, expected.map(|name| json!({ "name": name, "digest": digest })));
 }
 
@@ -68,20 +66,17 @@ async fn metadata_has_the_keys_of_buildx() {
     let (directory, result) = written(&["--metadata-file", "DIR/m.json"], &|_| None).await;
     result.unwrap();
     let read: Value = serde_json::from_slice(&fs::read(directory.path().join("m.json")).unwrap()).unwrap();
-    let (digest, key) = (Digest::of("image"), KeyHasher::new("x").finish().hex());
+    let digest = Digest::of("image");
     let expected = json!({
         "containerimage.config.digest": Digest::of("config"),
         "containerimage.descriptor": { "mediaType": "application/x", "digest": digest, "size": 7 },
         "containerimage.digest": digest,
-        "image.name": format!("r.example/app:1,r.example/team/app:v-{key}"),
+        "image.name": "r.example/app:1,r.example/team/app:2",
     });
     assert_eq!(read, expected);
-    let index = Built { described: built().described.map(|d| Described { config: None, ..d }), ..built() };
-    let index = metadata(&index, index.described.as_ref().unwrap(), &[]);
-    assert_eq!(
-        index.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["containerimage.descriptor", "containerimage.digest"]
-    );
+    let index = metadata(&digest, &Described { config: None, ..described() }, &[]);
+    let keys: Vec<_> = index.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["containerimage.descriptor", "containerimage.digest"]);
 }
 
 #[tokio::test]
@@ -125,7 +120,7 @@ async fn a_digest_is_sent_by_put() {
 #[test]
 fn names_that_are_written_need_destinations() {
     for flag in [NAMES, TAGS] {
-        let error = flags(&[&format!("{flag}=/x")]).reports(Vec::new(), &|_| None).unwrap_err().to_string();
+        let error = flags(&[&format!("{flag}=/x")]).reports.reports(false, &|_| None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{flag}: ")) && error.contains("--destination"), "{error}");
     }
 }
@@ -133,7 +128,7 @@ fn names_that_are_written_need_destinations() {
 #[test]
 fn annotations_are_for_images_or_their_index() {
     let form = |words: &[&str], is_index| {
-        let form = flags(words).form(is_index, &pack::Options::default()).map_err(|error| error.to_string())?;
+        let form = flags(words).form.form(is_index, &pack::Options::default()).map_err(|error| error.to_string())?;
         let text = |map: BTreeMap<String, String>| {
             map.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
         };
@@ -164,7 +159,7 @@ fn annotations_are_for_images_or_their_index() {
 fn a_format_has_what_it_can_have() {
     let zstd = pack::Options { compression: Compression::Zstd, ..pack::Options::default() };
     let format = |words: &[&str], layers: &pack::Options| {
-        flags(words).form(false, layers).map(|form| form.format).map_err(|error| error.to_string())
+        flags(words).form.form(false, layers).map(|form| form.format).map_err(|error| error.to_string())
     };
     assert_eq!(format(&[], &zstd), Ok(Format::Oci));
     assert_eq!(format(&["--image-format=", "--annotation=a=b"], &zstd), Ok(Format::Oci));

@@ -40,6 +40,7 @@ const EXECUTOR: &[(&str, Outcome)] = &[
     ("--cache=false", Used),
     ("--cache-repo=r.example/c", Used),
     ("--cache-repo=oci:/dir", Used),
+    ("--cache-dir=/c", Used),
     ("--cache-ttl=2190h0m0s", Used),
     ("--cache-copy-layers", Used),
     ("--cache-copy-layers=true", Used),
@@ -110,6 +111,28 @@ const EXECUTOR: &[(&str, Outcome)] = &[
     ("--force-build-metadata", Noted),
 ];
 
+/// Every flag of the warmer.
+const WARMER: &[&str] = &[
+    "--image=r.example/i -i r.example/j",
+    "--cache-dir=/c",
+    "-c /c",
+    "--force",
+    "-f",
+    "--cache-ttl=6h",
+    "--dockerfile=D",
+    "-d D",
+    "--build-arg A=1",
+    "--customPlatform=linux/arm64",
+    "--custom-platform linux/arm64",
+    "--insecure-pull true",
+    "--insecure-registry=h:1",
+    "--registry-map=a=b",
+    "--registry-mirror=m.example",
+    "--skip-default-registry-fallback",
+    "--verbosity debug",
+    "-v=debug",
+];
+
 /// Flags of the page that another part of the command line brings.
 const ELSEWHERE: &[&str] = &[
     "--credential-helpers",
@@ -154,8 +177,8 @@ fn each_flag_of_the_executor_is_used_or_not_needed_or_refused_by_name() {
     for (flags, expected) in EXECUTOR {
         let args = build(&format!("/kaniko/executor {flags}"));
         let refused = args.refuse_what_is_not_carried_out().and_then(|()| args.target().map(drop));
-        let refused = refused.and_then(|()| args.outputs.reports(names(&args)?, &|_| None).map(drop));
-        let refused = refused.and_then(|()| args.outputs.form(false, &args.layers.options()?).map(drop));
+        let refused = refused.and_then(|()| args.reports.reports(!args.destination.is_empty(), &|_| None).map(drop));
+        let refused = refused.and_then(|()| args.form.form(false, &args.layers.options()?).map(drop));
         let notes = args.kaniko.notes(std::iter::empty());
         let flag = flags.split(['=', ' ']).next().unwrap();
         let outcome = match (&refused, &notes[..]) {
@@ -188,6 +211,48 @@ fn the_page_has_every_flag_of_a_build_and_no_other() {
         let flag = &flag[..];
         assert!(page.contains(flag) != more.contains(flag), "docs/kaniko.md needs {flag} in one of its tables");
     }
+}
+
+#[test]
+fn each_flag_of_the_warmer_is_taken_and_on_the_page() {
+    for flags in WARMER {
+        assert!(matches!(command(&format!("/kaniko/warmer {flags}")), Command::Warm(_)), "{flags}");
+    }
+    let known = flags_of(&["warm"]);
+    let page = flags_of_page("The warmer's flags");
+    for flag in &page {
+        let is_tried = WARMER.iter().any(|flags| flags.split(['=', ' ']).any(|word| word == *flag));
+        let is_here = known.contains(*flag) && is_tried;
+        assert!(is_here || ELSEWHERE.contains(flag), "docs/kaniko.md: {flag} is not known, or has no row");
+    }
+}
+
+#[test]
+fn the_other_subcommands_of_the_page_have_the_flags_that_it_says() {
+    for (heading, path) in [("Login", &["login"][..]), ("Push", &["push"]), ("Index", &["index", "create"])] {
+        let known = flags_of(path);
+        let page = flags_of_page(heading);
+        assert!(!page.is_empty() && page.iter().all(|flag| known.contains(*flag)), "{heading}: {page:?} of {known:?}");
+    }
+}
+
+#[test]
+fn the_program_is_what_it_is_called() {
+    let version = |program: &str| match interpret(parse(words(&format!("{program} version"))).unwrap()) {
+        Ok(Invocation::Version(text)) => text,
+        _ => panic!("{program}"),
+    };
+    let own = format!("yadokari {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(version("./yadokari"), own);
+    // Kaniko prints two spaces there, and scripts look for what follows them.
+    assert_eq!(version("/kaniko/executor"), format!("Kaniko version :  v1.24.0 ({own})"));
+    assert_eq!(version("executor"), version("/kaniko/warmer"));
+    assert!(matches!(command("/kaniko/warmer -i r.example/i"), Command::Warm(_)));
+    assert!(matches!(command("/kaniko/warmer"), Command::Warm(_)));
+    assert!(matches!(command("/kaniko/executor login r.example -u a -p b"), Command::Login(_)));
+    assert!(matches!(command("/kaniko/executor push t.tar -d r.example/i"), Command::Push(_)));
+    assert!(matches!(command("yadokari warm --image r.example/i"), Command::Warm(_)));
+    assert!(matches!(command("yadokari index create -d r.example/i:1 r.example/i:2"), Command::Index(_)));
 }
 
 #[test]
