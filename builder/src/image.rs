@@ -3,19 +3,17 @@
 //! The config is ours: the OCI crate's type drops `Healthcheck`, `OnBuild`, `Shell` and every field it does not know,
 //! and writes maps in random order. This one keeps all of them, and one writer gives the same bytes for the same value.
 
+mod form;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use yadokari_layers::{Compression, Digest};
+use yadokari_layers::Digest;
 use yadokari_registry::Platform;
 
-/// The media type of the manifests that we write.
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The media type of the indexes that we write, of images for several platforms.
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// The media type of the configs that we write.
-pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub use form::{Form, Format};
+
 /// What the `comment` of every history entry says: the Dockerfile dialect, as BuildKit writes it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -201,17 +199,8 @@ pub struct BlobRef {
     pub size: u64,
 }
 
-/// The OCI media type of a layer.
-pub fn layer_media_type(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "application/vnd.oci.image.layer.v1.tar",
-        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
-    }
-}
-
 /// The bytes of the manifest of a config and its layers, the lowest first.
-pub fn manifest_bytes(config: &BlobRef, layers: &[BlobRef]) -> Vec<u8> {
+pub fn manifest_bytes(form: &Form, config: &BlobRef, layers: &[BlobRef]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Manifest<'a> {
@@ -219,12 +208,15 @@ pub fn manifest_bytes(config: &BlobRef, layers: &[BlobRef]) -> Vec<u8> {
         media_type: &'a str,
         config: &'a BlobRef,
         layers: &'a [BlobRef],
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: &'a BTreeMap<String, String>,
     }
-    to_canonical(&Manifest { schema_version: 2, media_type: MANIFEST, config, layers })
+    let (media_type, annotations) = (form.format.manifest(), &form.annotations);
+    to_canonical(&Manifest { schema_version: 2, media_type, config, layers, annotations })
 }
 
 /// The bytes of an index of manifests, each with the platform that its image is for.
-pub fn index_bytes(manifests: &[(BlobRef, Platform)]) -> Vec<u8> {
+pub fn index_bytes(form: &Form, manifests: &[(BlobRef, Platform)]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Described<'a> {
         #[serde(flatten)]
@@ -244,12 +236,15 @@ pub fn index_bytes(manifests: &[(BlobRef, Platform)]) -> Vec<u8> {
         schema_version: u32,
         media_type: &'a str,
         manifests: Vec<Described<'a>>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: &'a BTreeMap<String, String>,
     }
     let described = manifests.iter().map(|(manifest, platform)| {
         let Platform { os, architecture, variant } = platform;
         Described { manifest, platform: Said { architecture, os, variant: variant.as_deref() } }
     });
-    to_canonical(&Index { schema_version: 2, media_type: INDEX, manifests: described.collect() })
+    let (media_type, annotations) = (form.format.index(), &form.index_annotations);
+    to_canonical(&Index { schema_version: 2, media_type, manifests: described.collect(), annotations })
 }
 
 /// A time in whole seconds since the Unix epoch as RFC 3339 in UTC.
@@ -370,6 +365,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_index_are_pinned() {
+        const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+        const INDEX: &str = "application/vnd.oci.image.index.v1+json";
         let manifest = BlobRef { media_type: MANIFEST.into(), digest: Digest::of("x"), size: 1 };
         let platforms = ["linux/amd64", "linux/arm/v6"].map(|text| (manifest.clone(), text.parse().unwrap()));
         let line = |platform: &str| {
@@ -381,7 +378,47 @@ mod tests {
             line(r#""architecture":"arm","os":"linux","variant":"v6""#),
         ];
         let expected = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, lines.join(","));
-        assert_eq!(String::from_utf8(index_bytes(&platforms)).unwrap(), expected);
+        assert_eq!(String::from_utf8(index_bytes(&Form::default(), &platforms)).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_bytes_of_manifests_are_pinned_in_either_format() {
+        let blob = |media_type: &str| BlobRef { media_type: media_type.into(), digest: Digest::of("x"), size: 1 };
+        let digest = Digest::of("x");
+        let oci = Form {
+            annotations: BTreeMap::from([("b".into(), "2".into()), ("a".into(), "1".into())]),
+            ..Form::default()
+        };
+        let docker = Form { format: Format::Docker, ..Form::default() };
+        let line = |media_type: &str| format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#);
+        for (form, manifest, config, layer, more) in [
+            (
+                &oci,
+                "application/vnd.oci.image.manifest.v1+json",
+                "application/vnd.oci.image.config.v1+json",
+                "application/vnd.oci.image.layer.v1.tar+gzip",
+                r#","annotations":{"a":"1","b":"2"}"#,
+            ),
+            (
+                &docker,
+                "application/vnd.docker.distribution.manifest.v2+json",
+                "application/vnd.docker.container.image.v1+json",
+                "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                "",
+            ),
+        ] {
+            let layers = [blob(form.format.layer(yadokari_layers::Compression::Gzip))];
+            let bytes = manifest_bytes(form, &blob(form.format.config()), &layers);
+            let expected = format!(
+                r#"{{"schemaVersion":2,"mediaType":"{manifest}","config":{},"layers":[{}]{more}}}"#,
+                line(config),
+                line(layer)
+            );
+            assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        }
+        let index = index_bytes(&Form { index_annotations: oci.annotations, ..docker }, &[]);
+        let expected = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[],"annotations":{"a":"1","b":"2"}}"#;
+        assert_eq!(String::from_utf8(index).unwrap(), expected);
     }
 
     #[test]

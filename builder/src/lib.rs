@@ -46,7 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use yadokari_layers::{Digest, pack};
+use yadokari_layers::{Digest, Key, pack};
 use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
@@ -80,6 +80,12 @@ pub struct Request {
     pub index: Option<Vec<Platform>>,
     /// Where the image goes. With none, it is built and forgotten.
     pub destinations: Vec<Destination>,
+    /// What is left out when it is pushed.
+    pub pushing: output::Pushing,
+    /// How its manifests are written.
+    pub form: image::Form,
+    /// Whether it has to be known what the image is to a registry, which otherwise need not be read where it was built before.
+    pub describe: bool,
     /// How layers are written. Their latest time is the plan's.
     pub pack: pack::Options,
     /// How many stages are worked on at once.
@@ -96,6 +102,8 @@ pub struct Request {
     pub network_files: execute::NetworkFiles,
     /// Where steps that were executed before are looked for, and written; `None` for no cache.
     pub cache: Option<cache::Settings>,
+    /// A layout directory that has layers of base images already, or may have.
+    pub warm: Option<PathBuf>,
     /// Whether nothing is built where the destinations have an image of the same content already.
     pub skip_existing: bool,
     /// The client of all registries.
@@ -111,6 +119,10 @@ pub struct Built {
     pub size: u64,
     /// The number of layers.
     pub layers: usize,
+    /// The content hash, which stands for `{key}` in the destinations' tags.
+    pub key: Key,
+    /// What it is to whoever asks a registry for it; `None` where nobody asked, and it was not read.
+    pub described: Option<output::Described>,
 }
 
 /// Builds an image: the whole line, in its order.
@@ -133,7 +145,7 @@ pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Int
     };
     prepared.look_up().await;
     let (sources, work) = (&prepared.sources, &prepared.work);
-    let uploads = Uploads::start(&request.destinations, &request.client, sources, work).await?;
+    let uploads = Uploads::start(&request.destinations, &request.client, sources, work, request.pushing).await?;
     let built = async {
         let brought = match &found {
             Some(found) => reuse::bring(&prepared, found, &uploads).await?,
@@ -154,7 +166,8 @@ pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Int
     }
     prepared.finish_cache().await;
     let (digest, made) = built?;
-    Ok(Built { digest, size: made.layers().map(|layer| layer.size).sum(), layers: made.layers().count() })
+    let (size, layers) = (made.layers().map(|layer| layer.size).sum(), made.layers().count());
+    Ok(Built { digest, size, layers, key, described: Some(made.described()) })
 }
 
 /// The time in whole seconds since the Unix epoch.

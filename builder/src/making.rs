@@ -71,7 +71,9 @@ impl<'a> Making<'a> {
         let _until_sent = self.prepared.work.holders().hold(owed);
         let mut images = tokio::task::block_in_place(|| self.images(&fetcher))?;
         let made = match &self.request.index {
-            Some(platforms) => Made::index(images.into_iter().zip(platforms.iter().cloned()).collect()),
+            Some(platforms) => {
+                Made::index(images.into_iter().zip(platforms.iter().cloned()).collect(), &self.request.form)
+            }
             None => Made::image(images.remove(0)),
         };
         self.uploads.complete(&made).await?;
@@ -119,6 +121,6 @@ impl<'a> Making<'a> {
         let executors: Vec<Executor<'_>> = (0..packs.len()).map(executor).collect();
         let results = execute::execute(&executors, request.jobs, self.interrupt)?;
         let images = prepared.plans.iter().zip(&packs).zip(results);
-        Ok(images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp)).collect())
+        Ok(images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp, &request.form)).collect())
     }
 }

@@ -9,8 +9,9 @@ use yadokari_registry::Platform;
 use crate::cache::{Cache, StepInputs};
 use crate::context::{Context, Contexts};
 use crate::execute::{Done, Earlier, Upcoming, WorkDir};
+use crate::image::Form;
 use crate::output::Made;
-use crate::plan::{Options, Plan, result_key, result_key_of_index, squashed_result_key};
+use crate::plan::{Options, Plan, formed_result_key, result_key, result_key_of_index, squashed_result_key};
 use crate::progress::Progress;
 use crate::sources::Sources;
 use crate::{Error, Request, check, dockerfile, remote};
@@ -27,6 +28,7 @@ pub(crate) struct Prepared {
     /// How layers are written. The latest time is each plan's own.
     pack: pack::Options,
     squash: bool,
+    form: Form,
     is_index: bool,
     /// Gone last: the plans name files in it.
     pub(crate) work: WorkDir,
@@ -45,6 +47,7 @@ impl Prepared {
         let cache = request.cache.clone().map(|settings| Cache::open(settings, &request.client, Arc::clone(progress)));
         let cache = cache.map(Arc::new);
         let sources = Sources::new(request.client.clone()).with_cache(cache.clone());
+        let sources = sources.with_warm(request.warm.as_deref());
         let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
         let (mut plans, mut said) = (Vec::new(), Vec::new());
         let mut warn = |warning: &dockerfile::Diagnostic| {
@@ -66,8 +69,8 @@ impl Prepared {
         let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
         let target = format!("{:?}", (request.dockerfile_path.file_name(), &request.options.target, names));
         let (is_index, pack, target) = (request.index.is_some(), request.pack, Digest::of(target));
-        let squash = request.squash;
-        Ok(Self { contexts, sources, platforms, plans, cache, pack, squash, is_index, target, work })
+        let (squash, form) = (request.squash, request.form.clone());
+        Ok(Self { contexts, sources, platforms, plans, cache, pack, squash, form, is_index, target, work })
     }
 
     /// How the layers of a plan are written: the file may say itself what time it is.
@@ -81,13 +84,14 @@ impl Prepared {
             let key = result_key(plan, &|image| self.sources.layers(image), &self.pack(plan));
             if self.squash { squashed_result_key(&key) } else { key }
         };
-        match (&self.plans[..], self.is_index) {
+        let key = match (&self.plans[..], self.is_index) {
             ([only], false) => key(only),
             (plans, _) => {
                 let keys = plans.iter().zip(&self.platforms).map(|(plan, platform)| (platform.clone(), key(plan)));
                 result_key_of_index(&keys.collect::<Vec<_>>())
             }
-        }
+        };
+        if self.form == Form::default() { key } else { formed_result_key(&key, &self.form) }
     }
 
     /// What earlier builds made of a plan's steps.

@@ -41,11 +41,11 @@ pub(crate) async fn existing(
     {
         return Ok(None);
     }
-    if !tags::point(&tags, &digest, progress).await? {
+    if !tags::point(&tags, &digest, request.pushing, progress).await? {
         return Ok(None);
     }
-    let (size, layers) = tags::measure(&tags, &digest).await;
-    Ok(Some(Built { digest, size, layers }))
+    let (size, layers, described) = tags::measure(&tags, &digest).await;
+    Ok(Some(Built { digest, size, layers, key: *key, described }))
 }
 
 /// Asks for the image that was made of the inputs which `key` stands for. Where the destinations' repositories have it, their
@@ -59,14 +59,21 @@ pub(crate) async fn look(
     let Some(cache) = prepared.cache.as_ref().filter(|_| prepared.is_covered()) else { return Ok(Found::Nowhere) };
     let (found, tags) = join(cache.result(key), tags::look(&request.destinations, &request.client)).await;
     let Some(found) = found else { return Ok(Found::Nowhere) };
+    let described = match request.describe {
+        true => match cache.image(&found).await {
+            Some(made) => Some(made.described()),
+            None => return Ok(Found::Nowhere),
+        },
+        false => None,
+    };
     match tags {
-        Some(tags) if tags::point(&tags, &found.digest(), progress).await? => {
+        Some(tags) if tags::point(&tags, &found.digest(), request.pushing, progress).await? => {
             if found.is_aging {
                 // The records of its steps are as old, and will be wanted when something changes.
                 prepared.look_up().await;
             }
             let (digest, (size, layers)) = (found.digest(), found.layers());
-            Ok(Found::There(Built { digest, size, layers }))
+            Ok(Found::There(Built { digest, size, layers, key: *key, described }))
         }
         _ => Ok(Found::Somewhere(found)),
     }

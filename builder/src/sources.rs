@@ -29,6 +29,8 @@ const LAYOUT: &str = "oci:";
 pub struct Sources {
     client: Client,
     cache: Option<Arc<Cache>>,
+    /// A directory that has layers of images already.
+    warm: Option<Layout>,
     found: Mutex<Found>,
     /// For each layer, held by whoever brings it.
     bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
@@ -73,7 +75,17 @@ impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
         let (found, bringing, sent) = Default::default();
-        Self { client, cache: None, found, bringing, sent }
+        Self { client, cache: None, warm: None, found, bringing, sent }
+    }
+
+    /// The same, with the layers that a layout directory has. It may be missing.
+    pub fn with_warm(self, directory: Option<&Path>) -> Self {
+        Self { warm: directory.and_then(|directory| Layout::open(directory).ok()), ..self }
+    }
+
+    /// The images that were looked for and found.
+    pub fn images(&self) -> Vec<ImageName> {
+        self.lock().known.images.keys().cloned().collect()
     }
 
     /// The same, with the layers that the cache has.
@@ -263,15 +275,19 @@ impl Sources {
     }
 
     async fn bring(&self, layer: &LayerRef, to: &Path) -> Result<(), crate::Error> {
+        let blob = (&layer.digest, layer.size);
         let of_image = self.lock().layers.get(&layer.digest).map(Arc::clone);
         if let Some(image) = of_image {
+            if self.bring_warm(layer, to).await {
+                return Ok(());
+            }
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
-            return read_to(&*image.origin.store, layer, to, failed).await;
+            return read_to(&*image.origin.store, blob, to, failed).await;
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         if let Some(origin) = self.sent.find(&layer.digest) {
-            match read_to(&*origin.store, layer, to, |_| stale).await {
+            match read_to(&*origin.store, blob, to, |_| stale).await {
                 // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
                 Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
                 read => return read,
@@ -284,7 +300,18 @@ impl Sources {
             cache.spoil(layer.digest, &error);
             crate::Error::Stale { layer: layer.digest }
         };
-        read_to(&*origin.store, layer, to, spoiled).await
+        read_to(&*origin.store, blob, to, spoiled).await
+    }
+
+    /// Takes a layer from the directory that was filled before. What is wrong there costs no more than a download.
+    async fn bring_warm(&self, layer: &LayerRef, to: &Path) -> bool {
+        let Some(warm) = self.warm.as_ref().filter(|warm| warm.blob_path(&layer.digest).exists()) else { return false };
+        let unread = |source: yadokari_registry::Error| crate::Error::Image {
+            name: warm.describe(),
+            meant: None,
+            source: Box::new(source),
+        };
+        read_to(warm, (&layer.digest, layer.size), to, unread).await.is_ok()
     }
 
     /// Where layers come from, for the user.
@@ -307,10 +334,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a layer to the file `to`, which appears when all of it is verified.
-async fn read_to(
+/// Writes a blob, with its size, to the file `to`, which appears when all of it is verified.
+pub(crate) async fn read_to(
     store: &dyn Store,
-    layer: &LayerRef,
+    (digest, size): (&Digest, u64),
     to: &Path,
     failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
 ) -> Result<(), crate::Error> {
@@ -325,7 +352,7 @@ async fn read_to(
             std::io::Error::from(kind)
         })
     };
-    let read = store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
+    let read = store.read_blob(digest, Some(size), &mut sink).await;
     if let Some(error) = full {
         return Err(host("write")(error));
     }

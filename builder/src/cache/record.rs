@@ -10,10 +10,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use yadokari_layers::Digest;
-use yadokari_registry::{BytesBlob, Manifest};
+use yadokari_registry::{BytesBlob, Manifest, media};
 
 use super::annotations::{CREATED, KIND, VERSION, VERSION_1};
-use crate::image::{BlobRef, CONFIG, MANIFEST, layer_media_type, rfc3339, since_epoch};
+use crate::image::{BlobRef, Format, rfc3339, since_epoch};
 use crate::plan::LayerRef;
 use crate::sources::compression;
 
@@ -153,13 +153,13 @@ impl Record {
             }
         };
         let layers = if layers.is_empty() { vec![blob(EMPTY, EMPTY_CONTENT)] } else { layers };
-        let (media_type, config) = (MANIFEST.to_owned(), blob(CONFIG, RECORD_CONFIG));
+        let (media_type, config) = (media::OCI_MANIFEST.to_owned(), blob(media::OCI_CONFIG, RECORD_CONFIG));
         let mut stored = Stored { schema_version: 2, media_type, config, layers, annotations: facts };
         if let Some(key) = key {
             let signature = hex(&mac(key, &stored).finalize().into_bytes());
             stored.annotations.insert(SIGNATURE.into(), signature);
         }
-        Manifest::new(MANIFEST, stored.bytes())
+        Manifest::new(media::OCI_MANIFEST, stored.bytes())
     }
 
     /// Reads the manifest that was found under `name`. The error says why it is not to be used.
@@ -231,7 +231,7 @@ impl Stored {
 }
 
 fn layer_blob(layer: &LayerRef) -> BlobRef {
-    BlobRef { media_type: layer_media_type(layer.compression).into(), digest: layer.digest, size: layer.size }
+    BlobRef { media_type: Format::Oci.layer(layer.compression).into(), digest: layer.digest, size: layer.size }
 }
 
 /// What signs a record that has no signature yet.
@@ -301,13 +301,14 @@ mod tests {
         let text = String::from_utf8(signed.bytes.to_vec()).unwrap();
         let changed = text.replace(&Digest::of("layer").hex(), &Digest::of("evil").hex());
         assert_ne!(text, changed);
-        let changed = Manifest::new(MANIFEST, changed);
+        let changed = Manifest::new(media::OCI_MANIFEST, changed);
         assert!(Record::decode(&changed, "name", key).unwrap_err().contains("changed"));
     }
 
     #[test]
     fn what_is_no_record_is_refused() {
-        let decode = |text: String| Record::decode(&Manifest::new(MANIFEST, text), "name", None).unwrap_err();
+        let decode =
+            |text: String| Record::decode(&Manifest::new(media::OCI_MANIFEST, text), "name", None).unwrap_err();
         let good = String::from_utf8(step("name").encode(None).bytes.to_vec()).unwrap();
         assert!(decode("{".into()).contains("no record"));
         assert!(decode(good.replace("cache.version\":\"1", "cache.version\":\"2")).contains("version 2"));

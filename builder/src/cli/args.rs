@@ -4,6 +4,7 @@
 //! split at commas, and an empty path is none. More is taken than pflag takes: a truth value may follow its flag after a
 //! space.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +18,13 @@ use crate::{Error, context};
 
 use super::cache::CacheFlags;
 use super::gc::Gc;
+use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
+use super::login::Login;
+use super::outputs::{FormFlags, PushFlags, ReportFlags};
+use super::push::{Index, Push};
 use super::registry::RegistryFlags;
+use super::warm::Warm;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
 #[derive(Debug, Parser)]
@@ -26,7 +32,49 @@ use super::registry::RegistryFlags;
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
+    /// As what the program was called.
+    #[arg(skip)]
+    pub(super) program: Program,
 }
+
+/// The names that the program has in Kaniko's images, and its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Program {
+    #[default]
+    Yadokari,
+    /// Kaniko's builder.
+    Executor,
+    /// What fills Kaniko's directory of base images.
+    Warmer,
+}
+
+impl Program {
+    /// The program of a path.
+    pub(super) fn of(path: &OsStr) -> Self {
+        match Path::new(path).file_name().and_then(OsStr::to_str) {
+            Some("executor") => Self::Executor,
+            Some("warmer") => Self::Warmer,
+            _ => Self::Yadokari,
+        }
+    }
+
+    /// What it does without a subcommand.
+    pub(super) fn command(self) -> &'static str {
+        if self == Self::Warmer { "warm" } else { "build" }
+    }
+
+    /// What it says of its version. Scripts look for Kaniko's words, and for the version whose command line this is.
+    pub(super) fn version(self) -> String {
+        let own = format!("yadokari {}", env!("CARGO_PKG_VERSION"));
+        match self {
+            Self::Yadokari => own,
+            Self::Executor | Self::Warmer => format!("Kaniko version :  {KANIKO} ({own})"),
+        }
+    }
+}
+
+/// The last version of Kaniko's own, whose command line is taken here.
+const KANIKO: &str = "v1.24.0";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -40,6 +88,14 @@ pub(super) enum Command {
     Key(Box<Build>),
     /// Delete old records of the cache, and old images. Without --delete it only says what it would delete.
     Gc(Box<Gc>),
+    /// Push an image that is in an archive or a layout directory.
+    Push(Box<Push>),
+    /// Make indexes of images.
+    Index(Box<Index>),
+    /// Fill a directory with base images, from which builds take their layers with --cache-dir.
+    Warm(Box<Warm>),
+    /// Keep a login where builds look for it.
+    Login(Login),
     /// Say which sandbox drivers work here, why the others do not, and what to change.
     Doctor(Doctor),
     /// Say the version.
@@ -76,14 +132,15 @@ pub(super) struct Build {
     /// The Dockerfile: a path as it is, or below the context; a URL; - for the standard input.
     #[arg(long, short = 'f', default_value = "Dockerfile", value_parser = path())]
     pub(super) dockerfile: PathBuf,
-    /// Push the image under this name. In its tag {key} stands for the content hash that `yadokari key` prints.
-    /// Repeatable.
+    /// Push the image under this name. {sha}, {short-sha} and {ref-slug} stand for the commit and the branch or tag that is
+    /// built; in the tag, {key} for the content hash that `yadokari key` prints. Repeatable.
     #[arg(long, short = 'd', short_alias = 't', visible_alias = "tag", value_name = "REGISTRY/REPOSITORY:TAG")]
     pub(super) destination: Vec<String>,
     /// Give an ARG a value; without `=` the environment's. Repeatable.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) build_arg: Vec<String>,
-    /// Build this stage, by name or number, instead of the last one.
+    /// Build this stage, by name or number, instead of the last one. Of several with commas between them, which Kaniko
+    /// takes, all have to be the same.
     #[arg(long)]
     pub(super) target: Option<String>,
     /// Give `RUN --mount=type=secret` a value: a file's, or an environment variable's. Repeatable.
@@ -114,9 +171,12 @@ pub(super) struct Build {
     /// Also write the image to a file that `docker load` reads.
     #[arg(long, visible_alias = "tarPath", value_name = "FILE", value_parser = path())]
     pub(super) tar_path: Option<PathBuf>,
-    /// Write the manifest's digest to a file.
-    #[arg(long, value_name = "FILE", value_parser = path())]
-    pub(super) digest_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) reports: ReportFlags,
+    #[command(flatten)]
+    pub(super) form: FormFlags,
+    #[command(flatten)]
+    pub(super) push: PushFlags,
     #[command(flatten)]
     pub(super) registry: RegistryFlags,
     /// Add a label to the image. Repeatable.
@@ -132,6 +192,8 @@ pub(super) struct Build {
     pub(super) layers: LayerFlags,
     #[command(flatten)]
     pub(super) cache: CacheFlags,
+    #[command(flatten)]
+    pub(super) kaniko: KanikoFlags,
     /// What of the context's modes counts: whether a file is executable, as in git, or all of it.
     #[arg(long, default_value = "git")]
     pub(super) context_mode: ContextMode,
@@ -237,31 +299,26 @@ impl Verbosity {
 impl Build {
     /// Nothing is silently ignored: what is typed and not carried out yet is an error.
     pub(super) fn refuse_what_is_not_carried_out(&self) -> Result<(), Error> {
-        let is_url = |path: &Path| path.to_str().is_some_and(|path| path.contains("://"));
-        if self.digest_file.as_deref().is_some_and(is_url) {
-            let message = "sending the digest to a URL is not carried out yet".into();
-            return Err(Error::Usage { flag: "--digest-file", message });
-        }
-        Ok(())
+        self.kaniko.refuse()
     }
 
-    /// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with
-    /// Docker; these names are the second answer.
-    pub(super) fn build_args(&self, env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
-        let (mut given, mut unset) = (Vec::new(), Vec::new());
-        for text in &self.build_arg {
-            if text.contains('=') {
-                given.push(pair("--build-arg", text)?);
-            } else if text.is_empty() {
-                return Err(Error::Usage { flag: "--build-arg", message: "it names no argument".into() });
-            } else {
-                match env(text) {
-                    Some(value) => given.push((text.clone(), value)),
-                    None => unset.push(text.clone()),
-                }
+    /// `--target`; an empty one is none. Kaniko splits it at commas, builds all of them and pushes the first.
+    pub(super) fn target(&self) -> Result<Option<String>, Error> {
+        let text = self.target.as_deref().unwrap_or_default();
+        let mut targets = text.split(',').map(str::trim).filter(|target| !target.is_empty());
+        let first = targets.next();
+        match targets.find(|target| Some(*target) != first) {
+            Some(other) => {
+                let message = format!("'{text}': one build makes one target; build {other} by a call of its own");
+                Err(Error::Usage { flag: "--target", message })
             }
+            None => Ok(first.map(str::to_owned)),
         }
-        Ok((given, unset))
+    }
+
+    /// `--build-arg`
+    pub(super) fn build_args(&self, env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
+        build_args(&self.build_arg, env)
     }
 
     /// `--build-context`
@@ -315,6 +372,25 @@ impl Build {
     pub(super) fn labels(&self) -> Result<Pairs, Error> {
         self.label.iter().map(|text| pair("--label", text)).collect()
     }
+}
+
+/// `--build-arg`: a name without a value takes the one that `env` gives. Where that gives none there is none, as with
+/// Docker; these names are the second answer.
+pub(super) fn build_args(texts: &[String], env: Environment<'_>) -> Result<(Pairs, Vec<String>), Error> {
+    let (mut given, mut unset) = (Vec::new(), Vec::new());
+    for text in texts {
+        if text.contains('=') {
+            given.push(pair("--build-arg", text)?);
+        } else if text.is_empty() {
+            return Err(Error::Usage { flag: "--build-arg", message: "it names no argument".into() });
+        } else {
+            match env(text) {
+                Some(value) => given.push((text.clone(), value)),
+                None => unset.push(text.clone()),
+            }
+        }
+    }
+    Ok((given, unset))
 }
 
 /// SOURCE_DATE_EPOCH: a build argument wins over the environment, and an empty one is none.

@@ -1,17 +1,21 @@
 //! Flags about the cache, and what they mean together.
 
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use yadokari_registry::Reference;
 use zeroize::Zeroizing;
 
-use super::args::truth;
+use super::args::{path, truth};
 use super::secrets::Variables;
 use super::{scope, units};
 use crate::Error;
 use crate::cache::{Place, Settings};
+
+/// Kaniko's place for base images.
+pub(super) const WARM: &str = "/cache";
 
 /// Kaniko's two weeks.
 const TTL: &str = "336h";
@@ -30,6 +34,9 @@ pub(super) struct CacheFlags {
     /// repository.
     #[arg(long, value_name = "REGISTRY/REPOSITORY|oci:DIR")]
     cache_repo: Option<String>,
+    /// Take layers of base images from this directory where `yadokari warm` has put them. It may be missing.
+    #[arg(long, value_name = "DIR", default_value = WARM, value_parser = path())]
+    cache_dir: PathBuf,
     /// Look for what is not in the cache here, too, and write nothing here. Repeatable. Without --cache these are the
     /// whole cache, and nothing is written; --cache=false turns them off.
     #[arg(long, value_name = "REGISTRY/REPOSITORY|oci:DIR")]
@@ -91,6 +98,11 @@ impl CacheFlags {
     pub(super) fn used(&self) -> Self {
         let is_given = self.cache.is_none() && self.cache_from.iter().any(|text| !text.is_empty());
         Self { cache: (!is_given).then_some(true), no_push_cache: true, ..self.clone() }
+    }
+
+    /// `--cache-dir`, with or without a cache.
+    pub(super) fn warm(&self) -> Option<PathBuf> {
+        super::given(&Some(self.cache_dir.clone()))
     }
 
     /// The cache of a build whose first destination is `first`, where it has one.

@@ -6,7 +6,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Format;
-use super::{BuildInvocation, GcInvocation, LookInvocation, say};
+use super::{BuildInvocation, LookInvocation, say};
+use crate::cache::Outlook;
 use crate::dockerfile::{Diagnostic, Source};
 use crate::execute::Interrupt;
 use crate::progress::Progress;
@@ -56,6 +57,15 @@ pub(super) fn check(look: LookInvocation) -> u8 {
 
 /// Looks at the cache, says what a build would find there, and gives the exit code.
 pub(super) fn plan(look: LookInvocation) -> u8 {
+    outlook(look, Outlook::exit_code)
+}
+
+/// The same, for whoever wants to know what would be done and not whether anything would be.
+pub(super) fn dry_run(look: LookInvocation) -> u8 {
+    outlook(look, |_| 0)
+}
+
+fn outlook(look: LookInvocation, code: impl FnOnce(&Outlook) -> u8) -> u8 {
     let LookInvocation { build, format } = look;
     let outlook = with_request(build, async |request, progress| crate::look_ahead(request, progress).await);
     finish(outlook, |(outlook, _)| {
@@ -63,7 +73,7 @@ pub(super) fn plan(look: LookInvocation) -> u8 {
             Format::Text => outlook.text(),
             Format::Json => outlook.json(),
         };
-        (text, outlook.exit_code())
+        (text, code(&outlook))
     })
 }
 
@@ -73,16 +83,22 @@ pub(super) fn key(build: BuildInvocation) -> u8 {
     finish(key, |(key, _)| (key.hex(), 0))
 }
 
-/// Says what is old, and deletes it where that is asked for.
-pub(super) fn gc(gc: GcInvocation) -> u8 {
-    let progress = Arc::clone(&gc.progress);
-    let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
-    let result = runtime.block_on(gc.execute(&say));
+/// Does what is no build, says what went wrong if something did, and gives the exit code.
+pub(super) fn task(progress: &Arc<Progress>, work: impl Future<Output = Result<u8, Error>>) -> u8 {
+    let Some(runtime) = runtime(progress) else { return ExitCode::Io as u8 };
+    let interrupt = Interrupt::default();
+    let result = runtime.block_on(async {
+        forward_signals(&interrupt, progress);
+        tokio::select! {
+            result = work => result,
+            signal = interrupt.triggered() => Err(Error::Interrupted(signal)),
+        }
+    });
     runtime.shutdown_background();
     match result {
         Ok(code) => code,
         Err(error) => {
-            report(&error, None, &progress);
+            report(&error, None, progress);
             error.exit_code()
         }
     }

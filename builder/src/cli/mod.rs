@@ -7,13 +7,20 @@ mod contexts;
 mod credentials;
 mod exit;
 mod gc;
+mod kaniko;
 mod layers;
+mod login;
+mod naming;
+mod outputs;
 mod paths;
+mod push;
 mod registry;
+mod retry;
 mod scope;
 mod secrets;
 mod tls;
 mod units;
+mod warm;
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,11 +38,16 @@ use crate::plan::Options;
 use crate::progress::Progress;
 use crate::{Built, Error, Request, context, sandbox};
 
-use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
+use args::{Build, Cli, Command, Doctor, Environment, Format, Look, Program, epoch};
 use contexts::Pending;
+use outputs::Reports;
+use push::IndexCommand;
 use registry::Session;
 
 pub use gc::GcInvocation;
+pub use login::LoginInvocation;
+pub use push::PushInvocation;
+pub use warm::WarmInvocation;
 
 /// What the command line asks for.
 pub enum Invocation {
@@ -45,14 +57,22 @@ pub enum Invocation {
     Check(Box<LookInvocation>),
     /// Look at the cache.
     Plan(Box<LookInvocation>),
+    /// Say what a build would do.
+    DryRun(Box<LookInvocation>),
     /// Say the content hash.
     Key(Box<BuildInvocation>),
     /// Delete what is old.
     Gc(Box<GcInvocation>),
     /// Explain the choice of sandbox driver.
     Doctor(sandbox::Settings),
-    /// Say the version.
-    Version,
+    /// Push images that are there already.
+    Push(Box<PushInvocation>),
+    /// Fill a directory with base images.
+    Warm(Box<WarmInvocation>),
+    /// Keep a login.
+    Login(LoginInvocation),
+    /// Say this.
+    Version(String),
 }
 
 /// A build, and what happens around it.
@@ -61,8 +81,10 @@ pub struct BuildInvocation {
     pub request: Request,
     /// Whom to tell.
     pub progress: Arc<Progress>,
-    /// `--digest-file`
-    digest_file: Option<PathBuf>,
+    /// What is written when the image is where it should be.
+    reports: Reports,
+    /// The names of `--destination`.
+    names: Vec<Reference>,
     /// A context or a Dockerfile that is elsewhere.
     pending: Option<Pending>,
 }
@@ -80,26 +102,40 @@ pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     let known =
         |word: &str| word == "help" || Cli::command().get_subcommands().any(|command| command.get_name() == word);
     let mut words = args;
+    let program = words.first().map(|path| Program::of(path)).unwrap_or_default();
     let alone = words.len() == 2;
     match words.get(1).and_then(|word| word.to_str()) {
         Some("--version" | "-V") if alone => words[1] = "version".into(),
         Some("--help" | "-h") if alone => {}
         Some(word) if known(word) => {}
-        _ => words.insert(words.len().min(1), "build".into()),
+        _ => words.insert(words.len().min(1), program.command().into()),
     }
     let matches = Cli::command().try_get_matches_from(words)?;
-    Cli::from_arg_matches(&matches)
+    Ok(Cli { program, ..Cli::from_arg_matches(&matches)? })
 }
 
 /// Turns arguments into what they mean, with the environment and the user's files at hand.
 pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
     match cli.command {
-        Command::Version => Ok(Invocation::Version),
+        Command::Version => Ok(Invocation::Version(cli.program.version())),
         Command::Doctor(doctor) => Ok(Invocation::Doctor(doctor_settings(doctor))),
         Command::Check(look) => Ok(Invocation::Check(Box::new(look_invocation(*look, Cache::Unused)?))),
         Command::Plan(look) => Ok(Invocation::Plan(Box::new(look_invocation(*look, Cache::Used)?))),
         Command::Key(build) => Ok(Invocation::Key(Box::new(without_result(*build, Cache::Unused)?))),
+        Command::Push(push) => Ok(Invocation::Push(Box::new(push.invocation()?))),
+        Command::Index(index) => match index.command {
+            IndexCommand::Create(create) => Ok(Invocation::Push(Box::new(create.invocation()?))),
+        },
+        Command::Warm(warm) => Ok(Invocation::Warm(Box::new(warm.invocation()?))),
+        Command::Login(login) => {
+            let variable = |name: &str| std::env::var_os(name);
+            Ok(Invocation::Login(login.invocation(&mut std::io::stdin(), &variable)?))
+        }
         Command::Gc(gc) => Ok(Invocation::Gc(Box::new(gc.invocation()?))),
+        Command::Build(build) if build.kaniko.dryrun => {
+            let look = LookInvocation { build: without_result(*build, Cache::AsGiven)?, format: Format::Text };
+            Ok(Invocation::DryRun(Box::new(look)))
+        }
         Command::Build(build) => Ok(Invocation::Build(Box::new(build_invocation(*build, Cache::AsGiven)?))),
     }
 }
@@ -107,7 +143,7 @@ pub fn interpret(cli: Cli) -> Result<Invocation, Error> {
 /// Runs an invocation to its end and gives the exit code.
 pub fn run(invocation: Invocation) -> u8 {
     match invocation {
-        Invocation::Version => say(&format!("yadokari {}", env!("CARGO_PKG_VERSION"))),
+        Invocation::Version(text) => say(&text),
         Invocation::Doctor(settings) => {
             let probe = sandbox::probe(&settings);
             let lines = sandbox::doctor_lines(&probe);
@@ -116,8 +152,12 @@ pub fn run(invocation: Invocation) -> u8 {
         }
         Invocation::Check(look) => exit::check(*look),
         Invocation::Plan(look) => exit::plan(*look),
+        Invocation::DryRun(look) => exit::dry_run(*look),
         Invocation::Key(build) => exit::key(*build),
-        Invocation::Gc(gc) => exit::gc(*gc),
+        Invocation::Gc(gc) => exit::task(&gc.progress, gc.execute(&say)),
+        Invocation::Push(push) => exit::task(&push.progress, push.execute()),
+        Invocation::Warm(warm) => exit::task(&warm.progress, warm.execute()),
+        Invocation::Login(login) => exit::task(&login.progress, login.execute()),
         Invocation::Build(build) => exit::build(*build),
     }
 }
@@ -142,11 +182,10 @@ impl BuildInvocation {
     async fn execute(self, interrupt: Interrupt) -> Result<Built, Error> {
         // A context that was fetched is there until the build has ended.
         let _pending = self.pending;
+        let client = self.request.client.clone();
         let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
-        if let Some(path) = &self.digest_file {
-            let failed = |source| Error::Host { operation: "write", path: path.clone(), source };
-            fs::write(path, built.digest.to_string()).map_err(failed)?;
-        }
+        let names: Vec<Reference> = self.names.iter().map(|name| output::with_key(name, &built.key)).collect();
+        self.reports.write(&built.digest, built.described.as_ref(), &names, &client).await?;
         self.progress.summary(&built.digest, built.layers, built.size);
         Ok(built)
     }
@@ -189,6 +228,7 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let progress = Arc::new(Progress::new(args.verbosity.level()));
+    args.kaniko.notes(kaniko::variables()).iter().for_each(|note| progress.info(note));
     let env = |name: &str| std::env::var(name).ok();
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;
@@ -214,7 +254,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let contexts = here.into_iter().chain(directories).collect();
     let gate = sandbox::Gate::default();
     let variable = |name: &str| std::env::var_os(name);
-    let names = names(&args)?;
+    let names = names(&args, pending.is_none().then_some(&*context), &env)?;
     let cache = match cache {
         Cache::AsGiven => args.cache.settings(names.first(), &variable)?,
         Cache::Used => args.cache.used().settings(names.first(), &variable)?,
@@ -226,12 +266,14 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
     hide.extend(secret_files);
     let home = paths::home();
-    let work_dir = given(&args.work_dir).unwrap_or_else(|| paths::work_dir(&home));
+    let work_dir = given(&args.work_dir).or_else(|| args.kaniko.work_dir());
+    let work_dir = work_dir.unwrap_or_else(|| paths::work_dir(&home));
+    let (pack, reports) = (args.layers.options()?, args.reports.reports(!names.is_empty(), &env)?);
     let request = Request {
         dockerfile,
         dockerfile_path,
         options: Options {
-            target: args.target.clone().filter(|target| !target.is_empty()),
+            target: args.target()?,
             build_args,
             labels: args.labels()?,
             platform: platforms[0].clone(),
@@ -243,20 +285,24 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         },
         index: is_index.then_some(platforms),
         named_contexts,
-        destinations: destinations(&args, names)?,
-        pack: args.layers.options()?,
+        destinations: destinations(&args, names.clone())?,
+        pushing: args.push.pushing(),
+        form: args.form.form(is_index, &pack)?,
+        describe: args.reports.describes(),
+        pack,
         jobs: args.jobs(),
-        squash: args.layers.squash,
+        squash: args.layers.squash || args.kaniko.single_snapshot,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),
         cache,
+        warm: args.cache.warm(),
         skip_existing: args.skip_existing,
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), pending })
+    Ok(BuildInvocation { request, progress, reports, names, pending })
 }
 
 /// A path that was given, and is not empty.
@@ -264,10 +310,11 @@ fn given(path: &Option<PathBuf>) -> Option<PathBuf> {
     path.clone().filter(|path| !path.as_os_str().is_empty())
 }
 
-/// The names of `--destination`.
-fn names(args: &Build) -> Result<Vec<Reference>, Error> {
+/// The names of `--destination`. The repository that is built from may be `here`.
+fn names(args: &Build, here: Option<&Path>, env: Environment<'_>) -> Result<Vec<Reference>, Error> {
     let bad = |error: yadokari_registry::Error| Error::Usage { flag: "--destination", message: error.to_string() };
-    args.destination.iter().map(|text| output::name(text).map_err(bad)).collect()
+    let source = naming::Source { here, env };
+    args.destination.iter().map(|text| output::name(&source.expand(text)?).map_err(bad)).collect()
 }
 
 /// Where the image goes, by flags. Without any the command line is wrong.

@@ -8,6 +8,8 @@ use yadokari_registry::{Client, ClientOptions};
 
 use super::args::{Pairs, pair, truth};
 use super::credentials::{CredentialFlags, Logins};
+use super::kaniko::user_agent;
+use super::retry::RetryFlags;
 use super::tls::{self, TlsFlags};
 use crate::Error;
 use crate::progress::Progress;
@@ -31,6 +33,11 @@ pub(super) struct RegistryFlags {
     /// The same as --insecure: pulls and pushes share one client.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) insecure_pull: bool,
+    /// Pull from the mirrors of a registry only, where it has any.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
+    pub(super) skip_default_registry_fallback: bool,
+    #[command(flatten)]
+    pub(super) retry: RetryFlags,
     #[command(flatten)]
     pub(super) tls: TlsFlags,
     #[command(flatten)]
@@ -53,10 +60,12 @@ impl RegistryFlags {
             insecure_registries: self.insecure_registry.clone(),
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
             maps: self.maps()?,
+            no_fallback: self.skip_default_registry_fallback,
+            retry: self.retry.policy(),
             authorities: tls::authorities(progress),
             credentials,
             listener: self.credentials.listener(progress),
-            user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
+            user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::default()
         };

@@ -1,5 +1,7 @@
 //! Command lines as pipelines write them.
 
+mod contract;
+
 use yadokari_layers::Compression;
 
 use super::args::ContextMode;
@@ -190,8 +192,7 @@ fn levels_are_named_as_logrus_names_them() {
 
 #[test]
 fn what_is_not_a_flag_is_refused() {
-    for line in ["executor --no-such-flag", "executor stray", "executor --context /c stray", "executor --cache-dir=/c"]
-    {
+    for line in ["executor --no-such-flag", "executor stray", "executor --context /c stray"] {
         error(line);
     }
     assert!(error("executor --build-arg").contains("--build-arg"));
@@ -199,29 +200,12 @@ fn what_is_not_a_flag_is_refused() {
 
 #[test]
 fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
-    for flag in [
-        "--attest",
-        "--provenance",
-        "--sbom",
-        "--annotation",
-        "--output",
-        "--force-compression",
-        "--image-name-with-digest-file",
-        "--image-name-tag-with-digest-file",
-        "--iidfile",
-        "--metadata-file",
-        "--push-by-digest",
-    ] {
+    for flag in
+        ["--attest", "--provenance", "--sbom", "--output", "--force-compression", "--iidfile", "--push-by-digest"]
+    {
         let error = error(&format!("executor -d r/i {flag}=x"));
         assert!(error.contains(&format!("'{flag}'")), "{error}");
     }
-}
-
-#[test]
-fn what_is_not_carried_out_is_refused_by_name() {
-    let line = "executor --digest-file https://example.org/d";
-    let error = build(line).refuse_what_is_not_carried_out().unwrap_err().to_string();
-    assert!(error.starts_with("--digest-file") && error.contains("not carried out"), "{error}");
 }
 
 #[test]
@@ -319,7 +303,7 @@ fn the_epoch_is_a_build_argument_or_the_environments() {
 
 #[test]
 fn an_image_needs_somewhere_to_go() {
-    let destinations = |args: &Build| destinations(args, names(args)?);
+    let destinations = |args: &Build| destinations(args, names(args, None, &|_| None)?);
     assert!(destinations(&build("executor")).is_err());
     assert!(destinations(&build("executor --tar-path /t")).is_err());
     assert!(destinations(&build("executor --no-push")).unwrap().is_empty());

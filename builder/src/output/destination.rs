@@ -74,21 +74,30 @@ impl Destination {
     /// The same, with the content hash where `{key}` was written.
     #[must_use]
     pub fn with_key(&self, key: &Key) -> Self {
-        let tag_with_key = |tag: &str| tag.replace(STAND_IN, &key.hex());
-        let name_with_key = |name: &Reference| match name.tag() {
-            Some(tag) if tag.contains(STAND_IN) => {
-                name.with_tag(&tag_with_key(tag)).expect("one tag with 64 digits is as legal as another")
-            }
-            _ => name.clone(),
-        };
         match self {
-            Self::Registry(name) => Self::Registry(name_with_key(name)),
-            Self::Layout { directory, tag } => Self::Layout { directory: directory.clone(), tag: tag_with_key(tag) },
+            Self::Registry(name) => Self::Registry(with_key(name, key)),
+            Self::Layout { directory, tag } => {
+                Self::Layout { directory: directory.clone(), tag: tag_with_key(tag, key) }
+            }
             Self::Tarball { path, names } => {
-                Self::Tarball { path: path.clone(), names: names.iter().map(name_with_key).collect() }
+                Self::Tarball { path: path.clone(), names: names.iter().map(|name| with_key(name, key)).collect() }
             }
         }
     }
+}
+
+/// The name with the content hash where `{key}` was written in its tag.
+pub fn with_key(name: &Reference, key: &Key) -> Reference {
+    match name.tag() {
+        Some(tag) if tag.contains(STAND_IN) => {
+            name.with_tag(&tag_with_key(tag, key)).expect("one tag with 64 digits is as legal as another")
+        }
+        _ => name.clone(),
+    }
+}
+
+fn tag_with_key(tag: &str, key: &Key) -> String {
+    tag.replace(STAND_IN, &key.hex())
 }
 
 #[cfg(test)]

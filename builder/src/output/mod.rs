@@ -5,20 +5,24 @@
 
 mod ahead;
 mod destination;
+pub mod relay;
+pub mod saved;
 pub mod tags;
 mod tarball;
 mod uploads;
 
 use serde::{Deserialize, Serialize};
 use yadokari_layers::{Compression, Digest};
+use yadokari_registry::media::ManifestKind;
 use yadokari_registry::{Descriptor, Manifest, Platform, digest_of};
 
 use crate::execute::{Merged, StageResult};
-use crate::image::{BlobRef, CONFIG, History, INDEX, MANIFEST, index_bytes, layer_media_type, manifest_bytes, rfc3339};
+use crate::image::{BlobRef, Form, History, index_bytes, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
 
-pub use destination::{Destination, name, name_by_key};
+pub use destination::{Destination, name, name_by_key, with_key};
+pub use tags::Pushing;
 pub use uploads::{Finished, Uploads};
 pub(crate) use uploads::{file_blob, mountable};
 
@@ -56,14 +60,14 @@ impl Made {
     }
 
     /// The images under an index, in its order.
-    pub fn index(images: Vec<(Image, Platform)>) -> Self {
+    pub fn index(images: Vec<(Image, Platform)>, form: &Form) -> Self {
         let described = |(image, platform): &(Image, Platform)| {
             let Manifest { media_type, digest, bytes } = &image.manifest;
             (BlobRef { media_type: media_type.clone(), digest: *digest, size: bytes.len() as u64 }, platform.clone())
         };
-        let index = index_bytes(&images.iter().map(described).collect::<Vec<_>>());
+        let index = index_bytes(form, &images.iter().map(described).collect::<Vec<_>>());
         let images = images.into_iter().map(|(image, _)| image).collect();
-        Self { images, index: Some(Manifest::new(INDEX, index)) }
+        Self { images, index: Some(Manifest::new(form.format.index(), index)) }
     }
 
     /// All layers of all images.
@@ -82,9 +86,9 @@ impl Made {
 
     /// Reads what [`Made::encode`] wrote. The error says what is wrong with it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let stored: StoredMade = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let kept: StoredMade = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let image = |StoredImage { config, manifest }: StoredImage| {
-            let manifest = Manifest::new(MANIFEST, manifest);
+            let manifest = stored(manifest)?;
             let image = manifest.image().map_err(|error| error.to_string())?;
             let (_, layers) = layers_of(&image, config.as_bytes())?;
             if names(image.config(), "config")? != Digest::of(&config) {
@@ -92,8 +96,8 @@ impl Made {
             }
             Ok(Image { config: config.into(), manifest, layers })
         };
-        let images: Vec<Image> = stored.images.into_iter().map(image).collect::<Result<_, String>>()?;
-        let index = stored.index.map(|index| Manifest::new(INDEX, index));
+        let images: Vec<Image> = kept.images.into_iter().map(image).collect::<Result<_, String>>()?;
+        let index = kept.index.map(stored).transpose()?;
         if let Some(index) = &index {
             let index = index.index().map_err(|error| error.to_string())?;
             let named: Result<Vec<Digest>, String> =
@@ -105,10 +109,50 @@ impl Made {
         if images.is_empty() { Err("it has no image".into()) } else { Ok(Self { images, index }) }
     }
 
+    /// What it is to whoever asks a registry for it.
+    pub fn described(&self) -> Described {
+        let root = self.root();
+        let config = self.index.is_none().then(|| self.images[0].config_digest());
+        Described { media_type: root.media_type.clone(), size: root.bytes.len() as u64, config }
+    }
+
     /// What the tags will point to: the index, or else the only image's manifest.
     pub fn root(&self) -> &Manifest {
         self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
+}
+
+/// What tags point to, beside its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The media type of the manifest, or of the index of several images.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of the config, where it is one image.
+    pub config: Option<Digest>,
+}
+
+impl Described {
+    /// The same of a manifest that was read.
+    pub fn of(manifest: &Manifest) -> yadokari_registry::Result<Self> {
+        let config = match manifest.kind() {
+            Some(ManifestKind::Image) => Some(digest_of(manifest.image()?.config())?),
+            _ => None,
+        };
+        Ok(Self { media_type: manifest.media_type.clone(), size: manifest.bytes.len() as u64, config })
+    }
+}
+
+/// A manifest from its text, in which we always wrote its media type.
+fn stored(text: String) -> Result<Manifest, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: String,
+    }
+    let Typed { media_type } = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Ok(Manifest::new(media_type, text))
 }
 
 /// The digest that a descriptor names.
@@ -130,7 +174,7 @@ struct StoredImage {
 }
 
 /// Writes config and manifest of the target. With `epoch` no byte depends on the clock.
-pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>) -> Image {
+pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>, form: &Form) -> Image {
     let created = rfc3339(epoch.unwrap_or_else(crate::clock));
     let target = plan.target();
     let result = stages.last().map(|result| (result.layers.clone(), result.merged.as_ref()));
@@ -147,14 +191,15 @@ pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>) -> Imag
     config.rootfs.kind = "layers".into();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let config = config.to_bytes();
-    let config_blob = BlobRef { media_type: CONFIG.into(), digest: Digest::of(&config), size: config.len() as u64 };
+    let media_type = form.format.config().to_owned();
+    let config_blob = BlobRef { media_type, digest: Digest::of(&config), size: config.len() as u64 };
+    let blob_ref = |layer: &LayerRef| {
+        let media_type = form.format.layer(layer.compression).to_owned();
+        BlobRef { media_type, digest: layer.digest, size: layer.size }
+    };
     let blobs: Vec<BlobRef> = layers.iter().map(blob_ref).collect();
-    let manifest = Manifest::new(MANIFEST, manifest_bytes(&config_blob, &blobs));
+    let manifest = Manifest::new(form.format.manifest(), manifest_bytes(form, &config_blob, &blobs));
     Image { config, manifest, layers }
-}
-
-fn blob_ref(layer: &LayerRef) -> BlobRef {
-    BlobRef { media_type: layer_media_type(layer.compression).into(), digest: layer.digest, size: layer.size }
 }
 
 /// The name of a layer's file inside a tarball.
@@ -204,8 +249,12 @@ mod tests {
         let plan = Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch };
         let [base, run, copy] = ["base", "run", "copy"].map(layer);
         let made = vec![Some(run), None, Some(copy)];
-        let image =
-            assemble(&plan, &[StageResult { layers: vec![base, run, copy], made, ..StageResult::default() }], epoch);
+        let image = assemble(
+            &plan,
+            &[StageResult { layers: vec![base, run, copy], made, ..StageResult::default() }],
+            epoch,
+            &Form::default(),
+        );
         assert_eq!(image.layers, [base, run, copy]);
         ImageConfig::parse(&image.config).unwrap()
     }

@@ -39,7 +39,10 @@ use crate::remote::{Fetched, Remote};
 
 pub(crate) use copy::through_link;
 pub(crate) use key::image as image_key;
-pub use key::{Input, content_of, record_key, result_key, result_key_of_index, squash_key, squashed_result_key, state};
+pub use key::{
+    Input, content_of, formed_result_key, record_key, result_key, result_key_of_index, squash_key, squashed_result_key,
+    state,
+};
 pub use look::{Checked, check};
 pub use mode::Mode;
 pub use names::meant;

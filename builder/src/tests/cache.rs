@@ -91,7 +91,10 @@ impl Bench {
         edit(&mut request);
         let (log, before) = (Log::default(), self.served.seen().len());
         let progress = Progress::to(Level::Debug, Box::new(log.clone()));
-        let built = build(request, Arc::new(progress), Interrupt::default()).await.unwrap();
+        let describe = request.describe;
+        let mut built = build(request, Arc::new(progress), Interrupt::default()).await.unwrap();
+        // What is known of an image that was built before is less, unless more is asked for.
+        built.described = built.described.filter(|_| describe);
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         Outcome { built, log, seen: self.served.seen()[before..].to_vec() }
     }
@@ -103,6 +106,21 @@ impl Bench {
 
     fn cache(&self) -> Memory {
         self.registry.repository("cache")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_built_before_is_described_where_that_is_asked_for() {
+    let bench = Bench::cached().await;
+    for existing in [false, true] {
+        let describe = |request: &mut Request| {
+            (request.describe, request.skip_existing) = (true, existing);
+            request.cache = request.cache.take().filter(|_| !existing);
+        };
+        let first = bench.run(TEXT, describe).await;
+        let again = bench.run(TEXT, describe).await;
+        assert!(again.log.contains("unchanged") && first.built.described.is_some(), "{}", again.log);
+        assert_eq!(again.built, first.built);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cache;
 mod disk;
+mod forms;
 mod times;
 
 use std::fs;
@@ -86,6 +87,10 @@ impl Bench {
             network_files: execute::NetworkFiles::default(),
             cache: None,
             skip_existing: false,
+            pushing: Default::default(),
+            form: Default::default(),
+            describe: false,
+            warm: None,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

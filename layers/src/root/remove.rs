@@ -42,8 +42,10 @@ pub fn remove_all(directory: &Path) -> io::Result<()> {
         }
         parts = below;
     }
-    // What one of them leaves is told by the last one.
-    parts.par_iter().for_each(|part| _ = fs::remove_dir_all(part));
+    if parts.len() > 1 {
+        // What one of them leaves is told below.
+        parts.par_iter().for_each(|part| _ = fs::remove_dir_all(part));
+    }
     fs::remove_dir_all(directory)
 }
 

@@ -20,11 +20,11 @@ const MAX_REDIRECTS: usize = 10;
 /// A request to any server. A registry's login is never sent with it.
 #[derive(Debug, Clone)]
 pub struct Request {
+    method: Method,
     url: Url,
     headers: Vec<(HeaderName, HeaderValue)>,
     authorization: Option<Secret>,
     body: Option<Bytes>,
-    put: bool,
     /// Redirects may lead from HTTPS to plain HTTP.
     lenient: bool,
     /// Redirects are failures.
@@ -57,18 +57,28 @@ impl Request {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(failed(format!("the scheme {} is not HTTP or HTTPS", url.scheme())));
         }
-        Ok(Self { url, headers: Vec::new(), authorization: None, body: None, put: false, lenient: true, direct: false, once: false })
+        Ok(Self {
+            method: Method::GET,
+            url,
+            headers: Vec::new(),
+            authorization: None,
+            body: None,
+            lenient: true,
+            direct: false,
+            once: false,
+        })
     }
 
     /// Makes it a POST of `body`.
     pub fn post(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Some(body.into());
+        (self.method, self.body) = (Method::POST, Some(body.into()));
         self
     }
 
     /// Makes it a PUT of `body`.
-    pub fn put(self, body: impl Into<Bytes>) -> Self {
-        Self { put: true, ..self.post(body) }
+    pub fn put(mut self, body: impl Into<Bytes>) -> Self {
+        (self.method, self.body) = (Method::PUT, Some(body.into()));
+        self
     }
 
     /// Adds a header. Its value is taken for secret.
@@ -173,16 +183,16 @@ impl ClientInner {
 
     /// Makes the request once, redirects included.
     async fn plain(&self, call: &Request) -> Result<Answer, Failed> {
-        let method = match &call.body {
-            None => Method::GET,
-            Some(_) if call.put => Method::PUT,
-            Some(_) => Method::POST,
+        let verb = match call.method {
+            Method::PUT => "write to",
+            Method::POST => "ask",
+            _ => "fetch",
         };
-        let operation = format!("{} {}", if call.body.is_some() { "ask" } else { "fetch" }, call.shown());
+        let operation = format!("{verb} {}", call.shown());
         let mut url = call.url.clone();
         let mut redirects = 0;
         loop {
-            let mut request = self.clients.ordinary().request(method.clone(), url.clone());
+            let mut request = self.clients.ordinary().request(call.method.clone(), url.clone());
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }
@@ -201,7 +211,10 @@ impl ClientInner {
             let answer = self.execute(None, request, &operation, None).await?;
             let status = answer.status();
             let redirected = matches!(status, 307 | 308) || call.body.is_none() && matches!(status, 301..=303);
-            if redirected && !call.direct && let Some(location) = answer.header("location") {
+            if redirected
+                && !call.direct
+                && let Some(location) = answer.header("location")
+            {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
                     return Err(answer.broken(format!("it redirects more than {MAX_REDIRECTS} times")).into());

@@ -23,7 +23,7 @@ use crate::dockerfile::Span;
 pub(super) use content::selected_content;
 pub use content::{content_of, state};
 pub(super) use inputs::{ContextInput, MountInput, Sources, cache, copy, mkdir, run};
-pub use result::{record_key, result_key, result_key_of_index, squash_key, squashed_result_key};
+pub use result::{formed_result_key, record_key, result_key, result_key_of_index, squash_key, squashed_result_key};
 
 /// One of the things that a key is made of, by a name that means something to whoever wrote the Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use yadokari_layers::{Compression, Key, KeyHasher, pack};
 use yadokari_registry::Platform;
 
+use crate::image::Form;
 use crate::plan::{Base, ImageName, LayerRef, Plan};
 
 /// What a layer of the key `key` is stored under: how it is written changes its bytes, too.
@@ -44,6 +45,18 @@ pub fn result_key(plan: &Plan, base_layers: &dyn Fn(&ImageName) -> Vec<LayerRef>
 pub fn squashed_result_key(result: &Key) -> Key {
     let mut key = KeyHasher::new("squashed result");
     key.digest(&result.digest());
+    key.finish()
+}
+
+/// The key of the same image whose manifests are written in another form than the usual one.
+pub fn formed_result_key(result: &Key, form: &Form) -> Key {
+    let mut key = KeyHasher::new("formed result");
+    let Form { format, annotations, index_annotations } = form;
+    key.digest(&result.digest()).bytes(format.name());
+    for annotations in [annotations, index_annotations] {
+        key.number(annotations.len() as u64);
+        annotations.iter().for_each(|(name, value)| _ = key.bytes(name).bytes(value));
+    }
     key.finish()
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::context::Hashed;
 use crate::context::ignore::Ignore;
 use crate::dockerfile::MountSharing;
-use crate::image::ImageConfig;
+use crate::image::{Form, Format, ImageConfig};
 use crate::plan::op::{Access, Copy, Mkdir, Mount, MountKind, Run};
 use crate::plan::select::Selected;
 use crate::plan::{
@@ -161,6 +161,10 @@ fn sample_plan() -> Plan {
     Plan { stages: vec![stage], warnings: Vec::new(), findings_are_errors: false, epoch: None }
 }
 
+fn sample_form() -> Form {
+    Form { annotations: [("name".to_owned(), "value".to_owned())].into(), ..Form::default() }
+}
+
 fn result_of(plan: &Plan, layers: &[LayerRef], pack: &pack::Options) -> Key {
     result_key(plan, &|name| if name.name == "base" { layers.to_vec() } else { Vec::new() }, pack)
 }
@@ -191,6 +195,7 @@ fn keys_are_pinned() {
         ("result", result_of(&sample_plan(), &[layer("one"), layer("two")], &options)),
         ("result of an index", result_key_of_index(&[(linux(), base())])),
         ("squashed result", squashed_result_key(&base())),
+        ("formed result", formed_result_key(&base(), &sample_form())),
         ("squash", squash_key(&[layer("one")], &[layer("two"), layer("three")])),
     ];
     let tree = Tree::of([std::sync::Arc::new(sample_index(1))]);
@@ -400,6 +405,9 @@ fn a_result_depends_on_all_that_its_bytes_do() {
         result_of(&sample_plan(), &layers, &pack::Options { compression: Compression::Zstd, ..pack }),
         result_of(&sample_plan(), &layers, &pack::Options { clamp: Some(0), ..pack }),
         squashed_result_key(&all),
+        formed_result_key(&all, &sample_form()),
+        formed_result_key(&all, &Form { format: Format::Docker, ..Form::default() }),
+        formed_result_key(&all, &Form { index_annotations: sample_form().annotations, ..Form::default() }),
     ];
     let different: std::collections::BTreeSet<Key> = others.into_iter().chain([all]).collect();
     assert_eq!(different.len(), others.len() + 1);
