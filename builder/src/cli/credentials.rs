@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
-use yadokari_registry::{Config, Credentials, Listener, Login, Notice, Secret, Source};
+use yadokari_registry::{Config, Credentials, Listener, Login, Notice, Provider, Secret, Source};
 
 use super::args::{path, truth};
 use super::paths;
 use crate::Error;
-use crate::login::{Helper, Programs, Variables};
+use crate::login::{self, Helper, Programs, Variable, Variables};
 use crate::progress::Progress;
 use crate::sandbox::Gate;
 
@@ -30,9 +30,6 @@ pub(super) struct CredentialFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) auth_debug: bool,
 }
-
-/// The values of environment variables.
-type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Logins, and the files to hide while an in-place RUN runs.
 #[derive(Debug, Default)]
@@ -92,10 +89,15 @@ impl Search<'_> {
             match name {
                 "env" => self.push(Source::new("KANIKO_<HOST>_USER").asking(None, Arc::<Variables>::clone(&all))),
                 "gitlab" => self.gitlab(),
-                "google" | "ecr" | "acr" => {}
-                name => self.progress.warning(&format!("--credential-helpers: nobody knows '{name}'; it is not asked")),
+                name => match login::cloud(name, self.variable, &self.programs.gate) {
+                    Some(cloud) => self.push(Source::new(name).asking(None, cloud)),
+                    None => {
+                        self.progress.warning(&format!("--credential-helpers: nobody knows '{name}'; it is not asked"))
+                    }
+                },
             }
         }
+        self.found.hide.extend(login::secret_files(self.variable).into_iter().map(PathBuf::from));
         self.found.hide.sort();
         self.found.hide.dedup();
         Ok(self.found)
@@ -188,9 +190,13 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A helper program, for all but some registries.
-    fn helper(&self, name: &str, except: Vec<String>) -> Arc<Helper> {
-        Arc::new(Helper::new(name, except, &self.programs))
+    /// A helper program, for all but some registries. Those of clouds, which Kaniko's image has, are not needed.
+    fn helper(&self, name: &str, except: Vec<String>) -> Arc<dyn Provider> {
+        let helper = Helper::new(name, except, &self.programs);
+        match login::cloud(name, self.variable, &self.programs.gate) {
+            Some(cloud) if !helper.is_there() => cloud,
+            _ => Arc::new(helper),
+        }
     }
 
     /// What GitLab gives each job.
@@ -399,6 +405,9 @@ mod tests {
             "  home/.docker/config.json: used, entry HOST: a user and a password",
             "  auth.json: not needed, entry HOST",
             "  KANIKO_<HOST>_USER: not needed, the variables",
+            "  google: nothing for HOST",
+            "  ecr: nothing for HOST",
+            "  acr: nothing for HOST",
             "  CI_REGISTRY: not needed, entry HOST",
             "  CI_DEPENDENCY_PROXY_SERVER: not set",
         ] {
@@ -442,6 +451,34 @@ mod tests {
         }
         place.flags.credential_helpers = Some(vec!["quay".into()]);
         assert!(place.ask().await.1.contains("warning: --credential-helpers: nobody knows 'quay'"));
+    }
+
+    #[tokio::test]
+    async fn a_clouds_helper_is_done_without_where_it_is_not_there() {
+        let place = Place::new().await;
+        let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        let table = [
+            ("ecr-login", "AWS", ecr),
+            ("gcr", "Google's metadata server", "gcr.io"),
+            ("gcloud", "Google's metadata server", "europe-docker.pkg.dev"),
+            ("acr-env", "Azure", "team.azurecr.io"),
+            ("pass", "docker-credential-pass", ecr),
+        ];
+        let progress = Progress::new(Level::Error);
+        let search = |variable| Search {
+            variable,
+            home: PathBuf::new(),
+            programs: Programs { path: place.path("bin").into(), ..Programs::default() },
+            progress: &progress,
+            found: Logins::default(),
+        };
+        for (name, expected, registry) in table {
+            let helper = search(&|_| None).helper(name, Vec::new());
+            assert_eq!((helper.name().as_str(), helper.covers(registry)), (expected, true), "{name}");
+        }
+        let program = place.write("bin/docker-credential-ecr-login", "#!/bin/sh\n");
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(search(&|_| None).helper("ecr-login", Vec::new()).name(), "docker-credential-ecr-login");
     }
 
     #[tokio::test]

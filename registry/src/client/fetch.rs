@@ -57,7 +57,16 @@ impl Request {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(failed(format!("the scheme {} is not HTTP or HTTPS", url.scheme())));
         }
-        Ok(Self { url, headers: Vec::new(), authorization: None, body: None, put: false, lenient: true, direct: false, once: false })
+        Ok(Self {
+            url,
+            headers: Vec::new(),
+            authorization: None,
+            body: None,
+            put: false,
+            lenient: true,
+            direct: false,
+            once: false,
+        })
     }
 
     /// Makes it a POST of `body`.
@@ -201,7 +210,10 @@ impl ClientInner {
             let answer = self.execute(None, request, &operation, None).await?;
             let status = answer.status();
             let redirected = matches!(status, 307 | 308) || call.body.is_none() && matches!(status, 301..=303);
-            if redirected && !call.direct && let Some(location) = answer.header("location") {
+            if redirected
+                && !call.direct
+                && let Some(location) = answer.header("location")
+            {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
                     return Err(answer.broken(format!("it redirects more than {MAX_REDIRECTS} times")).into());
