@@ -155,6 +155,32 @@ mod tests {
     }
 
     #[test]
+    fn flags_about_trust_and_logins_are_read_as_pipelines_write_them() {
+        use super::super::args::Command;
+        let registry = |line: &str| {
+            let words = format!("executor {line} -d r.example/i").split(' ').map(Into::into).collect();
+            match super::super::parse(words).unwrap_or_else(|error| panic!("{line}: {error}")).command {
+                Command::Build(build) => build.registry,
+                other => panic!("{line}: {other:?}"),
+            }
+        };
+        let flags = registry(
+            "--skip-tls-verify --skip-tls-verify-pull true --skip-tls-verify-registry a --skip-tls-verify-registry=b,c \
+             --registry-certificate r=/ca.crt --registry-client-cert=r=/crt,/key",
+        );
+        assert!(flags.tls.skip_tls_verify && flags.tls.skip_tls_verify_pull);
+        assert_eq!(flags.tls.skip_tls_verify_registry, ["a", "b,c"]);
+        assert_eq!(flags.tls.registry_certificate, ["r=/ca.crt"]);
+        assert_eq!(flags.tls.registry_client_cert, ["r=/crt,/key"]);
+        assert_eq!((flags.credentials.credential_helpers, flags.credentials.auth_debug), (None, false));
+        let flags = registry("--credential-helpers= --auth-debug --authfile /f --skip-tls-verify=false").credentials;
+        assert_eq!((flags.credential_helpers, flags.auth_debug), (Some(vec![String::new()]), true));
+        assert_eq!(flags.auth_file, Some("/f".into()));
+        let flags = registry("--credential-helpers ecr --credential-helpers env").credentials;
+        assert_eq!(flags.credential_helpers, Some(strings(&["ecr", "env"])));
+    }
+
+    #[test]
     fn certificates_and_keys_of_registries_are_read_from_their_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();

@@ -58,6 +58,11 @@ impl Helper {
         Self { name: name.into(), program, except, gate: programs.gate.clone(), limit: LIMIT }
     }
 
+    /// Whether there is such a program.
+    pub(crate) fn is_there(&self) -> bool {
+        self.program.is_some()
+    }
+
     /// Asks for a server's login. It waits until no command runs in place.
     fn get(&self, server: &str) -> Result<Option<Lease>, String> {
         let program = self.program.as_ref().ok_or("no such program is on PATH")?;

@@ -14,7 +14,9 @@ impl FromIterator<(String, Secret)> for Variables {
     fn from_iter<I: IntoIterator<Item = (String, Secret)>>(variables: I) -> Self {
         let is_ours =
             |name: &str| name.starts_with("KANIKO_") && (name.ends_with("_USER") || name.ends_with("_PASSWORD"));
-        Self(variables.into_iter().filter(|(name, _)| is_ours(name)).collect())
+        // What is empty is as good as not set: jobs name secrets that they do not have.
+        let is_set = |value: &Secret| !value.expose().is_empty();
+        Self(variables.into_iter().filter(|(name, value)| is_ours(name) && is_set(value)).collect())
     }
 }
 
@@ -79,7 +81,11 @@ mod tests {
             assert_eq!(set(name).covers(registry), expected, "{name} for {registry}");
         }
         let half = [("KANIKO_EXAMPLE_COM_USER".to_owned(), Secret::new("u"))];
-        assert!(!half.into_iter().collect::<Variables>().covers("example.com"), "a user alone is no login");
+        let empty = ("KANIKO_EXAMPLE_COM_PASSWORD".to_owned(), Secret::new(""));
+        assert!(
+            !half.into_iter().chain([empty]).collect::<Variables>().covers("example.com"),
+            "a user alone is no login"
+        );
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,7 +16,8 @@ const FRUITLESS: Duration = Duration::from_secs(60);
 /// Somebody who can be asked for a login.
 ///
 /// A provider is asked for the first request that needs it and no earlier. Its answer is kept until nine tenths of its
-/// life are over, or until a registry refuses it; so it need not keep anything itself. It is asked one thing at a time.
+/// life are over, or until a registry refuses it; so it need not keep anything itself. It is asked one thing at a time for each
+/// registry.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync {
     /// What messages call it.
@@ -43,8 +44,12 @@ pub struct Lease {
 #[derive(Debug)]
 pub(crate) struct Asked {
     provider: Arc<dyn Provider>,
-    answers: tokio::sync::Mutex<HashMap<String, Answer>>,
+    answers: Mutex<HashMap<String, Slot>>,
 }
+
+/// What was said of one registry. The lock is held while the provider is asked, so that many requests ask it once, and
+/// none of another registry waits.
+type Slot = Arc<tokio::sync::Mutex<Option<Answer>>>;
 
 #[derive(Debug)]
 struct Answer {
@@ -54,7 +59,7 @@ struct Answer {
 
 impl Asked {
     pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
-        Self { provider, answers: tokio::sync::Mutex::default() }
+        Self { provider, answers: Mutex::default() }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -65,6 +70,11 @@ impl Asked {
         self.provider.covers(registry)
     }
 
+    fn slot(&self, registry: &str) -> Slot {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(answers.entry(registry.to_owned()).or_default())
+    }
+
     /// The login: what was said before, unless that is over or the registry refused it, which is `stale`. Besides, what
     /// came of it; of a failure that is not new nobody needs to be told, which the last answer says.
     pub(crate) async fn login(
@@ -73,10 +83,10 @@ impl Asked {
         registry: &str,
         stale: Option<&Login>,
     ) -> (Option<Login>, Outcome, bool) {
-        // Held while the provider is asked, so that many requests ask it once.
-        let mut answers = self.answers.lock().await;
+        let slot = self.slot(registry);
+        let mut slot = slot.lock().await;
         let now = Instant::now();
-        let known = answers.get(registry).filter(|answer| {
+        let known = slot.as_ref().filter(|answer| {
             let is_stale = matches!((&answer.login, stale), (Ok(Some(login)), Some(stale)) if login == stale);
             !is_stale && answer.until.is_none_or(|until| now < until)
         });
@@ -92,7 +102,7 @@ impl Asked {
             Err(reason) => Answer { login: Err(reason), until: Some(now + FRUITLESS) },
         };
         let (login, outcome) = answer.told();
-        answers.insert(registry.to_owned(), answer);
+        *slot = Some(answer);
         (login, outcome, true)
     }
 }

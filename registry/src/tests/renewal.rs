@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::auth::{bearer, push, serve, tokens_asked};
-use super::{answer, client, logged_in, quick, repository};
+use super::{answer, client, count, logged_in, quick, repository};
 use crate::memory::{Auth, Fault, Memory};
 use crate::{
     BlobSource, BytesBlob, Client, ClientOptions, Credentials, Error, Lease, Login, Provider, Secret, Source,
@@ -77,6 +77,51 @@ async fn a_provider_is_asked_once_for_all_and_again_when_its_answer_is_refused()
         assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
         assert!(cloud.asked.load(Ordering::SeqCst) <= 6, "it is not asked without end");
     }
+}
+
+/// A program that waits for something, but for one registry.
+#[derive(Debug)]
+struct Stuck {
+    quick: String,
+}
+
+#[async_trait::async_trait]
+impl Provider for Stuck {
+    fn name(&self) -> String {
+        "stuck".into()
+    }
+
+    fn covers(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn login(&self, _: &Client, registry: &str) -> Result<Option<Lease>, String> {
+        if registry != self.quick {
+            std::future::pending::<()>().await;
+        }
+        let login = Login::Password { user: "ci".into(), password: Secret::new("hunter2") };
+        Ok(Some(Lease { login, life: None }))
+    }
+}
+
+#[tokio::test]
+async fn a_registry_does_not_wait_for_the_login_of_another() {
+    let auth = Auth::Basic { user: "ci".into(), password: "hunter2".into() };
+    let (here, there) = (serve(&Memory::new(), auth.clone()).await, serve(&Memory::new(), auth).await);
+    let mut credentials = Credentials::default();
+    credentials.push(Source::new("stuck").asking(None, Arc::new(Stuck { quick: here.host() })));
+    let client = client(ClientOptions { credentials, ..quick() });
+    let waiting = repository(&client, &there, "app");
+    let waiting = tokio::spawn(async move { waiting.check_push().await });
+    while count(&there, "POST", "/uploads/") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pushed = {
+        let store = repository(&client, &here, "app");
+        tokio::time::timeout(Duration::from_secs(20), store.check_push()).await
+    };
+    pushed.expect("one lock for all registries").unwrap();
+    waiting.abort();
 }
 
 #[tokio::test]
