@@ -19,7 +19,7 @@ use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::{Fetch, Interrupt};
 use crate::image::ImageConfig;
 use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
-use crate::progress::Progress;
+use crate::progress::{Direction, Outcome, Progress};
 use crate::{remote, sandbox};
 
 /// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
@@ -29,6 +29,8 @@ const LAYOUT: &str = "oci:";
 pub struct Sources {
     client: Client,
     cache: Option<Arc<Cache>>,
+    /// Who is told of transfers.
+    progress: Arc<Progress>,
     found: Mutex<Found>,
     /// For each layer, held by whoever brings it.
     bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
@@ -73,7 +75,12 @@ impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
         let (found, bringing, sent) = Default::default();
-        Self { client, cache: None, found, bringing, sent }
+        Self { client, cache: None, progress: Arc::new(Progress::silent()), found, bringing, sent }
+    }
+
+    /// The same, which says what is transferred.
+    pub fn with_progress(self, progress: Arc<Progress>) -> Self {
+        Self { progress, ..self }
     }
 
     /// The same, with the layers that the cache has.
@@ -84,6 +91,11 @@ impl Sources {
     /// The cache.
     pub fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
+    }
+
+    /// Who is told of transfers.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// The layers of an image that the plan names, the lowest first.
@@ -267,11 +279,11 @@ impl Sources {
         if let Some(image) = of_image {
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
-            return read_to(&*image.origin.store, layer, to, failed).await;
+            return self.read_to(&*image.origin.store, layer, to, failed).await;
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         if let Some(origin) = self.sent.find(&layer.digest) {
-            match read_to(&*origin.store, layer, to, |_| stale).await {
+            match self.read_to(&*origin.store, layer, to, |_| stale).await {
                 // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
                 Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
                 read => return read,
@@ -284,7 +296,39 @@ impl Sources {
             cache.spoil(layer.digest, &error);
             crate::Error::Stale { layer: layer.digest }
         };
-        read_to(&*origin.store, layer, to, spoiled).await
+        self.read_to(&*origin.store, layer, to, spoiled).await
+    }
+
+    /// Writes a layer to the file `to`, which appears when all of it is verified.
+    async fn read_to(
+        &self,
+        store: &dyn Store,
+        layer: &LayerRef,
+        to: &Path,
+        failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
+    ) -> Result<(), crate::Error> {
+        let host = |operation| move |source| crate::Error::Host { operation, path: to.to_owned(), source };
+        let directory = to.parent().unwrap_or(to);
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
+        let place = store.describe();
+        let transfer = self.progress.transfer(Direction::Download, &place, &layer.digest, layer.size);
+        let mut full = None;
+        let mut sink = |piece: &[u8]| {
+            transfer.add(piece.len() as u64);
+            file.write_all(piece).map_err(|error| {
+                let kind = error.kind();
+                full = Some(error);
+                std::io::Error::from(kind)
+            })
+        };
+        let read = store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
+        if let Some(error) = full {
+            return Err(host("write")(error));
+        }
+        read.map_err(failed)?;
+        file.persist(to).map_err(|error| host("rename to")(error.error))?;
+        transfer.end(Outcome::Transferred);
+        Ok(())
     }
 
     /// Where layers come from, for the user.
@@ -305,33 +349,6 @@ impl Sources {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Writes a layer to the file `to`, which appears when all of it is verified.
-async fn read_to(
-    store: &dyn Store,
-    layer: &LayerRef,
-    to: &Path,
-    failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
-) -> Result<(), crate::Error> {
-    let host = |operation| move |source| crate::Error::Host { operation, path: to.to_owned(), source };
-    let directory = to.parent().unwrap_or(to);
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
-    let mut full = None;
-    let mut sink = |piece: &[u8]| {
-        file.write_all(piece).map_err(|error| {
-            let kind = error.kind();
-            full = Some(error);
-            std::io::Error::from(kind)
-        })
-    };
-    let read = store.read_blob(&layer.digest, Some(layer.size), &mut sink).await;
-    if let Some(error) = full {
-        return Err(host("write")(error));
-    }
-    read.map_err(failed)?;
-    file.persist(to).map_err(|error| host("rename to")(error.error))?;
-    Ok(())
 }
 
 /// Brings layers from within the threads that execute steps.

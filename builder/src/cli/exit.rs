@@ -32,6 +32,7 @@ pub(super) fn build(mut build: BuildInvocation) -> u8 {
     });
     // What still runs is a transfer that nobody waits for.
     runtime.shutdown_background();
+    progress.finish();
     match result {
         Ok(_) => 0,
         Err(error) => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use yadokari_registry::{Client, Store};
 
-use super::args::{Verbosity, truth};
+use super::args::truth;
 use super::cache::{place, ttl};
+use super::log::LogFlags;
 use super::registry::RegistryFlags;
 use super::{credentials, units};
 use crate::Error;
@@ -45,9 +46,8 @@ pub(super) struct Gc {
     delete: bool,
     #[command(flatten)]
     registry: RegistryFlags,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    verbosity: Verbosity,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// Repositories that are tidied up.
@@ -74,7 +74,7 @@ enum Rule {
 
 impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
-        let progress = Arc::new(Progress::new(self.verbosity.level()));
+        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
         let tasks = self.tasks()?;
         let (credentials, _) = credentials::load(&progress)?;
         Ok(GcInvocation { progress, client: self.registry.client(credentials)?, tasks, delete: self.delete })

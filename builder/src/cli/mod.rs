@@ -8,6 +8,7 @@ mod credentials;
 mod exit;
 mod gc;
 mod layers;
+mod log;
 mod paths;
 mod registry;
 mod scope;
@@ -185,8 +186,8 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
-    let progress = Arc::new(Progress::new(args.verbosity.level()));
     let env = |name: &str| std::env::var(name).ok();
+    let progress = Arc::new(args.log.progress(&env, Vec::new()));
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;
     let more = named_contexts.iter().any(|(_, source)| matches!(source, context::Source::Elsewhere(_)));

@@ -15,7 +15,7 @@ use super::{Destination, Made, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
 use crate::execute::{Hold, Holders, WorkDir};
 use crate::plan::LayerRef;
-use crate::progress::{Progress, bytes};
+use crate::progress::{Progress, bytes, write_blob};
 use crate::sources::{Sent, Sources};
 use crate::space;
 
@@ -56,6 +56,7 @@ struct Shared {
     blobs: PathBuf,
     holders: Arc<Holders>,
     cache: Option<Arc<Cache>>,
+    progress: Arc<Progress>,
     sent: Arc<Sent>,
     state: Mutex<State>,
 }
@@ -117,7 +118,8 @@ impl<'a> Uploads<'a> {
             holders.keep_all();
         }
         let (cache, sent) = (sources.cache().cloned(), Arc::clone(sources.sent()));
-        let shared = Arc::new(Shared { targets, blobs, holders, cache, sent, state: Mutex::default() });
+        let (progress, state) = (Arc::clone(sources.progress()), Mutex::default());
+        let shared = Arc::new(Shared { targets, blobs, holders, cache, progress, sent, state });
         let (queue, finished) = mpsc::channel(QUEUE);
         let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
         Ok(Self { shared, tarballs, sources, queue, sender })
@@ -250,7 +252,7 @@ impl Shared {
             let mut written = Vec::new();
             for target in &self.targets {
                 let from = mountable(target.repository.as_ref(), &had);
-                let done = target.store.write_blob(&blob, from).await;
+                let done = write_blob(&self.progress, &*target.store, &blob, from).await;
                 written.push(done.map_err(|source| failed(&*target.store, source))?);
                 had.extend(target.repository.clone());
             }
@@ -320,13 +322,14 @@ async fn base_layer(
         }
         sources.check_size(layer).await?;
         // Only a transfer of its bytes needs the file, so the transfer is left to fail before the file is fetched.
-        if let Ok(written) = target.store.write_blob(&blob, from).await {
+        if let Ok(written) = write_blob(sources.progress(), &*target.store, &blob, from).await {
             return Ok(written);
         }
         let needed = || Some(format!("the layer has {}", bytes(layer.size)));
         sources.download(layer, blobs).await.map_err(|error| space::explained(error, blobs, needed))?;
     }
-    target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
+    let written = write_blob(sources.progress(), &*target.store, &blob, from).await;
+    written.map_err(|source| failed(&*target.store, source))
 }
 
 /// The first of these repositories, each the second of a pair with its registry, that is of the same registry as `own`: a
