@@ -140,6 +140,9 @@ pub(super) struct Build {
     pub(super) skip_existing: bool,
     #[command(flatten)]
     pub(super) log: LogFlags,
+    /// Write a page that shows what the build did, and when: its steps, transfers, cache hits and layers.
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(super) report: Option<PathBuf>,
     /// Use this sandbox driver and no other: overlay, flat or in-place.
     #[arg(long)]
     pub(super) driver: Option<Driver>,

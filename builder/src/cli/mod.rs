@@ -28,7 +28,7 @@ use crate::dockerfile::Source;
 use crate::execute::{Interrupt, NetworkFiles};
 use crate::output::{self, Destination};
 use crate::plan::Options;
-use crate::progress::Progress;
+use crate::progress::{Progress, Report, View};
 use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Cli, Command, Doctor, Format, Look, epoch};
@@ -62,6 +62,8 @@ pub struct BuildInvocation {
     pub progress: Arc<Progress>,
     /// `--digest-file`
     digest_file: Option<PathBuf>,
+    /// `--report`
+    report: Option<(PathBuf, Report)>,
     /// A context or a Dockerfile that is elsewhere.
     pending: Option<Pending>,
 }
@@ -187,7 +189,9 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let env = |name: &str| std::env::var(name).ok();
-    let progress = Arc::new(args.log.progress(&env, Vec::new()));
+    let report = given(&args.report).filter(|_| cache == Cache::AsGiven).map(|path| (path, Report::default()));
+    let more = report.iter().map(|(_, report)| Box::new(report.clone()) as Box<dyn View>).collect();
+    let progress = Arc::new(args.log.progress(&env, more));
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;
     let more = named_contexts.iter().any(|(_, source)| matches!(source, context::Source::Elsewhere(_)));
@@ -252,7 +256,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), pending })
+    Ok(BuildInvocation { request, progress, digest_file: given(&args.digest_file), report, pending })
 }
 
 /// A path that was given, and is not empty.

@@ -1,7 +1,7 @@
 //! What the user sees.
 //!
 //! Everything that is said is an [`Event`]; a [`View`] shows events, and there may be several: [`Lines`] for logs,
-//! [`JsonLines`] for programs, [`Sections`] for GitLab's logs. All of them write to standard error, so that standard output
+//! [`JsonLines`] for programs, [`Sections`] for GitLab's logs, and a [`Report`] as a page. The others write to standard error, so that standard output
 //! stays free for results. What commands print has no secrets that we know of: those of `--secret` reach nothing but the
 //! RUN that mounts them, and URLs are shown without theirs by whoever says them.
 
@@ -10,6 +10,7 @@ mod event;
 mod json;
 mod lines;
 mod output;
+mod report;
 mod sections;
 mod transfer;
 mod units;
@@ -28,6 +29,7 @@ pub use event::{Direction, Event, LayerContents, Level, Moment, Outcome, StepDon
 pub use json::JsonLines;
 pub use lines::{Lines, Style};
 pub use output::Output;
+pub use report::Report;
 pub use sections::Sections;
 pub(crate) use transfer::{Transfer, write_blob};
 pub(crate) use units::{age, bytes};
