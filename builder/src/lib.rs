@@ -46,6 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join;
 use yadokari_layers::{Digest, Key, pack};
 use yadokari_registry::Platform;
 
@@ -143,7 +144,7 @@ pub async fn build(mut request: Request, progress: Arc<Progress>, interrupt: Int
         Found::Somewhere(found) => Some(found),
         Found::Nowhere => None,
     };
-    prepared.look_up().await;
+    join(prepared.look_up(), prepared.explain(&progress)).await;
     let (sources, work) = (&prepared.sources, &prepared.work);
     let uploads = Uploads::start(&request.destinations, &request.client, sources, work, request.pushing).await?;
     let built = async {

@@ -1,10 +1,11 @@
 //! What a build would find in the cache, without building.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use yadokari_layers::Key;
 
-use crate::cache::{Outlook, StepInputs, StepOutlook, StepState, explain, matching};
+use crate::cache::{Cache, Outlook, StepInputs, StepOutlook, StepState, explain, matching};
 use crate::execute::Done;
 use crate::plan::Plan;
 use crate::prepare::Prepared;
@@ -39,6 +40,21 @@ pub async fn look_ahead(request: &Request, progress: &Arc<Progress>) -> Result<O
 /// The content hash of what a build would make.
 pub async fn content_key(request: &Request, progress: &Arc<Progress>) -> Result<Key, Error> {
     Ok(Prepared::new(request, progress).await?.key())
+}
+
+/// Why each step would be executed if it is, by its key.
+pub(crate) async fn reasons_by_key(cache: &Cache, prepared: &Prepared) -> HashMap<Key, Vec<String>> {
+    let last = cache.last(&prepared.target).await;
+    let inputs = prepared.inputs();
+    let reasons = reasons(last.as_deref(), &inputs);
+    let steps = prepared.plans.iter().flat_map(Plan::steps);
+    let is_cached = steps.map(|step| cache.covers(step));
+    let mut by_key = HashMap::new();
+    for ((step, why), is_cached) in inputs.iter().zip(reasons).zip(is_cached) {
+        let why = if is_cached { why } else { vec!["the flags say that such steps are not cached".to_owned()] };
+        by_key.entry(step.key).or_insert(why);
+    }
+    by_key
 }
 
 /// What becomes of each step of a plan, its number and their number in its stage, and where it begins in the Dockerfile.

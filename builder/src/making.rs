@@ -6,8 +6,9 @@ use yadokari_layers::{Growing, pack};
 
 use crate::execute::{self, Blobs, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
+use crate::plan::LayerRef;
 use crate::prepare::Prepared;
-use crate::progress::Progress;
+use crate::progress::{LayerContents, Progress};
 use crate::sandbox::Probe;
 use crate::{Error, Request};
 
@@ -121,6 +122,16 @@ impl<'a> Making<'a> {
         let executors: Vec<Executor<'_>> = (0..packs.len()).map(executor).collect();
         let results = execute::execute(&executors, request.jobs, self.interrupt)?;
         let images = prepared.plans.iter().zip(&packs).zip(results);
-        Ok(images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp, &request.form)).collect())
+        let images: Vec<Image> =
+            images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp, &request.form)).collect();
+        for image in images.iter().filter(|_| self.progress.wants_contents()) {
+            let known = blobs.known(&image.layers);
+            let index = |layer: &LayerRef| {
+                let at = image.layers.iter().position(|other| other.digest == layer.digest)?;
+                known[at].clone()
+            };
+            self.progress.image(&image.manifest.digest, &LayerContents::of(&image.layers, index));
+        }
+        Ok(images)
     }
 }

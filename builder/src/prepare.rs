@@ -14,7 +14,7 @@ use crate::output::Made;
 use crate::plan::{Options, Plan, formed_result_key, result_key, result_key_of_index, squashed_result_key};
 use crate::progress::Progress;
 use crate::sources::Sources;
-use crate::{Error, Request, check, dockerfile, remote};
+use crate::{Error, Request, check, dockerfile, look, remote};
 
 /// The plans of a build, for each of its platforms, with what they need.
 pub(crate) struct Prepared {
@@ -47,7 +47,7 @@ impl Prepared {
         let cache = request.cache.clone().map(|settings| Cache::open(settings, &request.client, Arc::clone(progress)));
         let cache = cache.map(Arc::new);
         let sources = Sources::new(request.client.clone()).with_cache(cache.clone());
-        let sources = sources.with_warm(request.warm.as_deref());
+        let sources = sources.with_warm(request.warm.as_deref()).with_progress(Arc::clone(progress));
         let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
         let (mut plans, mut said) = (Vec::new(), Vec::new());
         let mut warn = |warning: &dockerfile::Diagnostic| {
@@ -107,6 +107,13 @@ impl Prepared {
             plan.steps().filter(|step| cache.covers(step)).map(move |step| earlier.key(step))
         });
         cache.look_up(keys.collect::<Vec<_>>()).await;
+    }
+
+    /// Asks the cache why steps are going to be executed, where somebody wants to know.
+    pub(crate) async fn explain(&self, progress: &Progress) {
+        if let Some(cache) = self.cache.as_ref().filter(|_| progress.wants_reasons()) {
+            progress.explain(look::reasons_by_key(cache, self).await);
+        }
     }
 
     /// Whether the cache has to do with every step, and so with the image as a whole.

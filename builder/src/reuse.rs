@@ -5,8 +5,9 @@ use yadokari_layers::Key;
 
 use crate::cache::FoundResult;
 use crate::output::{Made, Uploads, tags};
+use crate::plan::LayerRef;
 use crate::prepare::Prepared;
-use crate::progress::Progress;
+use crate::progress::{LayerContents, Progress};
 use crate::{Built, Error, Request};
 
 /// What the cache says of the whole build.
@@ -88,7 +89,15 @@ pub(crate) async fn bring(
     let Some(cache) = &prepared.cache else { return Ok(None) };
     let Some(made) = cache.image(found).await else { return Ok(None) };
     match uploads.complete(&made).await {
-        Ok(()) => Ok(Some(made)),
+        Ok(()) => {
+            let progress = prepared.sources.progress();
+            for image in made.images.iter().filter(|_| progress.wants_contents()) {
+                let known = cache.indexes(&image.layers).await;
+                let index = |layer: &LayerRef| known.get(&layer.digest).cloned();
+                progress.image(&image.manifest.digest, &LayerContents::of(&image.layers, index));
+            }
+            Ok(Some(made))
+        }
         Err(Error::Stale { .. }) => Ok(None),
         Err(error) => Err(error),
     }

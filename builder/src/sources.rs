@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +18,7 @@ use crate::dockerfile::{Diagnostic, Dockerfile};
 use crate::execute::{Fetch, Interrupt};
 use crate::image::ImageConfig;
 use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
-use crate::progress::Progress;
+use crate::progress::{Progress, read_to};
 use crate::{remote, sandbox};
 
 /// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
@@ -31,6 +30,8 @@ pub struct Sources {
     cache: Option<Arc<Cache>>,
     /// A directory that has layers of images already.
     warm: Option<Layout>,
+    /// Who is told of transfers.
+    progress: Arc<Progress>,
     found: Mutex<Found>,
     /// For each layer, held by whoever brings it.
     bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
@@ -75,7 +76,8 @@ impl Sources {
     /// Takes images from registries through `client`, and from layout directories.
     pub fn new(client: Client) -> Self {
         let (found, bringing, sent) = Default::default();
-        Self { client, cache: None, warm: None, found, bringing, sent }
+        let progress = Arc::new(Progress::silent());
+        Self { client, cache: None, warm: None, progress, found, bringing, sent }
     }
 
     /// The same, with the layers that a layout directory has. It may be missing.
@@ -88,6 +90,11 @@ impl Sources {
         self.lock().known.images.keys().cloned().collect()
     }
 
+    /// The same, which says what is transferred.
+    pub fn with_progress(self, progress: Arc<Progress>) -> Self {
+        Self { progress, ..self }
+    }
+
     /// The same, with the layers that the cache has.
     pub fn with_cache(self, cache: Option<Arc<Cache>>) -> Self {
         Self { cache, ..self }
@@ -96,6 +103,11 @@ impl Sources {
     /// The cache.
     pub fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
+    }
+
+    /// Who is told of transfers.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// The layers of an image that the plan names, the lowest first.
@@ -283,11 +295,11 @@ impl Sources {
             }
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
-            return read_to(&*image.origin.store, blob, to, failed).await;
+            return read_to(&self.progress, &*image.origin.store, blob, to, failed).await;
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         if let Some(origin) = self.sent.find(&layer.digest) {
-            match read_to(&*origin.store, blob, to, |_| stale).await {
+            match read_to(&self.progress, &*origin.store, blob, to, |_| stale).await {
                 // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
                 Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
                 read => return read,
@@ -300,7 +312,7 @@ impl Sources {
             cache.spoil(layer.digest, &error);
             crate::Error::Stale { layer: layer.digest }
         };
-        read_to(&*origin.store, blob, to, spoiled).await
+        read_to(&self.progress, &*origin.store, blob, to, spoiled).await
     }
 
     /// Takes a layer from the directory that was filled before. What is wrong there costs no more than a download.
@@ -311,7 +323,7 @@ impl Sources {
             meant: None,
             source: Box::new(source),
         };
-        read_to(warm, (&layer.digest, layer.size), to, unread).await.is_ok()
+        read_to(&self.progress, warm, (&layer.digest, layer.size), to, unread).await.is_ok()
     }
 
     /// Where layers come from, for the user.
@@ -332,33 +344,6 @@ impl Sources {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Writes a blob, with its size, to the file `to`, which appears when all of it is verified.
-pub(crate) async fn read_to(
-    store: &dyn Store,
-    (digest, size): (&Digest, u64),
-    to: &Path,
-    failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
-) -> Result<(), crate::Error> {
-    let host = |operation| move |source| crate::Error::Host { operation, path: to.to_owned(), source };
-    let directory = to.parent().unwrap_or(to);
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
-    let mut full = None;
-    let mut sink = |piece: &[u8]| {
-        file.write_all(piece).map_err(|error| {
-            let kind = error.kind();
-            full = Some(error);
-            std::io::Error::from(kind)
-        })
-    };
-    let read = store.read_blob(digest, Some(size), &mut sink).await;
-    if let Some(error) = full {
-        return Err(host("write")(error));
-    }
-    read.map_err(failed)?;
-    file.persist(to).map_err(|error| host("rename to")(error.error))?;
-    Ok(())
 }
 
 /// Brings layers from within the threads that execute steps.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use yadokari_layers::{Digest, Index, Key};
-use yadokari_registry::{BlobSource, BytesBlob, Error, Version};
+use yadokari_registry::{BlobSource, BytesBlob, Error, FileBlob, Version};
 
 use super::place::{OpenPlace, tag};
 use super::read::{StepInputs, index_name, last_name, result_name};
@@ -14,6 +14,7 @@ use super::{Cache, Stored};
 use crate::image::BlobRef;
 use crate::output::{Made, file_blob, mountable};
 use crate::plan::LayerRef;
+use crate::progress::write_blob;
 
 /// What a step made, on its way to the cache.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ impl Cache {
                 NewIndex::Kept(index) => index.clone(),
                 NewIndex::Made(index) => {
                     let from = mountable(place.repository.as_ref(), repositories);
-                    self.put(place, &file_blob(blobs, layer), from).await?;
+                    self.put_layer(place, &file_blob(blobs, layer), from).await?;
                     let index = BytesBlob::new(encoded(index)?);
                     self.put(place, &index, None).await?;
                     let index = index_blob(index.bytes());
@@ -169,6 +170,15 @@ impl Cache {
             place.store.replace_blob(blob).await
         } else {
             place.store.write_blob(blob, from).await.map(|_| ())
+        }
+    }
+
+    /// The same for the blob of a layer, which may be large: it is said how far that is.
+    async fn put_layer(&self, place: &OpenPlace, blob: &FileBlob, from: Option<&str>) -> Result<(), Error> {
+        let is_spoiled = self.lock().spoiled.contains(&blob.digest);
+        match is_spoiled {
+            true => self.put(place, blob, from).await,
+            false => write_blob(&self.progress, &*place.store, blob, from).await.map(drop),
         }
     }
 

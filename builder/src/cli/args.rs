@@ -12,7 +12,6 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use yadokari_registry::Platform;
 
-use crate::progress::Level;
 use crate::sandbox::Driver;
 use crate::{Error, context};
 
@@ -20,6 +19,7 @@ use super::cache::CacheFlags;
 use super::gc::Gc;
 use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
+use super::log::LogFlags;
 use super::login::Login;
 use super::outputs::{FormFlags, PushFlags, ReportFlags};
 use super::push::{Index, Push};
@@ -200,9 +200,11 @@ pub(super) struct Build {
     /// Build nothing where the destinations have an image of the same content already: one whose tag holds {key}.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) skip_existing: bool,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    pub(super) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(super) log: LogFlags,
+    /// Write a page that shows what the build did, and when: its steps, transfers, cache hits and layers.
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub(super) report: Option<PathBuf>,
     /// Use this sandbox driver and no other: overlay, flat or in-place.
     #[arg(long)]
     pub(super) driver: Option<Driver>,
@@ -270,30 +272,6 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 /// A path, which may be empty: callers write `--tar-path=$VARIABLE`.
 pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
-}
-
-/// Kaniko's levels. Those above `error` say no less than it, and `trace` no more than `debug`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Verbosity {
-    Panic,
-    Fatal,
-    Error,
-    #[value(alias = "warning")]
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl Verbosity {
-    pub(super) fn level(self) -> Level {
-        match self {
-            Self::Panic | Self::Fatal | Self::Error => Level::Error,
-            Self::Warn => Level::Warn,
-            Self::Info => Level::Info,
-            Self::Debug | Self::Trace => Level::Debug,
-        }
-    }
 }
 
 impl Build {

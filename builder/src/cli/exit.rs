@@ -15,7 +15,7 @@ use crate::{Error, ExitCode, Request};
 
 /// Builds, says what went wrong if something did, and gives the exit code.
 pub(super) fn build(mut build: BuildInvocation) -> u8 {
-    let progress = Arc::clone(&build.progress);
+    let (progress, page) = (Arc::clone(&build.progress), build.report.take());
     let mut source = None;
     let Some(runtime) = runtime(&progress) else { return ExitCode::Io as u8 };
     let interrupt = Interrupt::default();
@@ -33,12 +33,21 @@ pub(super) fn build(mut build: BuildInvocation) -> u8 {
     });
     // What still runs is a transfer that nobody waits for.
     runtime.shutdown_background();
-    match result {
+    progress.finish();
+    let code = match result {
         Ok(_) => 0,
         Err(error) => {
             report(&error, source.as_ref(), &progress);
             error.exit_code()
         }
+    };
+    match page.map(|(path, page)| (std::fs::write(&path, page.page()), path)) {
+        Some((Err(source), path)) => {
+            let error = Error::Host { operation: "write", path, source };
+            report(&error, None, &progress);
+            if code == 0 { error.exit_code() } else { code }
+        }
+        _ => code,
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use yadokari_registry::{Client, Store};
 
-use super::args::{Verbosity, truth};
+use super::args::truth;
 use super::cache::{place, ttl};
+use super::log::LogFlags;
 use super::registry::RegistryFlags;
 use super::units;
 use crate::Error;
@@ -46,9 +47,8 @@ pub(super) struct Gc {
     delete: bool,
     #[command(flatten)]
     registry: RegistryFlags,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    verbosity: Verbosity,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// Repositories that are tidied up.
@@ -75,7 +75,7 @@ enum Rule {
 
 impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
-        let progress = Arc::new(Progress::new(self.verbosity.level()));
+        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
         let tasks = self.tasks()?;
         let places = tasks.iter().filter_map(|task| task.place.reference());
         let changed: Vec<String> = places.map(|name| name.registry().to_owned()).collect();

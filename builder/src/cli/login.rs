@@ -11,7 +11,8 @@ use clap::{ArgAction, Args};
 use serde_json::{Map, Value, json};
 use yadokari_registry::Secret;
 
-use super::args::{Verbosity, truth};
+use super::args::truth;
+use super::log::LogFlags;
 use super::paths;
 use super::secrets::Variables;
 use crate::Error;
@@ -34,9 +35,8 @@ pub(super) struct Login {
     /// Read the password from the standard input.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     password_stdin: bool,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    verbosity: Verbosity,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
@@ -76,7 +76,7 @@ impl Login {
             return Err(usage("--username", "no user has a colon in the name"));
         }
         Ok(LoginInvocation {
-            progress: Arc::new(Progress::new(self.verbosity.level())),
+            progress: Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new())),
             file: file(env)?,
             key: key(&self.registry).ok_or_else(|| usage("yadokari login", "it needs the name of a registry"))?,
             user: self.username,

@@ -9,6 +9,7 @@ mod exit;
 mod gc;
 mod kaniko;
 mod layers;
+mod log;
 mod login;
 mod naming;
 mod outputs;
@@ -35,7 +36,7 @@ use crate::dockerfile::Source;
 use crate::execute::{Interrupt, NetworkFiles};
 use crate::output::{self, Destination};
 use crate::plan::Options;
-use crate::progress::Progress;
+use crate::progress::{Progress, Report, View};
 use crate::{Built, Error, Request, context, sandbox};
 
 use args::{Build, Cli, Command, Doctor, Environment, Format, Look, Program, epoch};
@@ -85,6 +86,8 @@ pub struct BuildInvocation {
     reports: Reports,
     /// The names of `--destination`.
     names: Vec<Reference>,
+    /// `--report`
+    report: Option<(PathBuf, Report)>,
     /// A context or a Dockerfile that is elsewhere.
     pending: Option<Pending>,
 }
@@ -227,9 +230,11 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
-    let progress = Arc::new(Progress::new(args.verbosity.level()));
-    args.kaniko.notes(kaniko::variables()).iter().for_each(|note| progress.info(note));
     let env = |name: &str| std::env::var(name).ok();
+    let report = given(&args.report).filter(|_| cache == Cache::AsGiven).map(|path| (path, Report::default()));
+    let more = report.iter().map(|(_, report)| Box::new(report.clone()) as Box<dyn View>).collect();
+    let progress = Arc::new(args.log.progress(&env, more));
+    args.kaniko.notes(kaniko::variables()).iter().for_each(|note| progress.info(note));
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;
     let more = named_contexts.iter().any(|(_, source)| matches!(source, context::Source::Elsewhere(_)));
@@ -302,7 +307,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, reports, names, pending })
+    Ok(BuildInvocation { request, progress, reports, names, report, pending })
 }
 
 /// A path that was given, and is not empty.

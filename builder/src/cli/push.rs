@@ -9,7 +9,8 @@ use yadokari_layers::Digest;
 use yadokari_registry::media::{self, ManifestKind};
 use yadokari_registry::{Client, Manifest, Reference, digest_of, read_small};
 
-use super::args::{Verbosity, path};
+use super::args::path;
+use super::log::LogFlags;
 use super::outputs::{PushFlags, ReportFlags, Reports};
 use super::registry::RegistryFlags;
 use super::{given, paths};
@@ -76,9 +77,8 @@ struct Destinations {
     /// Where blobs wait that cannot be linked.
     #[arg(long, value_name = "DIR", value_parser = path())]
     work_dir: Option<PathBuf>,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    verbosity: Verbosity,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// Images that get other names.
@@ -113,7 +113,7 @@ impl Create {
 
 impl Destinations {
     fn invocation(self, what: What) -> Result<PushInvocation, Error> {
-        let progress = Arc::new(Progress::new(self.verbosity.level()));
+        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
         let names = references("--destination", &self.destination)?;
         let reports = self.reports.reports(true, &|name| std::env::var(name).ok())?;
         let pushed: Vec<String> = names.iter().map(|name| name.registry().to_owned()).collect();

@@ -173,7 +173,7 @@ fn lists_repeat_and_do_not_split_at_commas() {
 fn of_a_flag_given_twice_the_later_one_holds() {
     let build = build("executor --context a --context b --target x --target=y --verbosity debug -v warn");
     assert_eq!((build.context.as_str(), build.target.as_deref()), ("b", Some("y")));
-    assert_eq!(build.verbosity.level(), Level::Warn);
+    assert_eq!(build.log.verbosity.level(), Level::Warn);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn levels_are_named_as_logrus_names_them() {
         ("Info", Level::Info),
         ("trace", Level::Debug),
     ] {
-        assert_eq!(build(&format!("executor -v {name}")).verbosity.level(), level, "{name}");
+        assert_eq!(build(&format!("executor -v {name}")).log.verbosity.level(), level, "{name}");
     }
     assert!(error("executor -v loud").contains("loud"));
 }

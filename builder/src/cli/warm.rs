@@ -8,9 +8,10 @@ use clap::{ArgAction, Args};
 use futures_util::stream::{self, StreamExt as _};
 use yadokari_registry::{Client, Layout, Platform, Reference, Version, pull_manifest};
 
-use super::args::{Environment, Pairs, Verbosity, build_args, path, truth};
+use super::args::{Environment, Pairs, build_args, path, truth};
 use super::cache::{WARM, ttl};
 use super::contexts;
+use super::log::LogFlags;
 use super::registry::RegistryFlags;
 use crate::Error;
 use crate::context::{Context, Contexts};
@@ -51,9 +52,8 @@ pub(super) struct Warm {
     platform: Option<String>,
     #[command(flatten)]
     registry: RegistryFlags,
-    /// How much is said.
-    #[arg(long, short = 'v', default_value = "info", ignore_case = true)]
-    verbosity: Verbosity,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// Images that are put into a directory.
@@ -71,7 +71,7 @@ pub struct WarmInvocation {
 
 impl Warm {
     pub(super) fn invocation(self) -> Result<WarmInvocation, Error> {
-        let progress = Arc::new(Progress::new(self.verbosity.level()));
+        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
         let client = self.registry.session(&[], &progress, &Gate::default())?.client;
         self.with(client, progress, &|name| std::env::var(name).ok())
     }

@@ -88,7 +88,7 @@ impl<'a> Blobs<'a> {
     }
 
     /// What each of the layers says, of which that is known without reading them.
-    pub(super) fn known(&self, layers: &[LayerRef]) -> Vec<Option<Arc<Index>>> {
+    pub(crate) fn known(&self, layers: &[LayerRef]) -> Vec<Option<Arc<Index>>> {
         let unknown: Vec<LayerRef> = {
             let known = self.lock();
             layers.iter().filter(|layer| !known.contains_key(&layer.digest)).copied().collect()

@@ -10,7 +10,6 @@ use super::upcoming::Made;
 use crate::cache::NewStep;
 use crate::output::Finished;
 use crate::plan::{LayerRef, Step};
-use crate::progress::StepDone;
 
 /// What a step came to.
 pub(super) enum Fresh {
@@ -38,9 +37,9 @@ pub(super) struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    /// A step begins.
-    pub(super) fn begin(executor: &'a Executor<'a>, step: &'a Step, name: String, wanted: bool) -> Self {
-        executor.progress.step(&name, &step.text, &step.key);
+    /// A step begins; `is_made` says that there is nothing to execute.
+    pub(super) fn begin(executor: &'a Executor<'a>, step: &'a Step, name: String, wanted: bool, is_made: bool) -> Self {
+        executor.progress.step(&name, &step.text, &step.key, is_made);
         Self { executor, step, name, wanted, start: Instant::now(), claim: None, by_content: None }
     }
 
@@ -56,8 +55,8 @@ impl<'a> Ending<'a> {
     pub(super) fn end(self, made: Made, record: Option<NewStep>) -> Result<Option<LayerRef>, crate::Error> {
         let (executor, Made { outcome, is_cached }) = (self.executor, made);
         let layer = outcome.layer;
-        let size = layer.as_ref().map(|layer| layer.size);
-        executor.progress.step_done(&self.name, StepDone { time: self.start.elapsed(), size, is_cached });
+        let said = layer.map(|layer| (layer.digest, layer.size));
+        executor.progress.step_done(&self.name, &self.step.key, self.start.elapsed(), said, is_cached);
         if !is_cached {
             if let (Some(layer), Some(index)) = (&layer, &outcome.index) {
                 executor.blobs.made(layer, index);

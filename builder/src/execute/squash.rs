@@ -10,7 +10,6 @@ use super::{Executor, StageResult};
 use crate::cache::NewStep;
 use crate::output::Finished;
 use crate::plan::{LayerRef, squash_key};
-use crate::progress::StepDone;
 
 /// What several layers have become.
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ impl Executor<'_> {
     fn merged(&self, below: &[LayerRef], above: &[LayerRef]) -> Result<Option<LayerRef>, crate::Error> {
         let key = squash_key(below, above);
         let name = format!("{}squash", self.label);
-        self.progress.step(&name, &format!("{} layers", above.len()), &key);
+        self.progress.step(&name, &format!("{} layers", above.len()), &key, false);
         let start = Instant::now();
         // The cache keeps no more of it than it keeps of the steps.
         let steps = self.plan.target_chain().into_iter().flat_map(|position| &self.plan.stages[position].steps);
@@ -55,8 +54,8 @@ impl Executor<'_> {
                     (outcome, record, false)
                 }
             };
-        let size = outcome.layer.map(|layer| layer.size);
-        self.progress.step_done(&name, StepDone { time: start.elapsed(), size, is_cached });
+        let said = outcome.layer.map(|layer| (layer.digest, layer.size));
+        self.progress.step_done(&name, &key, start.elapsed(), said, is_cached);
         // What the cache has goes from there where it has to.
         if !is_cached && (outcome.layer.is_some() || record.is_some()) {
             (self.finished)(Finished { layer: outcome.layer, wanted: true, record })?;

@@ -111,9 +111,9 @@ impl<'a> StageRun<'a> {
         std::thread::scope(|threads| {
             let mut packing = None;
             self.reached(0);
-            for (number, step) in self.stage.steps.iter().enumerate() {
+            for number in 0..self.stage.steps.len() {
                 self.executor.interrupt.check()?;
-                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.explained(step, error))?;
+                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.failed(number, error))?;
                 // Layers are in order, and one for each stage is compressed while the next step is done.
                 self.settle(&mut packing)?;
                 match fresh {
@@ -158,7 +158,7 @@ impl<'a> StageRun<'a> {
     fn settle(&mut self, packing: &mut Option<Compressing<'_>>) -> Result<(), crate::Error> {
         let Some(thread) = packing.take() else { return Ok(()) };
         let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let layer = ended.map_err(|error| self.explained(&self.stage.steps[self.made.len()], error))?;
+        let layer = ended.map_err(|error| self.failed(self.made.len(), error))?;
         self.packed = None;
         self.take(layer);
         self.reached(self.number);
@@ -186,11 +186,11 @@ impl<'a> StageRun<'a> {
     /// Does a step, up to its end.
     fn step(&mut self, number: usize, wanted: bool) -> Result<(Ending<'a>, Fresh), crate::Error> {
         let (executor, step) = (self.executor, &self.stage.steps[number]);
-        let name = format!("{}{} {}/{}", executor.label, self.stage.name, number + 1, self.stage.steps.len());
+        let name = self.name(number);
         self.voice = executor.progress.voice(&name);
         self.number = number;
         let turn = self.turn(number, step)?;
-        let mut ending = Ending::begin(executor, step, name, wanted);
+        let mut ending = Ending::begin(executor, step, name, wanted, matches!(turn, Turn::Made(_)));
         let fresh = match turn {
             Turn::Made(made) => Fresh::Known(Box::new((made, None))),
             Turn::Ours(claim) => {
@@ -199,6 +199,19 @@ impl<'a> StageRun<'a> {
             }
         };
         Ok((ending, fresh))
+    }
+
+    /// What progress calls a step.
+    fn name(&self, number: usize) -> String {
+        format!("{}{} {}/{}", self.executor.label, self.stage.name, number + 1, self.stage.steps.len())
+    }
+
+    /// Says that a step has failed, and explains why.
+    fn failed(&self, number: usize, error: crate::Error) -> crate::Error {
+        let error = self.explained(&self.stage.steps[number], error);
+        let is_stopped = matches!(error, crate::Error::Abandoned | crate::Error::Interrupted(_));
+        self.executor.progress.step_failed(&self.name(number), is_stopped);
+        error
     }
 
     /// Waits until a step is made, or can be made here.

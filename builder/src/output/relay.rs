@@ -12,8 +12,7 @@ use yadokari_registry::{
 
 use super::{Pushing, mountable, tags};
 use crate::Error;
-use crate::progress::Progress;
-use crate::sources::read_to;
+use crate::progress::{Progress, read_to};
 
 /// How many blobs of an image are under way at once.
 const AT_ONCE: usize = 4;
@@ -195,7 +194,10 @@ impl Relay<'_> {
         if mount.is_some() && self.to.store.write_blob(&missing, mount).await.is_ok() {
             return Ok(());
         }
-        read_to(&*self.from.store, (&digest, size), &path, |error| self.from.unread(error)).await?;
+        read_to(&Arc::new(Progress::silent()), &*self.from.store, (&digest, size), &path, |error| {
+            self.from.unread(error)
+        })
+        .await?;
         let written = self.write(path.clone(), digest, size).await;
         let removed = tokio::fs::remove_file(&path).await;
         written?;

@@ -17,7 +17,7 @@ use super::{Destination, Made, Pushing, tags, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
 use crate::execute::{Hold, Holders, WorkDir};
 use crate::plan::LayerRef;
-use crate::progress::{Progress, bytes};
+use crate::progress::{Direction, Outcome, Progress, bytes, write_blob};
 use crate::sources::{Sent, Sources};
 use crate::space;
 
@@ -59,6 +59,7 @@ struct Shared {
     blobs: PathBuf,
     holders: Arc<Holders>,
     cache: Option<Arc<Cache>>,
+    progress: Arc<Progress>,
     sent: Arc<Sent>,
     ahead: Ahead,
     runtime: Handle,
@@ -125,8 +126,9 @@ impl<'a> Uploads<'a> {
             holders.keep_all();
         }
         let (cache, sent) = (sources.cache().cloned(), Arc::clone(sources.sent()));
-        let (ahead, state, runtime) = (Ahead::default(), Mutex::default(), Handle::current());
-        let shared = Arc::new(Shared { targets, blobs, holders, cache, sent, ahead, runtime, state });
+        let (progress, ahead, state) = (Arc::clone(sources.progress()), Ahead::default(), Mutex::default());
+        let runtime = Handle::current();
+        let shared = Arc::new(Shared { targets, blobs, holders, cache, progress, sent, ahead, runtime, state });
         let (queue, finished) = mpsc::channel(QUEUE);
         let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
         Ok(Self { shared, tarballs, sources, pushing, queue, sender })
@@ -265,6 +267,13 @@ impl Shared {
             return;
         }
         let was_sent = self.ahead.complete(&layer.digest).await;
+        if let Some(target) = self.targets.first().filter(|_| was_sent) {
+            // It was on its way since before anybody knew what it is: that it is there is all there is to say.
+            let transfer =
+                self.progress.transfer(Direction::Upload, &target.store.describe(), &layer.digest, layer.size);
+            transfer.add(layer.size);
+            transfer.end(Outcome::Transferred);
+        }
         let sent = async {
             let mut had: Vec<(String, String)> = Vec::new();
             let mut written = Vec::new();
@@ -272,7 +281,7 @@ impl Shared {
                 let from = mountable(target.repository.as_ref(), &had);
                 let done = match number {
                     0 if was_sent => Ok(Written::Uploaded),
-                    _ => target.store.write_blob(&blob, from).await,
+                    _ => write_blob(&self.progress, &*target.store, &blob, from).await,
                 };
                 written.push(done.map_err(|source| failed(&*target.store, source))?);
                 had.extend(target.repository.clone());
@@ -343,13 +352,14 @@ async fn base_layer(
         }
         sources.check_size(layer).await?;
         // Only a transfer of its bytes needs the file, so the transfer is left to fail before the file is fetched.
-        if let Ok(written) = target.store.write_blob(&blob, from).await {
+        if let Ok(written) = write_blob(sources.progress(), &*target.store, &blob, from).await {
             return Ok(written);
         }
         let needed = || Some(format!("the layer has {}", bytes(layer.size)));
         sources.download(layer, blobs).await.map_err(|error| space::explained(error, blobs, needed))?;
     }
-    target.store.write_blob(&blob, from).await.map_err(|source| failed(&*target.store, source))
+    let written = write_blob(sources.progress(), &*target.store, &blob, from).await;
+    written.map_err(|source| failed(&*target.store, source))
 }
 
 /// The first of these repositories, each the second of a pair with its registry, that is of the same registry as `own`: a

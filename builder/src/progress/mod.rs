@@ -1,106 +1,181 @@
-//! What the user sees: plain lines, for logs.
+//! What the user sees.
 //!
-//! A line when a step begins and one when it ends, with its time and the size of its layer; what a command prints,
-//! indented; a summary. Everything goes to standard error, so that standard output stays free for results.
+//! Everything that is said is an [`Event`]; a [`View`] shows events, and there may be several: [`Lines`] for logs,
+//! [`JsonLines`] for programs, [`Sections`] for GitLab's logs, and a [`Report`] as a page. The others write to standard error, so that standard output
+//! stays free for results. What commands print has no secrets that we know of: those of `--secret` reach nothing but the
+//! RUN that mounts them, and URLs are shown without theirs by whoever says them.
 
+mod directories;
+mod event;
+mod json;
+mod lines;
+mod output;
+mod report;
+mod sections;
+mod transfer;
 mod units;
 
+use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use yadokari_layers::{Digest, Key};
 use yadokari_registry::{Version, Written};
 
-use crate::sandbox::Stream;
+pub use directories::{Directories, Directory};
+pub use event::{Direction, Event, LayerContents, Level, Moment, Outcome, StepDone};
+pub use json::JsonLines;
+pub use lines::{Lines, Style};
+pub use output::Output;
+pub use report::Report;
+pub use sections::Sections;
+pub(crate) use transfer::{Transfer, read_to, write_blob};
+pub(crate) use units::{age, bytes};
 
-pub(crate) use units::{age, bytes, seconds};
+/// Shows what happens, somewhere and in some form.
+pub trait View: Send {
+    /// Shows an event. They come one after the other, in the order in which they happened. What cannot be shown is not an
+    /// error: there is nobody to tell that nobody listens.
+    fn show(&mut self, event: &Event<'_>, at: &Moment);
 
-/// How much is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Errors only.
-    Error,
-    /// And warnings.
-    Warn,
-    /// And steps, and what commands print.
-    Info,
-    /// And keys, digests and decisions.
-    Debug,
+    /// Shows what was held back. Nothing comes after this but what is said when all is over.
+    fn finish(&mut self, _at: &Moment) {}
+
+    /// Whether it shows why steps are executed, so that somebody has to ask the cache for that.
+    fn wants_reasons(&self) -> bool {
+        false
+    }
+
+    /// Whether it shows what the layers of the image hold.
+    fn wants_contents(&self) -> bool {
+        false
+    }
 }
 
-/// How a step ended.
-#[derive(Debug, Clone, Copy)]
-pub struct StepDone {
-    /// How long it took.
-    pub time: Duration,
-    /// The compressed size of its layer in bytes, if it made one.
-    pub size: Option<u64>,
-    /// Whether an earlier build made it.
-    pub is_cached: bool,
-}
-
-/// Writes lines, each whole.
+/// Tells the views what happens.
 pub struct Progress {
-    level: Level,
     start: Instant,
-    out: Mutex<Box<dyn Write + Send>>,
+    began: SystemTime,
+    views: Mutex<Vec<Box<dyn View>>>,
+    wants_reasons: bool,
+    wants_contents: bool,
+    /// Why steps are executed, by their keys.
+    reasons: OnceLock<HashMap<Key, Vec<String>>>,
+    transfers: AtomicU64,
 }
 
 impl Progress {
-    /// Writes to standard error what `level` lets through.
+    /// Shows what happens in all of these views.
+    pub fn with(views: Vec<Box<dyn View>>) -> Self {
+        let (wants_reasons, wants_contents) =
+            (views.iter().any(|view| view.wants_reasons()), views.iter().any(|view| view.wants_contents()));
+        let (start, began) = (Instant::now(), SystemTime::now());
+        let (reasons, transfers) = Default::default();
+        Self { start, began, views: Mutex::new(views), wants_reasons, wants_contents, reasons, transfers }
+    }
+
+    /// Writes lines to standard error, of what `level` lets through.
     pub fn new(level: Level) -> Self {
         Self::to(level, Box::new(io::stderr()))
     }
 
-    /// Writes to `out` what `level` lets through.
+    /// Writes lines to `out`, of what `level` lets through.
     pub fn to(level: Level, out: Box<dyn Write + Send>) -> Self {
-        Self { level, start: Instant::now(), out: Mutex::new(out) }
+        Self::with(vec![Box::new(Lines::new(level, Style::default(), out))])
     }
 
-    fn line(&self, level: Level, text: &str) {
-        if level <= self.level {
-            let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-            // There is nobody to tell that nobody listens.
-            _ = writeln!(out, "{text}");
-        }
+    /// Tells nobody.
+    pub fn silent() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn say(&self, event: &Event<'_>) {
+        // Under the lock, so that times never go back.
+        let mut views = self.views();
+        let at = self.now();
+        views.iter_mut().for_each(|view| view.show(event, &at));
+    }
+
+    /// Shows what is still held back: the last words come after it.
+    pub fn finish(&self) {
+        let mut views = self.views();
+        let at = self.now();
+        views.iter_mut().for_each(|view| view.finish(&at));
+    }
+
+    fn now(&self) -> Moment {
+        let since = self.start.elapsed();
+        // Not what the clock says now: it may have been set.
+        Moment { since, time: self.began + since }
+    }
+
+    fn views(&self) -> MutexGuard<'_, Vec<Box<dyn View>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn message(&self, level: Level, step: Option<&str>, text: &str) {
+        self.say(&Event::Message { level, step, text });
     }
 
     /// Something for whoever looks for the cause of something.
     pub fn debug(&self, text: &str) {
-        self.line(Level::Debug, text);
+        self.message(Level::Debug, None, text);
     }
 
     /// Something that everybody wants to know.
     pub fn info(&self, text: &str) {
-        self.line(Level::Info, text);
+        self.message(Level::Info, None, text);
     }
 
     /// Something that may not be meant. A text of several lines brings its own heading.
     pub fn warning(&self, text: &str) {
-        let heading = if text.starts_with("warning") { "" } else { "warning: " };
-        self.line(Level::Warn, &format!("{heading}{text}"));
+        self.message(Level::Warn, None, text);
     }
 
     /// What ended the build.
     pub fn error(&self, text: &str) {
-        let heading = if text.starts_with("error") { "" } else { "error: " };
-        self.line(Level::Error, &format!("{heading}{text}"));
+        self.message(Level::Error, None, text);
     }
 
-    /// A step begins.
-    pub fn step(&self, name: &str, text: &str, key: &Key) {
-        self.info(&format!("[{name}] {}", one_line(text)));
-        self.debug(&format!("[{name}] key {key}"));
+    /// Whether somebody wants to know why steps are executed.
+    pub(crate) fn wants_reasons(&self) -> bool {
+        self.wants_reasons && self.reasons.get().is_none()
     }
 
-    /// A step ended well.
-    pub fn step_done(&self, name: &str, done: StepDone) {
-        let size = done.size.map_or("no change".into(), bytes);
-        match done.is_cached {
-            true => self.info(&format!("[{name}] cached, {size}")),
-            false => self.info(&format!("[{name}] done in {}, {size}", seconds(done.time))),
-        }
+    /// Takes note of why steps would be executed, by their keys. The first call counts.
+    pub(crate) fn explain(&self, reasons: HashMap<Key, Vec<String>>) {
+        // Whoever was first knew the same.
+        _ = self.reasons.set(reasons);
+    }
+
+    /// Whether somebody wants to know what layers hold.
+    pub(crate) fn wants_contents(&self) -> bool {
+        self.wants_contents
+    }
+
+    /// Says what the layers of an image hold.
+    pub(crate) fn image(&self, digest: &Digest, layers: &[LayerContents]) {
+        self.say(&Event::Image { digest, layers });
+    }
+
+    /// A step begins; `is_made` says that its layer is there already.
+    pub fn step(&self, name: &str, text: &str, key: &Key, is_made: bool) {
+        self.say(&Event::StepBegun { step: name, text: &one_line(text), key, is_made });
+        self.message(Level::Debug, Some(name), &format!("key {key}"));
+    }
+
+    /// A step ended well, after this time: its layer with the compressed size in bytes, and whether an earlier build made it.
+    pub fn step_done(&self, name: &str, key: &Key, time: Duration, layer: Option<(Digest, u64)>, is_cached: bool) {
+        let why = self.reasons.get().and_then(|reasons| reasons.get(key)).filter(|_| !is_cached);
+        let done = StepDone { time, layer, is_cached, why: why.map_or(&[], Vec::as_slice) };
+        self.say(&Event::StepDone { step: name, done });
+    }
+
+    /// A step ended, and not well.
+    pub fn step_failed(&self, name: &str, is_stopped: bool) {
+        self.say(&Event::StepFailed { step: name, is_stopped });
     }
 
     /// What says what a step has to say.
@@ -108,31 +183,42 @@ impl Progress {
         Voice { progress: self, name: name.to_owned() }
     }
 
+    /// A blob is about to go from or to a place.
+    pub(crate) fn transfer(
+        self: &Arc<Self>,
+        direction: Direction,
+        place: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Transfer {
+        let id = self.transfers.fetch_add(1, Ordering::Relaxed);
+        self.say(&Event::TransferBegun { id, direction, digest, place, size });
+        Transfer::new(Arc::clone(self), id)
+    }
+
     /// Layers came, of images or of the cache.
     pub fn pulled(&self, from: &str, layers: usize, size: u64, time: Duration) {
-        self.info(&format!("pulled {layers} layers of {from}, {}, in {}", bytes(size), seconds(time)));
+        self.say(&Event::Pulled { from, layers, size, time });
     }
 
     /// A file came from a URL.
     pub fn downloaded(&self, url: &str, size: u64, time: Duration) {
-        self.info(&format!("downloaded {url}: {}, in {}", bytes(size), seconds(time)));
+        self.say(&Event::Downloaded { url, size, time });
     }
 
     /// A commit of a repository is on disk.
     pub fn checked_out(&self, repository: &str, commit: &str, time: Duration) {
-        self.info(&format!("checked out {repository}: commit {commit}, in {}", seconds(time)));
+        self.say(&Event::CheckedOut { repository, commit, time });
     }
 
     /// A tag points to the image.
     pub fn pushed(&self, store: &str, version: &Version, digest: &Digest) {
-        let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
-        self.info(&format!("pushed {store}{separator}{version} {digest}"));
+        self.say(&Event::Pushed { name: &named(store, version), digest, is_unchanged: false });
     }
 
     /// A tag pointed to the image already.
     pub fn unchanged(&self, store: &str, version: &Version, digest: &Digest) {
-        let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
-        self.info(&format!("unchanged {store}{separator}{version} {digest}"));
+        self.say(&Event::Pushed { name: &named(store, version), digest, is_unchanged: true });
     }
 
     /// How the blobs got to their destinations.
@@ -147,14 +233,19 @@ impl Progress {
 
     /// The last line.
     pub fn summary(&self, digest: &Digest, layers: usize, size: u64) {
-        let time = seconds(self.start.elapsed());
-        self.info(&format!("built {digest}: {layers} layers, {}, in {time}", bytes(size)));
+        self.say(&Event::Built { digest, layers, size, time: self.start.elapsed() });
     }
 
     /// Where what the command of a step prints goes.
     pub fn output(&self, name: &str) -> Output<'_> {
-        Output { progress: self, name: name.to_owned(), start: Instant::now(), partial: Mutex::default() }
+        Output::new(self, name.to_owned())
     }
+}
+
+/// The whole name of what a tag or a digest stands for in a store.
+fn named(store: &str, version: &Version) -> String {
+    let separator = if matches!(version, Version::Tag(_)) { ":" } else { "@" };
+    format!("{store}{separator}{version}")
 }
 
 /// Says whose line it is: several stages speak at the same time.
@@ -167,53 +258,12 @@ pub struct Voice<'a> {
 impl Voice<'_> {
     /// Something that everybody wants to know.
     pub fn info(&self, text: &str) {
-        self.progress.info(&format!("[{}] {text}", self.name));
+        self.progress.message(Level::Info, Some(&self.name), text);
     }
 
     /// Something that may not be meant.
     pub fn warning(&self, text: &str) {
-        self.progress.line(Level::Warn, &format!("[{}] warning: {text}", self.name));
-    }
-}
-
-/// Cuts what a command prints into lines, each with the seconds since it began.
-pub struct Output<'a> {
-    progress: &'a Progress,
-    name: String,
-    start: Instant,
-    /// What came of the line under way, of each stream.
-    partial: Mutex<[Vec<u8>; 2]>,
-}
-
-/// A line longer than this is cut, so that a command without line ends does not fill the memory.
-const LONGEST_LINE: usize = 16 << 10;
-
-impl Output<'_> {
-    /// Takes what came from one of the streams.
-    pub fn write(&self, stream: Stream, bytes: &[u8]) {
-        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
-        let partial = &mut partial[usize::from(stream == Stream::Stderr)];
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || partial.len() > LONGEST_LINE {
-                self.line(&std::mem::take(partial));
-            }
-        }
-    }
-
-    /// Writes what is left of lines that never ended.
-    pub fn finish(&self) {
-        for partial in std::mem::take(&mut *self.partial.lock().unwrap_or_else(PoisonError::into_inner)) {
-            if !partial.is_empty() {
-                self.line(&partial);
-            }
-        }
-    }
-
-    fn line(&self, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        let seconds = self.start.elapsed().as_secs_f64();
-        self.progress.info(&format!("[{}] {seconds:6.2} {}", self.name, text.trim_end_matches(['\n', '\r'])));
+        self.progress.message(Level::Warn, Some(&self.name), text);
     }
 }
 
@@ -225,64 +275,4 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn lines(level: Level, act: impl Fn(&Progress)) -> Vec<String> {
-        let buffer = Buffer::default();
-        act(&Progress::to(level, Box::new(buffer.clone())));
-        let bytes = buffer.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn the_level_decides_what_is_said() {
-        let speak = |progress: &Progress| {
-            progress.debug("d");
-            progress.info("i");
-            progress.warning("w");
-            progress.error("e");
-        };
-        assert_eq!(lines(Level::Warn, speak), ["warning: w", "error: e"]);
-        assert_eq!(lines(Level::Debug, speak).len(), 4);
-    }
-
-    #[test]
-    fn what_a_step_says_begins_with_its_name() {
-        let speak = |progress: &Progress| {
-            progress.voice("s 1/1").info("i");
-            progress.voice("s 1/1").warning("w");
-        };
-        assert_eq!(lines(Level::Warn, speak), ["[s 1/1] warning: w"]);
-        assert_eq!(lines(Level::Info, speak), ["[s 1/1] i", "[s 1/1] warning: w"]);
-    }
-
-    #[test]
-    fn output_is_cut_into_whole_lines() {
-        let said = lines(Level::Info, |progress| {
-            let output = progress.output("s 1/1");
-            output.write(Stream::Stdout, b"ab");
-            output.write(Stream::Stderr, b"x\n");
-            output.write(Stream::Stdout, b"c\r\nlast");
-            output.finish();
-        });
-        let texts: Vec<&str> = said.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
-        assert_eq!(texts, ["x", "abc", "last"]);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod content;
 mod equal;
 mod jobs;
+mod report;
 mod silence;
 mod spoiled;
 mod squash;
