@@ -273,6 +273,7 @@ impl Shared {
                 self.progress.transfer(Direction::Upload, &target.store.describe(), &layer.digest, layer.size);
             transfer.add(layer.size);
             transfer.end(Outcome::Transferred);
+            self.progress.debug(&format!("{} was sent while it was compressed", layer.digest));
         }
         let sent = async {
             let mut had: Vec<(String, String)> = Vec::new();

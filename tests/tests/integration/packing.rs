@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use yadokari_tests::{Base, Context, Result};
+use yadokari_tests::{Base, Context, Executor, Result};
 
 use crate::drivers::{PLACES, Place, volume};
 use crate::site::{self, printed};
@@ -36,6 +36,27 @@ fn a_layer_is_compressed_while_the_next_command_runs() -> Result<()> {
         digests.push(registry.manifest("packing/overlap", name)?.unwrap_or_default().0);
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_command_makes_is_sent_while_it_is_compressed() -> Result<()> {
+    let registry = site::registry(&[Base::Busybox])?;
+    let context =
+        Context::new()?.file("Dockerfile", "FROM busybox\nRUN dd if=/dev/urandom of=/noise bs=1M count=24\n")?;
+    // With a time that was given the layer could be in the registry already, and is looked for first.
+    for (epoch, is_sent) in [("", true), (site::EPOCH, false)] {
+        let (place, volume) = (place("unconfined"), volume()?);
+        let mut live = place.container(&context, &volume)?.start()?;
+        let destination = format!("{}/packing/ahead:1", registry.host());
+        let job = Executor::job_at(registry.host()).args(["--destination", &destination, "--verbosity", "debug"]);
+        let output = live.exec(job.args(place.words()).env("SOURCE_DATE_EPOCH", epoch))?.ok(epoch)?;
+        // The registry takes a manifest only when it has the layers that it names.
+        let (_, manifest) = registry.manifest("packing/ahead", "1")?.unwrap();
+        let layer = manifest["layers"][1]["digest"].as_str().unwrap();
+        let says = printed(&output).contains(&format!("{layer} was sent while it was compressed"));
+        assert_eq!(says, is_sent, "{output}");
+    }
     Ok(())
 }
 
