@@ -4,6 +4,7 @@
 //! later steps are executed.
 
 mod destination;
+mod export;
 pub mod relay;
 pub mod saved;
 pub mod tags;
@@ -21,6 +22,7 @@ use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
 
 pub use destination::{Destination, name, name_by_key, with_key};
+pub use export::Export;
 pub use tags::Pushing;
 pub use uploads::{Finished, Uploads};
 pub(crate) use uploads::{file_blob, mountable};

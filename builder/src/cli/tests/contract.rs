@@ -94,6 +94,11 @@ const EXECUTOR: &[(&str, Outcome)] = &[
     ("--compression=zstd --compression-level=3", Used),
     ("--custom-platform=linux/arm64", Used),
     ("--customPlatform linux/arm64", Used),
+    ("--ignore-path=/product_uuid", Noted),
+    ("--ignore-path /a --ignore-path=/b/c", Noted),
+    ("--ignore-path=", Used),
+    ("--ignore-path=/", Refused),
+    ("--ignore-path=../x", Refused),
     ("--ignore-var-run=false", Noted),
     ("--whitelist-var-run", Noted),
     ("--force", Used),
@@ -135,6 +140,10 @@ const WARMER: &[&str] = &[
 
 /// Flags of the page that another part of the command line brings.
 const ELSEWHERE: &[&str] = &[
+    "--auth-debug",
+    "--auth-file",
+    "--authfile",
+    "--report",
     "--credential-helpers",
     "--log-format",
     "--log-timestamp",
@@ -177,6 +186,7 @@ fn each_flag_of_the_executor_is_used_or_not_needed_or_refused_by_name() {
     for (flags, expected) in EXECUTOR {
         let args = build(&format!("/kaniko/executor {flags}"));
         let refused = args.refuse_what_is_not_carried_out().and_then(|()| args.target().map(drop));
+        let refused = refused.and_then(|()| args.kaniko.ignored().map(drop));
         let refused = refused.and_then(|()| args.reports.reports(!args.destination.is_empty(), &|_| None).map(drop));
         let refused = refused.and_then(|()| args.form.form(false, &args.layers.options()?).map(drop));
         let notes = args.kaniko.notes(std::iter::empty());
