@@ -109,6 +109,7 @@ impl<'a> Making<'a> {
             blobs: &blobs,
             pack: &packs[number],
             squash: request.squash,
+            ignored: &request.ignored,
             work: &prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &request.sandbox)),
             secrets: &request.secrets,

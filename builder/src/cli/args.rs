@@ -16,6 +16,7 @@ use crate::sandbox::Driver;
 use crate::{Error, context};
 
 use super::cache::CacheFlags;
+use super::export::ExportFlags;
 use super::gc::Gc;
 use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
@@ -171,6 +172,8 @@ pub(super) struct Build {
     /// Also write the image to a file that `docker load` reads.
     #[arg(long, visible_alias = "tarPath", value_name = "FILE", value_parser = path())]
     pub(super) tar_path: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) export: ExportFlags,
     #[command(flatten)]
     pub(super) reports: ReportFlags,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use yadokari_layers::RelPath;
 
 use super::args::{path, truth};
 use crate::Error;
@@ -44,6 +45,10 @@ pub(super) struct KanikoFlags {
     /// Refused: contexts from buckets are not carried out yet.
     #[arg(long, short = 'b', hide = true, default_value = "")]
     bucket: String,
+    /// Let no step change this path, or what is below it. What is mounted in the container need not be named: it is no part
+    /// of any layer. Repeatable.
+    #[arg(long, value_name = "PATH")]
+    ignore_path: Vec<String>,
     /// Build nothing: say which steps a build would execute.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) dryrun: bool,
@@ -89,6 +94,16 @@ impl KanikoFlags {
         Ok(())
     }
 
+    /// `--ignore-path`
+    pub(super) fn ignored(&self) -> Result<Vec<RelPath>, Error> {
+        let given = self.ignore_path.iter().filter(|path| !path.is_empty());
+        let path = |text: &String| match RelPath::new(text.trim_start_matches('/').trim_end_matches('/')) {
+            Ok(path) if !path.is_root() => Ok(path),
+            _ => Err(Error::Usage { flag: "--ignore-path", message: format!("'{text}' names nothing in an image") }),
+        };
+        given.map(path).collect()
+    }
+
     /// `--kaniko-dir`: where layers and stages are kept.
     pub(super) fn work_dir(&self) -> Option<PathBuf> {
         super::given(&self.kaniko_dir).map(|directory| directory.join("work"))
@@ -97,6 +112,11 @@ impl KanikoFlags {
     /// A line about each flag that was given and is not needed, and about each of the variables that are set.
     pub(super) fn notes(&self, variables: impl Iterator<Item = String>) -> Vec<String> {
         let flags = [
+            (
+                self.ignore_path.iter().any(|path| !path.is_empty()),
+                "--ignore-path",
+                "what is mounted in the container is no part of a layer; a step that changes such a path fails",
+            ),
             (
                 self.snapshot_mode.as_deref().is_some_and(|mode| !mode.is_empty()),
                 "--snapshot-mode",

@@ -6,6 +6,7 @@ mod cache;
 mod contexts;
 mod credentials;
 mod exit;
+mod export;
 mod gc;
 mod kaniko;
 mod layers;
@@ -296,6 +297,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         describe: args.reports.describes(),
         pack,
         jobs: args.jobs(),
+        ignored: args.kaniko.ignored()?,
         squash: args.layers.squash || args.kaniko.single_snapshot,
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
         secrets,
@@ -332,13 +334,18 @@ fn destinations(args: &Build, names: Vec<Reference>) -> Result<Vec<Destination>,
     if let Some(path) = given(&args.tar_path) {
         destinations.push(Destination::Tarball { path, names: names.clone() });
     }
-    if !args.no_push {
-        if names.is_empty() {
-            let message = "give at least one, or --no-push".into();
-            return Err(Error::Usage { flag: "--destination", message });
-        }
-        destinations.extend(names.into_iter().map(Destination::Registry));
+    let exports = args.export.exports(args.platforms(&[])?.0.len() > 1)?;
+    let is_exported = !exports.is_empty();
+    destinations.extend(exports.into_iter().map(Destination::Root));
+    // Whoever wants files and names no registry wants nothing else.
+    if args.no_push || names.is_empty() && is_exported {
+        return Ok(destinations);
     }
+    if names.is_empty() {
+        let message = "give at least one, or --no-push".into();
+        return Err(Error::Usage { flag: "--destination", message });
+    }
+    destinations.extend(names.into_iter().map(Destination::Registry));
     Ok(destinations)
 }
 

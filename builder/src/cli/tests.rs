@@ -200,9 +200,7 @@ fn what_is_not_a_flag_is_refused() {
 
 #[test]
 fn outputs_and_attestations_that_are_not_made_are_refused_by_name() {
-    for flag in
-        ["--attest", "--provenance", "--sbom", "--output", "--force-compression", "--iidfile", "--push-by-digest"]
-    {
+    for flag in ["--attest", "--provenance", "--sbom", "--force-compression", "--iidfile", "--push-by-digest"] {
         let error = error(&format!("executor -d r/i {flag}=x"));
         assert!(error.contains(&format!("'{flag}'")), "{error}");
     }
@@ -321,6 +319,10 @@ fn an_image_needs_somewhere_to_go() {
     assert_eq!(all.iter().map(Destination::needs_key).collect::<Vec<_>>(), [true, true, false]);
     assert!(destinations(&build("executor -d r.example/{key}")).unwrap_err().to_string().contains("tags only"));
     assert!(destinations(&build("executor --destination=")).is_err());
+    let alone = destinations(&build("executor -o dir")).unwrap();
+    assert_eq!(alone, [Destination::Root(output::Export::Directory("dir".into()))]);
+    assert_eq!(destinations(&build("executor --output dir -d r.example/i")).unwrap().len(), 2);
+    assert_eq!(destinations(&build("executor --output dir -d r.example/i --no-push")).unwrap().len(), 1);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
-use yadokari_layers::{Growing, Key, Timestamp, pack};
+use yadokari_layers::{Growing, Key, RelPath, Timestamp, pack};
 
 use crate::context::{Context, Contexts};
 use crate::output::Finished;
@@ -90,6 +90,8 @@ pub struct Executor<'a> {
     pub pack: &'a pack::Options,
     /// Whether all layers on top of the base image become one.
     pub squash: bool,
+    /// Paths that no step may change.
+    pub ignored: &'a [RelPath],
     /// Where blobs and roots are.
     pub work: &'a WorkDir,
     /// The chosen driver, when the plan has a RUN.

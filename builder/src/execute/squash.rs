@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use yadokari_layers::{Content, Digest, RelPath, pack, squash};
+use yadokari_layers::{Changes, Content, Digest, RelPath, pack, squash};
 
 use super::earlier::Outcome;
-use super::{Executor, StageResult};
+use super::{Blobs, Executor, Interrupt, StageResult};
 use crate::cache::NewStep;
 use crate::output::Finished;
 use crate::plan::{LayerRef, squash_key};
@@ -63,23 +63,34 @@ impl Executor<'_> {
         Ok(outcome.layer)
     }
 
-    /// Merges layers. What those below hold is known without their bytes; of the others each blob is read once, and what is
-    /// left of its contents waits on disk until it is packed.
     fn squash(&self, below: &[LayerRef], above: &[LayerRef]) -> Result<Outcome, crate::Error> {
-        let blobs = self.blobs;
+        let (changes, _contents) = self.blobs.together(below, above, self.interrupt)?;
+        let layer = pack::pack(&changes, self.pack, self.blobs.directory())?;
+        Ok(Outcome::from(layer).with_content(self.pack))
+    }
+}
+
+impl Blobs<'_> {
+    /// What the layers `above` make together on those `below`. What those below hold is known without their bytes; of the
+    /// others each blob is read once, and what is left of its contents waits in the directory.
+    pub fn together(
+        &self,
+        below: &[LayerRef],
+        above: &[LayerRef],
+        interrupt: &Interrupt,
+    ) -> Result<(Changes, tempfile::TempDir), crate::Error> {
         let all = [below, above].concat();
-        let squashed = squash(&blobs.tree(below)?, &blobs.indexes(above)?)?;
+        let squashed = squash(&self.tree(below)?, &self.indexes(above)?)?;
         let wanted = squashed.wanted();
-        let _until_read = blobs.bring(&wanted.keys().map(|&layer| all[layer]).collect::<Vec<_>>())?;
-        let spool = blobs.spool()?;
+        let _until_read = self.bring(&wanted.keys().map(|&layer| all[layer]).collect::<Vec<_>>())?;
+        let spool = self.spool()?;
         let mut contents = BTreeMap::new();
         for (layer, names) in wanted {
-            self.interrupt.check()?;
-            contents.insert(layer, blobs.extract(&all[layer], &names, spool.path())?);
+            interrupt.check()?;
+            contents.insert(layer, self.extract(&all[layer], &names, spool.path())?);
         }
         let content = |layer: usize, name: &RelPath| Content::Host(contents[&layer][name].clone());
-        let layer = pack::pack(&squashed.changes(&content), self.pack, blobs.directory())?;
-        Ok(Outcome::from(layer).with_content(self.pack))
+        Ok((squashed.changes(&content), spool))
     }
 }
 

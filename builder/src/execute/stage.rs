@@ -19,7 +19,7 @@ use super::transfer::{at, copy_from_context, copy_from_layers, needs_directory, 
 use super::upcoming::{Made, taken_from};
 use super::{Executor, PlanRun, Results, StageResult, Upcoming, users};
 use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Stage, Step};
-use crate::progress::Voice;
+use crate::progress::{Voice, one_line};
 use crate::sandbox::Worker;
 
 pub(super) use root::layer_files;
@@ -124,12 +124,14 @@ impl<'a> StageRun<'a> {
                         self.take(layer);
                     }
                     Fresh::Layer(layer) => {
+                        layer.iter().try_for_each(|layer| self.refuse_ignored(&layer.index, step))?;
                         let content = layer.as_ref().and_then(|layer| self.content(&layer.index, &layer.diff_id));
                         self.reach(content.as_ref());
                         let layer = ending.made(layer, content)?;
                         self.take(layer);
                     }
                     Fresh::Packing(layer) => {
+                        self.refuse_ignored(layer.index(), step)?;
                         let content = self.content(layer.index(), &layer.diff_id());
                         self.reach(content.as_ref());
                         self.packed = Some(Arc::clone(layer.index()));
@@ -176,6 +178,20 @@ impl<'a> StageRun<'a> {
         if let Some(content) = content {
             self.state = plan::state(&self.state, content);
         }
+    }
+
+    /// Fails where a layer says something of a path that is to be left out: leaving it out is not carried out.
+    fn refuse_ignored(&self, index: &Index, step: &Step) -> Result<(), crate::Error> {
+        for ignored in self.executor.ignored {
+            if let Some((path, _)) = index.records().iter().find(|(path, _)| path.starts_with(ignored)) {
+                let message = format!(
+                    "'{}' changes /{path}, and leaving changes out of a layer is not carried out: let the step undo them",
+                    one_line(&step.text)
+                );
+                return Err(crate::Error::Usage { flag: "--ignore-path", message });
+            }
+        }
+        Ok(())
     }
 
     /// What stands for a layer's content. Without a cache nobody asks.

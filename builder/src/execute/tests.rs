@@ -59,6 +59,7 @@ struct Setting<'s> {
     /// What every image is that the file names.
     image: Option<BaseImage>,
     fetch: &'s dyn Fetch,
+    ignored: &'s [RelPath],
     /// Happens when the keys are known and nothing has been executed yet.
     edit: &'s dyn Fn(),
     finished: &'s (dyn Fn(&WorkDir, Finished) -> Result<(), crate::Error> + Sync),
@@ -66,7 +67,7 @@ struct Setting<'s> {
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { jobs: 1, image: None, fetch: &NothingToFetch, edit: &|| (), finished: &|_, _| Ok(()) }
+        Self { jobs: 1, image: None, fetch: &NothingToFetch, ignored: &[], edit: &|| (), finished: &|_, _| Ok(()) }
     }
 }
 
@@ -124,6 +125,7 @@ impl Bench {
             blobs: &Blobs::new(&work, setting.fetch),
             pack: &options,
             squash: false,
+            ignored: setting.ignored,
             work: &work,
             sandbox: None,
             secrets: &Secrets::default(),
@@ -458,4 +460,18 @@ fn what_is_made_now_is_never_later_than_the_epoch() {
     for (clock, epoch, expected) in cases {
         assert_eq!(made_at(clock, epoch), Timestamp::from_secs(expected));
     }
+}
+
+#[test]
+fn a_step_that_changes_what_no_layer_is_to_hold_is_an_error() {
+    let bench = Bench::new(&[("f", "1")]);
+    let build = |text: &str| {
+        let ignored = ["a/b", "c"].map(|path| RelPath::new(path).unwrap());
+        bench.try_build_so(text, &Setting { ignored: &ignored, ..Setting::default() }).map(|built| built.layers.len())
+    };
+    for (text, path) in [("COPY f /a/b", "/a/b"), ("COPY f /c/d/", "/c"), ("WORKDIR /a/b/e", "/a/b")] {
+        let error = build(&format!("FROM scratch\n{text}\n")).unwrap_err();
+        assert!(error.starts_with(&format!("--ignore-path: '{text}' changes {path}")), "{error}");
+    }
+    assert_eq!(build("FROM scratch\nCOPY f /a/bc\nCOPY f /d/c\n"), Ok(2));
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use yadokari_layers::Key;
 use yadokari_registry::{Error, Reference};
 
+use super::Export;
+
 /// What a user writes for the content hash, in a tag.
 const KEY: &str = "{key}";
 
@@ -30,6 +32,8 @@ pub enum Destination {
         /// What `docker load` calls the image.
         names: Vec<Reference>,
     },
+    /// The root file system alone.
+    Root(Export),
 }
 
 /// Reads the name of a destination, in whose tag `{key}` stands for the content hash. The reference is of no use until
@@ -50,7 +54,7 @@ pub fn name_by_key(destinations: &mut Vec<Destination>, key: &Key, tag_it: bool)
     destinations.iter_mut().for_each(|destination| *destination = destination.with_key(key));
     let names = destinations.iter().filter_map(|destination| match destination {
         Destination::Registry(name) => name.with_tag(&key.hex()).ok().map(Destination::Registry),
-        Destination::Layout { .. } | Destination::Tarball { .. } => None,
+        Destination::Layout { .. } | Destination::Tarball { .. } | Destination::Root(_) => None,
     });
     let names: Vec<Destination> = names.filter(|_| tag_it).collect();
     for name in names {
@@ -68,6 +72,7 @@ impl Destination {
             Self::Registry(name) => needs(name),
             Self::Layout { tag, .. } => tag.contains(STAND_IN),
             Self::Tarball { names, .. } => names.iter().any(needs),
+            Self::Root(_) => false,
         }
     }
 
@@ -82,6 +87,7 @@ impl Destination {
             Self::Tarball { path, names } => {
                 Self::Tarball { path: path.clone(), names: names.iter().map(|name| with_key(name, key)).collect() }
             }
+            Self::Root(export) => Self::Root(export.clone()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod destination;
+mod export;
 pub mod relay;
 pub mod saved;
 pub mod tags;
@@ -22,6 +23,7 @@ use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
 
 pub use destination::{Destination, name, name_by_key, with_key};
+pub use export::Export;
 pub use tags::Pushing;
 pub use uploads::{Finished, Uploads};
 pub(crate) use uploads::{file_blob, mountable};

@@ -166,7 +166,7 @@ impl Relay<'_> {
     async fn blobs(&self, manifest: &Manifest) -> Result<(), Error> {
         let image = manifest.image().map_err(|error| self.from.unread(error))?;
         // Layers that nobody may pass on are read from where their licence says.
-        let layers = image.layers().iter().filter(|layer| !media::is_foreign(&layer.media_type().to_string()));
+        let layers = image.layers().iter().filter(|layer| !media::is_foreign(layer.media_type().as_ref()));
         let mut blobs: Vec<&Descriptor> = layers.collect();
         blobs.sort_by_key(|blob| blob.digest().to_string());
         blobs.dedup_by_key(|blob| blob.digest().to_string());

@@ -236,8 +236,11 @@ mod tests {
 
     use super::*;
 
+    /// Names and contents.
+    type Contents<'a> = &'a [(&'a str, &'a [u8])];
+
     /// An archive of these files; `name -> target` is a symbolic link.
-    fn archive(files: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
+    fn archive(files: Contents<'_>) -> tempfile::NamedTempFile {
         let mut builder = tar::Builder::new(tempfile::NamedTempFile::new().unwrap());
         for (name, content) in files {
             let mut header = tar::Header::new_gnu();
@@ -257,7 +260,7 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    async fn opened(files: &[(&str, &[u8])]) -> Result<(tempfile::TempDir, Saved), String> {
+    async fn opened(files: Contents<'_>) -> Result<(tempfile::TempDir, Saved), String> {
         let scratch = tempfile::tempdir().unwrap();
         let archive = archive(files);
         let saved = open(archive.path(), scratch.path()).await.map_err(|error| error.to_string())?;
@@ -325,7 +328,7 @@ mod tests {
     async fn what_is_no_image_is_refused_with_the_reason() {
         let good = config(&[b"one"]);
         let one = br#"[{"Config":"c","Layers":["l"]}]"#;
-        let cases: [(&[(&str, &[u8])], &str); 7] = [
+        let cases: [(Contents<'_>, &str); 7] = [
             (&[("x", b"")], "oci-layout"),
             (&[("manifest.json", b"{")], "manifest.json: "),
             (&[("manifest.json", b"[]")], "it does not have one image"),

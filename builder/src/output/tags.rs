@@ -28,7 +28,7 @@ pub struct Tag {
 pub async fn look(destinations: &[Destination], client: &Client) -> Option<Vec<Tag>> {
     let references = destinations.iter().map(|destination| match destination {
         Destination::Registry(reference) => Some(reference),
-        Destination::Layout { .. } | Destination::Tarball { .. } => None,
+        Destination::Layout { .. } | Destination::Tarball { .. } | Destination::Root(_) => None,
     });
     let references: Vec<_> = references.collect::<Option<_>>()?;
     let tags = references.into_iter().map(async |reference| {

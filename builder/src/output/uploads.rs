@@ -13,10 +13,10 @@ use yadokari_layers::{Digest, Growing, blob_path};
 use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Store, Version, Written};
 
 use super::ahead::Ahead;
-use super::{Destination, Made, Pushing, tags, tarball};
+use super::{Destination, Made, Pushing, export, tags, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
-use crate::execute::{Hold, Holders, WorkDir};
-use crate::plan::LayerRef;
+use crate::execute::{Blobs, Fetch, Hold, Holders, WorkDir};
+use crate::plan::{ImageName, LayerRef};
 use crate::progress::{Direction, Outcome, Progress, bytes, write_blob};
 use crate::sources::{Sent, Sources};
 use crate::space;
@@ -40,8 +40,10 @@ pub struct Finished {
 /// Sends finished layers to every destination, and to the cache, side by side with the build.
 pub struct Uploads<'a> {
     shared: Arc<Shared>,
-    tarballs: Vec<&'a Destination>,
+    /// Those that are made of all layers at once, in the end.
+    files: Vec<&'a Destination>,
     sources: &'a Sources,
+    work: &'a WorkDir,
     pushing: Pushing,
     queue: mpsc::Sender<Message>,
     sender: JoinHandle<()>,
@@ -75,6 +77,19 @@ struct State {
     has_failed: bool,
 }
 
+/// For layers that are all on disk.
+struct AllHere;
+
+impl Fetch for AllHere {
+    fn layers(&self, _image: &ImageName) -> Vec<LayerRef> {
+        Vec::new()
+    }
+
+    fn fetch(&self, _layers: &[LayerRef], _directory: &Path) -> Result<(), crate::Error> {
+        Ok(())
+    }
+}
+
 /// A repository, and the names that the image gets there.
 struct Target {
     store: Arc<dyn Store>,
@@ -89,11 +104,11 @@ impl<'a> Uploads<'a> {
         destinations: &'a [Destination],
         client: &Client,
         sources: &'a Sources,
-        work: &WorkDir,
+        work: &'a WorkDir,
         pushing: Pushing,
     ) -> Result<Self, crate::Error> {
         let mut targets: Vec<Target> = Vec::new();
-        let mut tarballs = Vec::new();
+        let mut files = Vec::new();
         for destination in destinations {
             match destination {
                 Destination::Registry(reference) => {
@@ -118,11 +133,11 @@ impl<'a> Uploads<'a> {
                     let tags = vec![Version::Tag(tag.clone())];
                     targets.push(Target { store: Arc::new(layout), repository: None, tags });
                 }
-                Destination::Tarball { .. } => tarballs.push(destination),
+                Destination::Tarball { .. } | Destination::Root(_) => files.push(destination),
             }
         }
         let (blobs, holders) = (work.blobs().to_owned(), Arc::clone(work.holders()));
-        if !tarballs.is_empty() {
+        if !files.is_empty() {
             holders.keep_all();
         }
         let (cache, sent) = (sources.cache().cloned(), Arc::clone(sources.sent()));
@@ -131,7 +146,7 @@ impl<'a> Uploads<'a> {
         let shared = Arc::new(Shared { targets, blobs, holders, cache, progress, sent, ahead, runtime, state });
         let (queue, finished) = mpsc::channel(QUEUE);
         let sender = tokio::spawn(send_all(Arc::clone(&shared), finished));
-        Ok(Self { shared, tarballs, sources, pushing, queue, sender })
+        Ok(Self { shared, files, sources, work, pushing, queue, sender })
     }
 
     /// Takes a layer of the image that is still being compressed, and that no destination can have. It goes to the first of
@@ -180,7 +195,7 @@ impl<'a> Uploads<'a> {
             Ok::<_, crate::Error>(())
         });
         stream::iter(transfers).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        if !self.tarballs.is_empty() {
+        if !self.files.is_empty() {
             let needed = || {
                 let size = made.layers().map(|layer| layer.size).sum();
                 Some(format!("the image's layers have {}", bytes(size)))
@@ -214,11 +229,19 @@ impl<'a> Uploads<'a> {
                 tags::write(&*target.store, tag, root, self.pushing, progress).await?;
             }
         }
-        for destination in &self.tarballs {
-            let Destination::Tarball { path, names } = destination else { continue };
-            // The command line lets no more than one image into an archive.
-            tokio::task::block_in_place(|| tarball::write(path, &made.images[0], names, &self.shared.blobs))?;
-            progress.info(&format!("wrote {}", path.display()));
+        for destination in &self.files {
+            match destination {
+                Destination::Tarball { path, names } => {
+                    // The command line lets no more than one image into an archive.
+                    tokio::task::block_in_place(|| tarball::write(path, &made.images[0], names, &self.shared.blobs))?;
+                    progress.info(&format!("wrote {}", path.display()));
+                }
+                Destination::Root(export) => {
+                    let blobs = Blobs::new(self.work, &AllHere);
+                    tokio::task::block_in_place(|| export::write(export, made, &blobs, progress))?;
+                }
+                Destination::Registry(_) | Destination::Layout { .. } => {}
+            }
         }
         let written: Vec<Written> = self.shared.lock().written.values().flatten().copied().collect();
         progress.transfers(&written);

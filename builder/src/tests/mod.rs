@@ -2,6 +2,7 @@
 
 mod cache;
 mod disk;
+mod exports;
 mod forms;
 mod times;
 
@@ -91,6 +92,7 @@ impl Bench {
             form: Default::default(),
             describe: false,
             warm: None,
+            ignored: Vec::new(),
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

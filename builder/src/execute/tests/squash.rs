@@ -85,6 +85,7 @@ fn build(
         blobs: &Blobs::new(&work, &fetch),
         pack: &options,
         squash,
+        ignored: &[],
         work: &work,
         sandbox: None,
         secrets: &Secrets::default(),
