@@ -111,7 +111,7 @@ impl<'a> StageRun<'a> {
         std::thread::scope(|threads| {
             let mut packing = None;
             self.reached(0);
-            for number in 0..self.stage.steps.len() {
+            for (number, step) in self.stage.steps.iter().enumerate() {
                 self.executor.interrupt.check()?;
                 let (ending, fresh) = self.step(number, wanted).map_err(|error| self.failed(number, error))?;
                 // Layers are in order, and one for each stage is compressed while the next step is done.
