@@ -74,7 +74,7 @@ enum Rule {
 
 impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
-        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
+        let progress = Arc::new(self.log.aside(&|name| std::env::var(name).ok()));
         let tasks = self.tasks()?;
         let (credentials, _) = credentials::load(&progress)?;
         Ok(GcInvocation { progress, client: self.registry.client(credentials)?, tasks, delete: self.delete })
