@@ -75,7 +75,7 @@ enum Rule {
 
 impl Gc {
     pub(super) fn invocation(self) -> Result<GcInvocation, Error> {
-        let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
+        let progress = Arc::new(self.log.aside(&|name| std::env::var(name).ok()));
         let tasks = self.tasks()?;
         let places = tasks.iter().filter_map(|task| task.place.reference());
         let changed: Vec<String> = places.map(|name| name.registry().to_owned()).collect();

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, stderr};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::args::{Environment, truth};
-use crate::progress::{JsonLines, Level, Lines, Progress, Sections, Style, View};
+use crate::progress::{JsonLines, Level, Lines, Live, Progress, Sections, Style, View};
 
 /// Flags of everything that says how far it is.
 #[derive(Debug, Args)]
@@ -69,6 +69,11 @@ impl Place<'_> {
         let term = (self.env)("TERM").unwrap_or_default();
         self.is_terminal && !term.is_empty() && term != "dumb"
     }
+
+    /// Whether somebody looks at it while it is written.
+    fn is_watched(&self) -> bool {
+        self.is_screen() && !self.says("CI")
+    }
 }
 
 /// A form of what is said.
@@ -76,6 +81,7 @@ impl Place<'_> {
 enum Form {
     Lines(Style),
     Sections(Style),
+    Live(Style),
     Json,
 }
 
@@ -88,16 +94,35 @@ impl LogFlags {
             None => place.is_screen() && !place.says("NO_COLOR"),
         };
         let style = Style { color, timestamp: self.log_timestamp };
-        match place.says("GITLAB_CI") && self.verbosity.level() >= Level::Info {
-            true => Form::Sections(style),
-            false => Form::Lines(style),
+        if self.verbosity.level() < Level::Info {
+            Form::Lines(style)
+        } else if place.says("GITLAB_CI") {
+            Form::Sections(style)
+        } else if self.log_format.is_none() && place.is_watched() {
+            Form::Live(style)
+        } else {
+            Form::Lines(style)
         }
     }
 
-    /// What tells the user, and whoever else is to be told.
+    /// What tells the user how far a build is, and whoever else is to be told.
     pub(super) fn progress(&self, env: Environment<'_>, more: Vec<Box<dyn View>>) -> Progress {
+        self.shown_as(self.form(&Place { is_terminal: stderr().is_terminal(), env }), more)
+    }
+
+    /// What tells the user what comes up on the way to an answer on standard output.
+    pub(super) fn aside(&self, env: Environment<'_>) -> Progress {
+        let form = match self.form(&Place { is_terminal: stderr().is_terminal(), env }) {
+            Form::Live(style) | Form::Sections(style) => Form::Lines(style),
+            form => form,
+        };
+        self.shown_as(form, Vec::new())
+    }
+
+    fn shown_as(&self, form: Form, more: Vec<Box<dyn View>>) -> Progress {
         let (level, out) = (self.verbosity.level(), Box::new(stderr()));
-        let view: Box<dyn View> = match self.form(&Place { is_terminal: stderr().is_terminal(), env }) {
+        let view: Box<dyn View> = match form {
+            Form::Live(style) => Box::new(Live::new(level, style)),
             Form::Lines(style) => Box::new(Lines::new(level, style, out)),
             Form::Sections(style) => Box::new(Sections::new(level, style, out)),
             Form::Json => Box::new(JsonLines::new(level, out)),
@@ -135,14 +160,14 @@ mod tests {
         for (flags, is_terminal, variables, expected) in [
             ("", false, &[][..], Form::Lines(PLAIN)),
             ("", false, &[("TERM", "xterm")], Form::Lines(PLAIN)),
-            ("", true, &[xterm], Form::Lines(COLOR)),
-            ("", true, &[xterm, ("NO_COLOR", "1")], Form::Lines(PLAIN)),
+            ("", true, &[xterm], Form::Live(COLOR)),
+            ("", true, &[xterm, ("NO_COLOR", "1")], Form::Live(PLAIN)),
             ("", true, &[xterm, ("CI", "true")], Form::Lines(COLOR)),
             ("", true, &[xterm, ("CI", "true"), ("NO_COLOR", "1")], Form::Lines(PLAIN)),
             ("", true, &[xterm, gitlab], Form::Sections(COLOR)),
             ("", true, &[("TERM", "dumb")], Form::Lines(PLAIN)),
             ("", true, &[], Form::Lines(PLAIN)),
-            ("-v debug", true, &[xterm], Form::Lines(COLOR)),
+            ("-v debug", true, &[xterm], Form::Live(COLOR)),
             ("-v error", true, &[xterm], Form::Lines(COLOR)),
             ("--log-format=color", true, &[xterm], Form::Lines(COLOR)),
             ("--log-format=text", true, &[], Form::Lines(PLAIN)),

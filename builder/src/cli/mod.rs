@@ -232,9 +232,10 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
     let env = |name: &str| std::env::var(name).ok();
-    let report = given(&args.report).filter(|_| cache == Cache::AsGiven).map(|path| (path, Report::default()));
+    let is_build = cache == Cache::AsGiven;
+    let report = given(&args.report).filter(|_| is_build).map(|path| (path, Report::default()));
     let more = report.iter().map(|(_, report)| Box::new(report.clone()) as Box<dyn View>).collect();
-    let progress = Arc::new(args.log.progress(&env, more));
+    let progress = Arc::new(if is_build { args.log.progress(&env, more) } else { args.log.aside(&env) });
     args.kaniko.notes(kaniko::variables()).iter().for_each(|note| progress.info(note));
     let (build_args, unset) = args.build_args(&env)?;
     let named_contexts = args.named_contexts()?;

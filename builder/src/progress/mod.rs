@@ -1,6 +1,6 @@
 //! What the user sees.
 //!
-//! Everything that is said is an [`Event`]; a [`View`] shows events, and there may be several: [`Lines`] for logs,
+//! Everything that is said is an [`Event`]; a [`View`] shows events, and there may be several: [`Live`] for people at a terminal, [`Lines`] for logs,
 //! [`JsonLines`] for programs, [`Sections`] for GitLab's logs, and a [`Report`] as a page. The others write to standard error, so that standard output
 //! stays free for results. What commands print has no secrets that we know of: those of `--secret` reach nothing but the
 //! RUN that mounts them, and URLs are shown without theirs by whoever says them.
@@ -9,6 +9,7 @@ mod directories;
 mod event;
 mod json;
 mod lines;
+mod live;
 mod output;
 mod report;
 mod sections;
@@ -28,6 +29,7 @@ pub use directories::{Directories, Directory};
 pub use event::{Direction, Event, LayerContents, Level, Moment, Outcome, StepDone};
 pub use json::JsonLines;
 pub use lines::{Lines, Style};
+pub use live::Live;
 pub use output::Output;
 pub use report::Report;
 pub use sections::Sections;

@@ -30,11 +30,16 @@ fn files() -> Vec<File> {
         Err(_) => untracked(&root),
     };
     let read = |path: PathBuf| {
-        let bytes = fs::read(root.join(&path)).ok()?;
+        let bytes = fs::read(root.join(&path)).ok().filter(|_| !is_picture(&path))?;
         let text = String::from_utf8(bytes).unwrap_or_else(|_| panic!("{} is not text", path.display()));
         Some(File { path: path.to_string_lossy().into_owned(), text })
     };
     paths.into_iter().filter_map(read).collect()
+}
+
+/// The pictures of the documentation, which alone are no texts.
+fn is_picture(path: &Path) -> bool {
+    path.parent() == Some(Path::new("docs")) && path.extension().is_some_and(|extension| extension == "png")
 }
 
 fn untracked(root: &Path) -> Vec<PathBuf> {
@@ -206,6 +211,17 @@ fn all_tracked_files_are_text_without_control_characters() {
     for file in files().into_iter().filter(|file| !file.path.starts_with("fuzz/corpus/")) {
         let control = file.text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
         assert!(control.is_none(), "{}: {control:?}", file.path);
+    }
+}
+
+#[test]
+fn pictures_are_small() {
+    for entry in fs::read_dir(workspace().join("docs")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().extension().is_some_and(|extension| extension == "png") {
+            let size = entry.metadata().unwrap().len();
+            assert!(size < 200_000, "{}: {size} bytes", entry.path().display());
+        }
     }
 }
 
