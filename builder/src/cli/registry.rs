@@ -54,6 +54,8 @@ impl RegistryFlags {
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
             maps: self.maps()?,
             authorities: tls::authorities(progress),
+            // What the flags say is said later, and wins.
+            tls: tls::registries(&mut hide)?,
             credentials,
             listener: self.credentials.listener(progress),
             user_agent: format!("yadokari/{}", env!("CARGO_PKG_VERSION")),
