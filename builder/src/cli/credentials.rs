@@ -157,17 +157,18 @@ impl Search<'_> {
                 self.found.hide.push(path.to_owned());
                 return self.config(&name, &bytes);
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It may be written while the build runs.
+                self.found.hide.push(path.to_owned());
                 self.push(Source::absent(name, "not there"));
             }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => self.push(Source::absent(name, "not there")),
             Err(error) => {
                 // Another user's home is the usual reason, and its logins were not meant for this one.
                 self.progress.warning(&format!("no logins are read from {name}: {error}"));
                 self.push(Source::absent(name, error.to_string()));
             }
         }
-        // It may be written while the build runs.
-        self.found.hide.push(path.to_owned());
         Ok(())
     }
 

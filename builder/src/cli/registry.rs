@@ -63,6 +63,8 @@ impl RegistryFlags {
             no_fallback: self.skip_default_registry_fallback,
             retry: self.retry.policy(),
             authorities: tls::authorities(progress),
+            // What the flags say is said later, and wins.
+            tls: tls::registries(&mut hide)?,
             credentials,
             listener: self.credentials.listener(progress),
             user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),

@@ -33,6 +33,9 @@ pub(super) struct TlsFlags {
     pub(super) registry_client_cert: Vec<String>,
 }
 
+/// Where Docker and Podman keep what is special about TLS with a registry, in a directory of its name.
+const CERTIFICATES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+
 impl TlsFlags {
     /// Puts into `options` what the flags say. `pushed` are the registries that are pushed to. The result are files
     /// that nobody else may see.
@@ -58,14 +61,52 @@ impl TlsFlags {
                 let message = format!("'{text}' is not of the form HOST=CERTIFICATE,KEY");
                 return Err(Error::Usage { flag: "--registry-client-cert", message });
             };
-            let unreadable = |source| Error::Host { operation: "read", path: key.into(), source };
-            let secret = Secret::new(fs::read_to_string(key).map_err(unreadable)?);
-            let identity = Some((read(Path::new(chain))?, secret));
+            let identity = Some(identity(Path::new(chain), Path::new(key))?);
             options.tls.push(RegistryTls { registry, authorities: Vec::new(), identity });
             keys.push(PathBuf::from(key));
         }
         Ok(keys)
     }
+}
+
+/// What lies about for single registries. Paths of keys go to `keys`.
+pub(super) fn registries(keys: &mut Vec<PathBuf>) -> Result<Vec<RegistryTls>, Error> {
+    let found = CERTIFICATES.iter().map(|directory| by_directory(Path::new(directory), keys));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// What the directories of registries hold: authorities in `*.crt`, the client's certificate in `*.cert` and its key in
+/// `*.key` of the same name. Paths of keys go to `keys`.
+fn by_directory(root: &Path, keys: &mut Vec<PathBuf>) -> Result<Vec<RegistryTls>, Error> {
+    let mut found = Vec::new();
+    // Most machines have none, and nobody named this place.
+    let registries = fs::read_dir(root).into_iter().flatten().flatten();
+    for directory in registries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        let Some(registry) = directory.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+        let mut tls = RegistryTls { registry, authorities: Vec::new(), identity: None };
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&directory).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        files.sort();
+        for path in files {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => tls.authorities.push(read(&path)?),
+                Some("cert") => {
+                    let key = path.with_extension("key");
+                    tls.identity = Some(identity(&path, &key)?);
+                    keys.push(key);
+                }
+                _ => {}
+            }
+        }
+        found.push(tls);
+    }
+    Ok(found)
+}
+
+/// A certificate and its key.
+fn identity(chain: &Path, key: &Path) -> Result<(Bundle, Secret), Error> {
+    let unreadable = |source| Error::Host { operation: "read", path: key.to_owned(), source };
+    Ok((read(chain)?, Secret::new(fs::read_to_string(key).map_err(unreadable)?)))
 }
 
 fn read(path: &Path) -> Result<Bundle, Error> {
@@ -206,6 +247,28 @@ mod tests {
         let flags = TlsFlags { registry_client_cert: vec![format!("r={}", path("ca.crt"))], ..TlsFlags::default() };
         let error = flags.apply(&mut ClientOptions::default(), &[]).unwrap_err().to_string();
         assert!(error.contains("HOST=CERTIFICATE,KEY"), "{error}");
+    }
+
+    #[test]
+    fn the_directories_of_docker_and_podman_hold_certificates_of_registries() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = directory.path().join("r.example:5000");
+        fs::create_dir(&registry).unwrap();
+        for name in ["ca.crt", "client.cert", "client.key", "README"] {
+            fs::write(registry.join(name), name).unwrap();
+        }
+        let mut keys = Vec::new();
+        let found = by_directory(directory.path(), &mut keys).unwrap();
+        assert_eq!((found.len(), found[0].registry.as_str()), (1, "r.example:5000"));
+        let name = registry.join("ca.crt").display().to_string();
+        assert_eq!(found[0].authorities, [Bundle { name, pem: b"ca.crt".to_vec() }]);
+        let (chain, key) = found[0].identity.as_ref().unwrap();
+        assert_eq!((&chain.pem[..], key.expose()), (&b"client.cert"[..], "client.key"));
+        assert_eq!(keys, [registry.join("client.key")]);
+        fs::remove_file(registry.join("client.key")).unwrap();
+        let error = by_directory(directory.path(), &mut keys).unwrap_err().to_string();
+        assert!(error.contains("client.key"), "{error}");
+        assert!(by_directory(&directory.path().join("gone"), &mut keys).unwrap().is_empty());
     }
 
     struct Said(Arc<Mutex<Vec<u8>>>);

@@ -154,6 +154,30 @@ async fn every_file_with_logins_is_hidden_whether_it_is_used_or_not() {
 }
 
 #[tokio::test]
+async fn a_place_that_cannot_be_read_ends_no_build() {
+    let mut place = Place::new().await;
+    // A directory in the file's place cannot be read by anybody, and nothing is below a file.
+    fs::create_dir_all(place.directory.path().join("home/.docker/config.json")).unwrap();
+    let file = place.write("file", "");
+    place.set("HOME", &place.path("home"));
+    place.set("XDG_RUNTIME_DIR", &file.display().to_string());
+    place.set("REGISTRY_AUTH_FILE", &place.path("gone.json"));
+    let (user, said) = place.ask().await;
+    assert_eq!(user, None);
+    assert!(said.contains("warning: no logins are read from home/.docker/config.json: Is a directory"), "{said}");
+    assert!(
+        said.contains("\n  file/containers/auth.json: not there\n  ") && said.contains("\n  gone.json: not there\n"),
+        "{said}"
+    );
+    let hidden = place.find(&Progress::new(Level::Error)).unwrap().hide;
+    let below = |name: &str| hidden.contains(&place.directory.path().join(name));
+    assert_eq!(
+        [below("gone.json"), below("home/.docker/config.json"), below("file/containers/auth.json")],
+        [true, false, false]
+    );
+}
+
+#[tokio::test]
 async fn a_lookup_is_told_with_every_source_and_no_secret() {
     let mut place = full().await;
     place.flags.auth_debug = true;
