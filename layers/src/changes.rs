@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Entry, Kind, RelPath, Result, Root};
+use crate::{Entry, Kind, RelPath, Result, Root, Spooled};
 
 /// What happened to one path.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub enum Content {
     In(Arc<Root>, RelPath),
     /// In a file of the host that nobody else can change.
     Host(PathBuf),
+    /// On the way from another layer.
+    Spooled(Spooled),
 }
 
 impl Content {
@@ -38,6 +40,7 @@ impl Content {
             Self::Empty => Box::new(io::empty()),
             Self::Bytes(bytes) => Box::new(io::Cursor::new(Arc::clone(bytes))),
             Self::In(root, path) => Box::new(root.open_file(path)?),
+            Self::Spooled(spooled) => Box::new(spooled.clone()),
             Self::Host(path) => Box::new(File::open(path).map_err(|source| crate::Error::Host {
                 operation: "open",
                 path: path.clone(),

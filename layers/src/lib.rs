@@ -37,6 +37,7 @@ mod path;
 mod root;
 pub mod scan;
 mod spill;
+mod spool;
 mod squash;
 pub mod tar;
 #[cfg(test)]
@@ -56,5 +57,6 @@ pub use layer::{Compression, Layer};
 pub use links::follow_links;
 pub use path::{InvalidPath, RelPath};
 pub use root::{Lost, Root, Skipped, remove_all};
+pub use spool::{Spool, Spooled};
 pub use squash::{Squashed, squash};
 pub use tree::{Found, Part, Tree};

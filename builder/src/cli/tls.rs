@@ -162,10 +162,9 @@ fn gather(file: Option<PathBuf>, named: Vec<PathBuf>, own: &Path, progress: &Pro
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
     use crate::progress::Level;
+    use crate::progress::said::Said;
 
     fn strings(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|&text| text.to_owned()).collect()
@@ -271,19 +270,6 @@ mod tests {
         assert!(by_directory(&directory.path().join("gone"), &mut keys).unwrap().is_empty());
     }
 
-    struct Said(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Said {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn every_file_of_the_certificate_directories_counts_once() {
         let directory = tempfile::tempdir().unwrap();
@@ -296,8 +282,8 @@ mod tests {
         }
         fs::write(path("own/empty.crt"), "\n").unwrap();
         std::os::unix::fs::symlink("b.crt", path("named/0.hash")).unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let progress = Progress::to(Level::Info, Box::new(Said(Arc::clone(&said))));
+        let said = Said::default();
+        let progress = Progress::to(Level::Info, Box::new(said.clone()));
         let names = |file: Option<&str>, named: &[&str]| -> Vec<String> {
             let named = named.iter().map(|name| path(name)).collect();
             let bundles = gather(file.map(path), named, &path("own"), &progress);
@@ -306,9 +292,9 @@ mod tests {
         };
         let own = "own/additional-ca-cert-bundle.crt";
         assert_eq!(names(Some("file.pem"), &["named", "own"]), ["file.pem", "named/0.hash", "named/a", own]);
-        assert!(said.lock().unwrap().is_empty());
+        assert_eq!(said.text(), "");
         assert_eq!(names(Some("gone.pem"), &["gone", "file.pem"]), [own]);
-        let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
+        let said = said.text();
         assert_eq!(said.lines().count(), 2, "{said}");
         assert!(said.contains("gone.pem: No such file") && said.contains("file.pem: Not a directory"), "{said}");
     }

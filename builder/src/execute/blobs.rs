@@ -6,7 +6,9 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use yadokari_layers::{Digest, Error as LayersError, Index, RelPath, Tree, blob_path, compress, materialise, tar};
+use yadokari_layers::{
+    Content, Digest, Error as LayersError, Index, RelPath, Spool, Tree, blob_path, compress, materialise, tar,
+};
 
 use super::{Hold, Holders, WorkDir};
 use crate::plan::{ImageName, LayerRef};
@@ -146,28 +148,22 @@ impl<'a> Blobs<'a> {
         File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
     }
 
-    /// Copies the contents of some files of a layer into `directory`, in one pass over its blob, and says under which
-    /// names. Only files under their first name count; the paths are those of the layer's own tar.
+    /// Copies the contents of some files of a layer into a spool, in one pass over its blob. Only files under their first
+    /// name count; the paths are those of the layer's own tar.
     pub(super) fn extract(
         &self,
         layer: &LayerRef,
         wanted: &[RelPath],
-        directory: &Path,
-    ) -> Result<HashMap<RelPath, PathBuf>, crate::Error> {
+        spool: &mut Spool,
+    ) -> Result<HashMap<RelPath, Content>, crate::Error> {
         let mut missing: std::collections::HashSet<&RelPath> = wanted.iter().collect();
         let mut found = HashMap::new();
-        let mut written = 0_u64;
         let tar = compress::decoder(self.open(layer)?)?;
         tar::read(tar, |path, item, content| {
             let tar::Item::Put(entry) = item else { return Ok(()) };
             if entry.is_file() && missing.contains(&path) {
-                // Of two entries for one path the later one holds, as in the index, so names are not counted by path.
-                let to = directory.join(format!("{}-{written}", layer.digest.hex()));
-                written += 1;
-                let failed = |source| LayersError::Host { operation: "write", path: to.clone(), source };
-                let mut file = File::create(&to).map_err(failed)?;
-                std::io::copy(content, &mut file).map_err(failed)?;
-                found.insert(path, to);
+                // Of two entries for one path the later one holds, as in the index.
+                found.insert(path, spool.take(content)?);
             }
             Ok(())
         })?;
@@ -182,12 +178,17 @@ impl<'a> Blobs<'a> {
         }
     }
 
-    /// A fresh directory for contents on their way from one layer to another.
-    pub(super) fn spool(&self) -> Result<tempfile::TempDir, crate::Error> {
+    /// For contents on their way from one layer to another.
+    pub(super) fn spool(&self) -> Result<Spool, crate::Error> {
+        Ok(Spool::create(&self.directory)?)
+    }
+
+    /// A fresh directory.
+    pub(super) fn scratch(&self) -> Result<tempfile::TempDir, crate::Error> {
         let failed =
             |source| crate::Error::Host { operation: "make a directory in", path: self.directory.clone(), source };
         let parent = self.directory.parent().unwrap_or(&self.directory);
-        tempfile::Builder::new().prefix("spool-").tempdir_in(parent).map_err(failed)
+        tempfile::Builder::new().prefix("scratch-").tempdir_in(parent).map_err(failed)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Index>>> {
@@ -241,9 +242,8 @@ mod tests {
         let blobs = Blobs::new(&work, &NothingToFetch);
         let layer = layer(work.blobs(), &[("a", "old"), ("a", "new"), ("b", "other")]);
         let wanted = ["a", "b"].map(|name| RelPath::new(name).unwrap());
-        let spool = tempfile::tempdir().unwrap();
-        let found = blobs.extract(&layer, &wanted, spool.path()).unwrap();
-        let content = |path: &RelPath| std::fs::read_to_string(&found[path]).unwrap();
+        let found = blobs.extract(&layer, &wanted, &mut blobs.spool().unwrap()).unwrap();
+        let content = |path: &RelPath| std::io::read_to_string(found[path].open().unwrap()).unwrap();
         assert_eq!(wanted.map(|path| content(&path)), ["new", "other"]);
     }
 

@@ -301,11 +301,11 @@ impl<'a> Mounts<'a> {
         placing.copy(tree, &selected, everything, &destination, &bytes).map_err(refused)?;
         // It is read once, from this disk, and right away.
         let options = pack::Options { compression: Compression::None, ..pack::Options::default() };
-        let spool = self.blobs.spool()?;
-        let layer = pack::pack(&placing.finish(), &options, spool.path())?;
+        let scratch = self.blobs.scratch()?;
+        let layer = pack::pack(&placing.finish(), &options, scratch.path())?;
         let layer = layer.expect("it holds what was found at the path");
         // The open file is all that is left of it.
-        let path = blob_path(spool.path(), &layer.digest);
+        let path = blob_path(scratch.path(), &layer.digest);
         let blob = File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })?;
         let (digest, diff_id, index) = (layer.digest, layer.diff_id, Some(layer.index));
         Ok(LayerFile { digest, diff_id, index, blob })

@@ -1,9 +1,8 @@
 //! ADD of what was fetched: a file from a URL, or the tree of a repository.
 
 use std::fs::File;
-use std::path::Path;
 
-use yadokari_layers::{Content, Entry, Kind, RelPath, Timestamp};
+use yadokari_layers::{Content, Entry, Kind, RelPath, Spool, Timestamp};
 
 use super::copy::{Bytes, Conflict, Placing};
 use super::unpack::{Archive, unpack_file};
@@ -49,7 +48,7 @@ pub(super) fn copy(
     placing: &mut Placing<'_>,
     copy: &Copy,
     source: &Elsewhere,
-    spool: &Path,
+    spool: &mut Spool,
     span: Option<Span>,
 ) -> Result<(), Refusal> {
     match &source.fetched {

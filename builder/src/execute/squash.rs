@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use yadokari_layers::{Changes, Content, Digest, RelPath, pack, squash};
+use yadokari_layers::{Changes, Digest, RelPath, pack, squash};
 
 use super::earlier::Outcome;
 use super::{Blobs, Executor, Interrupt, StageResult};
@@ -64,7 +64,7 @@ impl Executor<'_> {
     }
 
     fn squash(&self, below: &[LayerRef], above: &[LayerRef]) -> Result<Outcome, crate::Error> {
-        let (changes, _contents) = self.blobs.together(below, above, self.interrupt)?;
+        let changes = self.blobs.together(below, above, self.interrupt)?;
         let layer = pack::pack(&changes, self.pack, self.blobs.directory())?;
         Ok(Outcome::from(layer).with_content(self.pack))
     }
@@ -72,25 +72,25 @@ impl Executor<'_> {
 
 impl Blobs<'_> {
     /// What the layers `above` make together on those `below`. What those below hold is known without their bytes; of the
-    /// others each blob is read once, and what is left of its contents waits in the directory.
+    /// others each blob is read once, and what is left of its contents waits on the disk.
     pub fn together(
         &self,
         below: &[LayerRef],
         above: &[LayerRef],
         interrupt: &Interrupt,
-    ) -> Result<(Changes, tempfile::TempDir), crate::Error> {
+    ) -> Result<Changes, crate::Error> {
         let all = [below, above].concat();
         let squashed = squash(&self.tree(below)?, &self.indexes(above)?)?;
         let wanted = squashed.wanted();
         let _until_read = self.bring(&wanted.keys().map(|&layer| all[layer]).collect::<Vec<_>>())?;
-        let spool = self.spool()?;
+        let mut spool = self.spool()?;
         let mut contents = BTreeMap::new();
         for (layer, names) in wanted {
             interrupt.check()?;
-            contents.insert(layer, self.extract(&all[layer], &names, spool.path())?);
+            contents.insert(layer, self.extract(&all[layer], &names, &mut spool)?);
         }
-        let content = |layer: usize, name: &RelPath| Content::Host(contents[&layer][name].clone());
-        Ok((squashed.changes(&content), spool))
+        let content = |layer: usize, name: &RelPath| contents[&layer][name].clone();
+        Ok(squashed.changes(&content))
     }
 }
 

@@ -340,13 +340,13 @@ impl<'a> StageRun<'a> {
             .map(|owner| users::owner(tree, &owner.text).map_err(|error| at(error, step.span.and(Some(owner.span)))));
         let restyle = Restyle { owner: owner.transpose()?, mode: copy.chmod.clone() };
         let mut placing = Placing::new(tree, restyle, now);
-        let spool = blobs.spool()?;
+        let mut spool = blobs.spool()?;
         let copied = match &from {
             None => {
                 let context = executor.directory(&copy.from);
-                copy_from_context(&voice, context, &mut placing, copy, spool.path(), step.span)
+                copy_from_context(&voice, context, &mut placing, copy, &mut spool, step.span)
             }
-            Some(layers) => copy_from_layers(&voice, blobs, &mut placing, copy, layers, spool.path(), step.span),
+            Some(layers) => copy_from_layers(&voice, blobs, &mut placing, copy, layers, &mut spool, step.span),
         };
         copied?;
         for inline in &copy.inline {

@@ -3,7 +3,7 @@
 mod stages;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use crate::context::Contexts;
 use crate::dockerfile::{Source, parse};
 use crate::plan::{BaseImage, ContextMode, ImageName, Known, Options, Planned, plan};
 use crate::progress::Level;
+use crate::progress::said::Said;
 
 mod disk;
 mod squash;
@@ -32,20 +33,6 @@ impl Fetch for NothingToFetch {
     }
 
     fn fetch(&self, _layers: &[LayerRef], _directory: &Path) -> Result<(), crate::Error> {
-        Ok(())
-    }
-}
-
-/// What is written stays readable.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -108,7 +95,7 @@ impl Bench {
         };
         let (contexts, plan) = self.plan(&source, setting.image.as_ref()).map_err(rendered)?;
         (setting.edit)();
-        let (parent, messages) = (tempfile::tempdir().unwrap(), Shared::default());
+        let (parent, messages) = (tempfile::tempdir().unwrap(), Said::default());
         let work = WorkDir::create(parent.path()).unwrap();
         let (interrupt, done) = (Interrupt::default(), Done::default());
         let options = pack::Options { compression: Compression::None, level: None, clamp: Some(EPOCH) };
@@ -138,8 +125,7 @@ impl Bench {
         };
         let jobs = NonZeroUsize::new(setting.jobs).unwrap();
         let layers = execute(&[executor], jobs, &interrupt).map_err(rendered)?.remove(0).pop().unwrap().layers;
-        let messages = String::from_utf8(messages.0.lock().unwrap().clone()).unwrap();
-        Ok(Built { work, _parent: parent, layers, messages })
+        Ok(Built { work, _parent: parent, layers, messages: messages.text() })
     }
 
     fn plan(&self, source: &Source, image: Option<&BaseImage>) -> Result<(Contexts, Plan), crate::Error> {
@@ -201,9 +187,11 @@ impl Built {
                 Kind::Directory => "/".to_owned(),
                 Kind::Symlink { target } => format!("-> {}", target.escape_ascii()),
                 Kind::File { .. } => {
-                    let spool = blobs.spool().unwrap();
-                    let files = blobs.extract(&self.layers[found.layer], std::slice::from_ref(name), spool.path());
-                    format!("'{}'", fs::read(&files.unwrap()[name]).unwrap().escape_ascii())
+                    let mut spool = blobs.spool().unwrap();
+                    let files = blobs.extract(&self.layers[found.layer], std::slice::from_ref(name), &mut spool);
+                    let mut content = Vec::new();
+                    files.unwrap()[name].open().unwrap().read_to_end(&mut content).unwrap();
+                    format!("'{}'", content.escape_ascii())
                 }
                 kind => format!("{kind:?}"),
             };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use yadokari_layers::{Content, RelPath, Tree};
+use yadokari_layers::{Content, RelPath, Spool, Tree};
 
 use super::blobs::Blobs;
 use super::copy::{Bytes, Conflict, Placing};
@@ -18,7 +18,7 @@ pub(super) fn copy_from_context(
     context: &Context,
     placing: &mut Placing<'_>,
     copy: &Copy,
-    spool: &std::path::Path,
+    spool: &mut Spool,
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
     // A build that takes nothing from the context does not read it.
@@ -66,7 +66,7 @@ pub(super) fn copy_from_layers(
     placing: &mut Placing<'_>,
     copy: &Copy,
     layers: &[LayerRef],
-    spool: &std::path::Path,
+    spool: &mut Spool,
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
     let tree = blobs.tree(layers)?;
@@ -88,10 +88,7 @@ pub(super) fn copy_from_layers(
         contents.insert(layer, blobs.extract(&layers[layer], &names, spool)?);
     }
     let content = |layer: usize, name: &RelPath| {
-        contents
-            .get(&layer)
-            .and_then(|files| files.get(name))
-            .map_or(Content::Empty, |file| Content::Host(file.clone()))
+        contents.get(&layer).and_then(|files| files.get(name)).cloned().unwrap_or(Content::Empty)
     };
     for (_, selected) in &selected {
         if !tree.is_directory(&selected.path) {

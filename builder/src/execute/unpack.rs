@@ -1,10 +1,8 @@
 //! ADD of a local archive: its entries land below the destination.
 
 use std::fs::File;
-use std::io;
-use std::path::Path;
 
-use yadokari_layers::{Content, Digest, HashingReader, Kind, RelPath, tar};
+use yadokari_layers::{Content, Digest, HashingReader, Kind, RelPath, Spool, tar};
 
 use super::copy::{Conflict, Placing};
 use crate::archive::{XZ_MEMORY, decoder, head, is_archive};
@@ -12,14 +10,14 @@ use crate::context::Context;
 use crate::dockerfile::{Diagnostic, Span};
 
 /// Unpacks the file `path` of the context below `destination` if it is an archive, whatever its name. Returns false,
-/// with nothing done, where it is not. Contents pass through files in `spool`, so that an archive of any size needs
+/// with nothing done, where it is not. Contents pass through the spool, so that an archive of any size needs
 /// little memory.
 pub(super) fn unpack(
     placing: &mut Placing<'_>,
     context: &Context,
     path: &RelPath,
     destination: &str,
-    spool: &Path,
+    spool: &mut Spool,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
     let tree = context.tree()?;
@@ -44,7 +42,7 @@ pub(super) fn unpack_file(
     placing: &mut Placing<'_>,
     archive: &Archive<'_>,
     destination: &str,
-    spool: &Path,
+    spool: &mut Spool,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
     let (path, open) = (archive.name, archive.open);
@@ -72,15 +70,7 @@ pub(super) fn unpack_file(
             return Ok(());
         }
         let content = match &mut entry.kind {
-            Kind::File { size, .. } if *size > 0 => {
-                let write =
-                    |source| yadokari_layers::Error::Host { operation: "write", path: spool.to_owned(), source };
-                // Under a name of its own: other archives of the instruction have files here too.
-                let file = tempfile::NamedTempFile::new_in(spool).map_err(write)?;
-                let (mut file, path) = file.keep().map_err(|error| write(error.error))?;
-                io::copy(content, &mut file).map_err(write)?;
-                Content::Host(path)
-            }
+            Kind::File { size, .. } if *size > 0 => spool.take(content)?,
             Kind::Hardlink { target: first } => {
                 failed = placing.link(&target.join(&name), &target.join(first)).map_err(refuse).err();
                 return Ok(());
@@ -108,6 +98,7 @@ fn located(error: Diagnostic, span: Option<Span>) -> crate::Error {
 mod tests {
     use std::fs;
     use std::io::Write;
+    use std::path::Path;
 
     use yadokari_layers::{Change, Timestamp, Tree};
 
@@ -137,7 +128,8 @@ mod tests {
 
     /// What ADD of these files of a context to `/x` puts there, each unpacked if it is an archive.
     fn added(files: &[(&str, &[u8])]) -> Result<Vec<String>, crate::Error> {
-        let (directory, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut spool = Spool::create(elsewhere.path()).unwrap();
         for (name, bytes) in files {
             fs::write(directory.path().join(name), bytes).unwrap();
         }
@@ -147,7 +139,7 @@ mod tests {
         let mut lines = Vec::new();
         for (name, _) in files {
             let path = RelPath::new(name).unwrap();
-            if !unpack(&mut placing, &context, &path, "/x", spool.path(), None)? {
+            if !unpack(&mut placing, &context, &path, "/x", &mut spool, None)? {
                 lines.push(format!("{name} as it is"));
             }
         }

@@ -28,7 +28,7 @@ pub enum Export {
 /// Writes the root file systems of all images, whose layers are all among `blobs`.
 pub(super) fn write(export: &Export, made: &Made, blobs: &Blobs<'_>, progress: &Progress) -> Result<(), Error> {
     for image in &made.images {
-        let (changes, _contents) = blobs.together(&[], &image.layers, &Interrupt::default())?;
+        let changes = blobs.together(&[], &image.layers, &Interrupt::default())?;
         match export {
             Export::Directory(directory) => {
                 let directory = match made.index {

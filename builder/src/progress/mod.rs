@@ -277,4 +277,6 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod said;
+#[cfg(test)]
 mod tests;

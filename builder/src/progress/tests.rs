@@ -5,31 +5,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use yadokari_layers::KeyHasher;
 
+use super::said::Said;
 use super::*;
 use crate::sandbox::Stream;
 
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What a view writes when `act` happens.
-fn written(view: impl FnOnce(Box<Buffer>) -> Box<dyn View>, act: impl FnOnce(&Arc<Progress>)) -> String {
-    let buffer = Buffer::default();
+fn written(view: impl FnOnce(Box<Said>) -> Box<dyn View>, act: impl FnOnce(&Arc<Progress>)) -> String {
+    let buffer = Said::default();
     let progress = Arc::new(Progress::with(vec![view(Box::new(buffer.clone()))]));
     act(&progress);
     progress.finish();
-    let bytes = buffer.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    buffer.text()
 }
 
 fn lines(level: Level, act: impl FnOnce(&Arc<Progress>)) -> Vec<String> {
@@ -283,20 +269,20 @@ fn sections_of_stages_at_the_same_time_follow_each_other() {
 fn what_waits_for_its_section_is_bounded_and_nothing_gets_lost() {
     let long = "x".repeat(1 << 10);
     let mut waited = 0;
-    let buffer = Buffer::default();
+    let buffer = Said::default();
     let progress =
         Progress::with(vec![Box::new(Sections::new(Level::Info, Style::default(), Box::new(buffer.clone())))]);
     progress.step("a 1/1", "RUN a", &key(), false);
     progress.step("b 1/1", "RUN b", &key(), false);
     for number in 0..600 {
         print(&progress, "b 1/1", &format!("{number} {long}"));
-        let shown = buffer.0.lock().unwrap().iter().filter(|&&byte| byte == b'x').count() >> 10;
+        let shown = buffer.text().matches('x').count() >> 10;
         waited = waited.max(number + 1 - shown);
     }
     print(&progress, "a 1/1", "a goes on");
     progress.step_failed("b 1/1", true);
     progress.finish();
-    let shown = folded(&String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap());
+    let shown = folded(&buffer.text());
     assert!((200..=256).contains(&waited), "{waited} KiB");
     assert_eq!(shown.iter().filter(|line| line.contains(&long)).count(), 600);
     assert_eq!((shown[0].as_str(), shown[1].as_str()), ("> [a 1/1] RUN a", "> [b 1/1] RUN b"));

@@ -9,30 +9,15 @@ mod spoiled;
 mod squash;
 mod trust;
 
-use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
-
 use yadokari_registry::memory::Seen;
 
 use super::*;
 use crate::cache::{Place, Scopes, Settings};
+use crate::progress::said::Said;
 
 /// A dockerfile of two stages, each with a base of its own that has a layer.
 const TEXT: &str = "FROM HOST/first:1 AS build\nWORKDIR /src\nCOPY a .\nFROM HOST/second:1\nCOPY --from=build /src /app\n\
                     COPY b /b\nENV X=1\n";
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What a build did.
 struct Outcome {
@@ -90,14 +75,13 @@ impl Bench {
         let mut request = self.request(text, &[]);
         request.cache = Some(self.settings());
         edit(&mut request);
-        let (log, before) = (Log::default(), self.served.seen().len());
+        let (log, before) = (Said::default(), self.served.seen().len());
         let progress = Progress::to(Level::Debug, Box::new(log.clone()));
         let describe = request.describe;
         let mut built = build(request, Arc::new(progress), Interrupt::default()).await.unwrap();
         // What is known of an image that was built before is less, unless more is asked for.
         built.described = built.described.filter(|_| describe);
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        Outcome { built, log, seen: self.served.seen()[before..].to_vec() }
+        Outcome { built, log: log.text(), seen: self.served.seen()[before..].to_vec() }
     }
 
     /// The digest without a cache.

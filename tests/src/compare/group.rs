@@ -185,8 +185,9 @@ mod tests {
         let join: String =
             group.leaves().iter().map(|leaf| format!("echo 0 >{}/cgroup.procs; ", leaf.display())).collect();
         let watch = group.watch(&["busybox"]);
-        // A pipe into a program that keeps 40 MB until it has seen the end.
-        let work = "busybox head -c 40000000 /dev/zero | { busybox tail -c 40000000; sleep 0.3; } | wc -c";
+        // A pipe into a program that keeps 40 MB until it has seen the end. The kernel brings the group's sums up to date every
+        // two seconds, where not much happens.
+        let work = "{ busybox head -c 40000000 /dev/zero; sleep 4.5; } | busybox tail -c 40000000 | wc -c";
         capture(command("sh").args(["-c", &format!("{join}{work}")]), PATIENCE)?.ok(work)?;
         let peak = watch.stop();
         assert!((20_000_000..200_000_000).contains(&peak.named), "{peak:?}");

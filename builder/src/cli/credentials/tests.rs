@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +10,7 @@ use yadokari_registry::{Client, ClientOptions};
 
 use super::*;
 use crate::progress::Level;
+use crate::progress::said::Said;
 
 /// A password that must never be seen.
 const PLANTED: &str = "planted-hunter2";
@@ -62,8 +62,8 @@ impl Place {
 
     /// The user that the registry sees, and all that is said meanwhile.
     async fn ask(&self) -> (Option<String>, String) {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let progress = Arc::new(Progress::to(Level::Debug, Box::new(Said(Arc::clone(&said)))));
+        let said = Said::default();
+        let progress = Arc::new(Progress::to(Level::Debug, Box::new(said.clone())));
         let credentials = self.find(&progress).unwrap().credentials;
         let listener = self.flags.listener(&progress);
         let client = Client::new(ClientOptions { credentials, listener, ..ClientOptions::default() }).unwrap();
@@ -74,21 +74,7 @@ impl Place {
             String::from_utf8(pair).unwrap().split_once(':').unwrap().0.to_owned()
         };
         let given = self.served.seen().last().and_then(|seen| seen.authorization.as_deref().map(user));
-        let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
-        (given, said.replace(&self.served.host(), "HOST").replace(&self.path(""), ""))
-    }
-}
-
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        (given, said.text().replace(&self.served.host(), "HOST").replace(&self.path(""), ""))
     }
 }
 

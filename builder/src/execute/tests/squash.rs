@@ -91,7 +91,7 @@ fn build(
         secrets: &Secrets::default(),
         agents: &Agents::default(),
         network_files: &NetworkFiles::default(),
-        progress: &Progress::to(Level::Warn, Box::new(Shared::default())),
+        progress: &Progress::to(Level::Warn, Box::new(Said::default())),
         interrupt: &interrupt,
         begun: &|_| (),
         finished: &|what| {

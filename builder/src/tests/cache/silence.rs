@@ -47,7 +47,7 @@ async fn a_signal_ends_the_wait_for_a_layer() {
         }
     });
     let start = std::time::Instant::now();
-    let progress = Arc::new(Progress::to(Level::Error, Box::new(io::sink())));
+    let progress = Arc::new(Progress::to(Level::Error, Box::new(std::io::sink())));
     let ended = build(request, progress, interrupt).await;
     assert!(matches!(ended, Err(Error::Interrupted(15))), "{ended:?}");
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
