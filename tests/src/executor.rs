@@ -104,7 +104,7 @@ impl Executor {
     }
 
     fn around(program: &Path, name: &str) -> Result<Self> {
-        let recipe = format!("1 {}", file_digest(program)?);
+        let recipe = format!("2 {}", file_digest(program)?);
         let directory = cache::once(&format!("executor-{name}").to_lowercase(), &recipe, |directory| {
             plain(&directory.join("plain"), program)?;
             debug(&directory.join("debug"), program)
@@ -184,6 +184,8 @@ fn plain(root: &Path, program: &Path) -> Result<()> {
     }
     let put = |from: &Path, to: &str| fs::copy(from, root.join(to)).at("copy", from).map(drop);
     put(program, "kaniko/executor")?;
+    // Called by this name the program fills a directory with base images.
+    symlink("executor", root.join("kaniko/warmer")).at("link", root.join("kaniko/warmer"))?;
     if Path::new(CERTIFICATES).is_file() {
         put(Path::new(CERTIFICATES), "kaniko/ssl/certs/ca-certificates.crt")?;
     }

@@ -51,6 +51,10 @@ fn the_executor_builds_its_own_image_which_builds_another() -> Result<()> {
     assert!(listing.at("kaniko/ssl/certs").is_some());
     let version = image.container(Variant::Restricted)?.run(Job::new(image.command()).args(["version"]))?;
     assert!(version.text("version")?.starts_with("Kaniko version :  v"));
+    let warmer = Job::new(["/kaniko/warmer", "--cache-dir", "/kaniko/cache", "--insecure-registry", registry.host()]);
+    let warmer = warmer.args(["--image", &registry.hold(Base::Busybox)?]);
+    let warmed = image.container(Variant::Docker)?.run(warmer)?.ok("the warmer")?;
+    assert!(warmed.stderr.contains("pulled 1 layers of "), "{warmed}");
 
     let context = Context::new()?.file("Dockerfile", "FROM busybox\nCOPY hello /hello\n")?.file("hello", "world")?;
     for (variant, name) in [(Variant::Docker, "second/app:1"), (Variant::Restricted, "second/app:2")] {
