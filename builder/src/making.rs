@@ -6,7 +6,6 @@ use yadokari_layers::{Growing, pack};
 
 use crate::execute::{self, Blobs, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
 use crate::output::{self, Image, Made, Uploads};
-use crate::plan::LayerRef;
 use crate::prepare::Prepared;
 use crate::progress::{LayerContents, Progress};
 use crate::sandbox::Probe;
@@ -126,12 +125,8 @@ impl<'a> Making<'a> {
         let images: Vec<Image> =
             images.map(|((plan, pack), results)| output::assemble(plan, &results, pack.clamp, &request.form)).collect();
         for image in images.iter().filter(|_| self.progress.wants_contents()) {
-            let known = blobs.known(&image.layers);
-            let index = |layer: &LayerRef| {
-                let at = image.layers.iter().position(|other| other.digest == layer.digest)?;
-                known[at].clone()
-            };
-            self.progress.image(&image.manifest.digest, &LayerContents::of(&image.layers, index));
+            let contents = LayerContents::of(&image.layers, &blobs.known(&image.layers));
+            self.progress.image(&image.manifest.digest, &contents);
         }
         Ok(images)
     }

@@ -5,7 +5,6 @@ use yadokari_layers::Key;
 
 use crate::cache::FoundResult;
 use crate::output::{Made, Uploads, tags};
-use crate::plan::LayerRef;
 use crate::prepare::Prepared;
 use crate::progress::{LayerContents, Progress};
 use crate::{Built, Error, Request};
@@ -93,8 +92,8 @@ pub(crate) async fn bring(
             let progress = prepared.sources.progress();
             for image in made.images.iter().filter(|_| progress.wants_contents()) {
                 let known = cache.indexes(&image.layers).await;
-                let index = |layer: &LayerRef| known.get(&layer.digest).cloned();
-                progress.image(&image.manifest.digest, &LayerContents::of(&image.layers, index));
+                let known: Vec<_> = image.layers.iter().map(|layer| known.get(&layer.digest).cloned()).collect();
+                progress.image(&image.manifest.digest, &LayerContents::of(&image.layers, &known));
             }
             Ok(Some(made))
         }

@@ -150,8 +150,7 @@ impl Relay<'_> {
         }
         // What an index names is there before it.
         for manifest in named.iter().rev() {
-            let written = self.to.store.write_manifest(&Version::Digest(manifest.digest), manifest).await;
-            written.map_err(|error| self.to.unwritten(error))?;
+            self.manifest(manifest).await?;
         }
         Ok(())
     }
@@ -159,6 +158,10 @@ impl Relay<'_> {
     /// The same, and brings the manifest itself, which has no tag there then.
     pub async fn bring_whole(&self, manifest: &Manifest) -> Result<(), Error> {
         self.bring(manifest).await?;
+        self.manifest(manifest).await
+    }
+
+    async fn manifest(&self, manifest: &Manifest) -> Result<(), Error> {
         let written = self.to.store.write_manifest(&Version::Digest(manifest.digest), manifest).await;
         written.map_err(|error| self.to.unwritten(error))
     }
@@ -178,9 +181,11 @@ impl Relay<'_> {
     async fn blob(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let digest = digest_of(descriptor).map_err(|error| self.from.unread(error))?;
         let size = descriptor.size();
-        let here = self.to.store.blob_size(&digest).await.map_err(|error| self.to.unwritten(error))?;
-        if !self.anew && here.is_some_and(|here| here.may_be(size)) {
-            return Ok(());
+        if !self.anew {
+            let here = self.to.store.blob_size(&digest).await.map_err(|error| self.to.unwritten(error))?;
+            if here.is_some_and(|here| here.may_be(size)) {
+                return Ok(());
+            }
         }
         let in_place = self.from.layout.as_ref().map(|layout| layout.blob_path(&digest));
         if let Some(path) = in_place.filter(|path| path.exists()) {

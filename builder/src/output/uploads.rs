@@ -301,11 +301,13 @@ impl Shared {
         let sent = async {
             let mut had: Vec<(String, String)> = Vec::new();
             let mut written = Vec::new();
-            for (number, target) in self.targets.iter().enumerate() {
+            // The first target has what was sent before.
+            let mut before = was_sent.then_some(Written::Uploaded);
+            for target in &self.targets {
                 let from = mountable(target.repository.as_ref(), &had);
-                let done = match number {
-                    0 if was_sent => Ok(Written::Uploaded),
-                    _ => write_blob(&self.progress, &*target.store, &blob, from).await,
+                let done = match before.take() {
+                    Some(written) => Ok(written),
+                    None => write_blob(&self.progress, &*target.store, &blob, from).await,
                 };
                 written.push(done.map_err(|source| failed(&*target.store, source))?);
                 had.extend(target.repository.clone());

@@ -95,12 +95,12 @@ pub struct LayerContents {
 
 impl LayerContents {
     /// The layers of an image, with what each says where that is known.
-    pub(crate) fn of(layers: &[LayerRef], index: impl Fn(&LayerRef) -> Option<Arc<Index>>) -> Vec<Self> {
-        let contents = |layer: &LayerRef| {
-            let directories = index(layer).map(|index| Directories::of(&index));
+    pub(crate) fn of(layers: &[LayerRef], indexes: &[Option<Arc<Index>>]) -> Vec<Self> {
+        let contents = |(layer, index): (&LayerRef, &Option<Arc<Index>>)| {
+            let directories = index.as_deref().map(Directories::of);
             Self { digest: layer.digest, size: layer.size, directories }
         };
-        layers.iter().map(contents).collect()
+        layers.iter().zip(indexes).map(contents).collect()
     }
 }
 
