@@ -15,10 +15,12 @@ pub(super) struct Known {
     theirs: Option<&'static str>,
     /// Why.
     reason: &'static str,
+    /// Whether it is there in some rounds only.
+    pub(super) is_by_chance: bool,
 }
 
 const fn known(builder: Builder, cases: &'static str, fields: &'static str, reason: &'static str) -> Known {
-    Known { builder, cases, fields, theirs: None, reason }
+    Known { builder, cases, fields, theirs: None, reason, is_by_chance: false }
 }
 
 /// What BuildKit does otherwise.
@@ -34,6 +36,10 @@ const fn buildah(cases: &'static str, fields: &'static str, reason: &'static str
 impl Known {
     const fn where_theirs_is(self, theirs: &'static str) -> Self {
         Self { theirs: Some(theirs), ..self }
+    }
+
+    const fn by_chance(self) -> Self {
+        Self { is_by_chance: true, ..self }
     }
 }
 
@@ -145,6 +151,8 @@ pub(super) const KNOWN: &[Known] = &[
         "Buildah's arguments: an ENV before them wins, they do not see each other, TARGETSTAGE is empty, proxies are declared",
     ),
     buildah("stage-config-changed", "config.Env", "Buildah moves a changed variable to the end"),
+    buildah("stage-name-twice", "config.Labels", "Buildah takes whichever of two stages of a name it started first")
+        .by_chance(),
     buildah(
         "stage-name-reserved-scratch",
         "/a.txt kind|config.Cmd|config.WorkingDir",

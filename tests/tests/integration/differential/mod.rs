@@ -2,7 +2,7 @@
 //! ones are built by them and by us, and the images compared in all that an image is.
 //!
 //! BuildKit is the authority. Where ours differs, or Buildah does, a table in [`known`] says so with a reason; an entry of
-//! the table that nothing matches any more fails, too.
+//! the table that nothing matches any more fails, too, unless it is one of chance.
 
 mod generate;
 mod known;
@@ -147,7 +147,7 @@ fn every_known_difference_is_still_one() {
     if results.is_filtered {
         return;
     }
-    let mut unused: Vec<_> = KNOWN.iter().collect();
+    let mut unused: Vec<_> = KNOWN.iter().filter(|known| !known.is_by_chance).collect();
     for outcome in &results.outcomes {
         for &builder in Builder::of(&outcome.case) {
             for difference in outcome.differences(builder) {
