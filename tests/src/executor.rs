@@ -73,6 +73,11 @@ impl Executor {
         self.directory.join("plain")
     }
 
+    /// The shell that the image for CI systems has besides.
+    pub fn shell(&self) -> PathBuf {
+        self.directory.join("shell")
+    }
+
     /// A container of the shipped image: the executor, its directories and certificates, and nothing else.
     pub fn container(&self, variant: Variant) -> Container {
         self.on("plain", variant)
@@ -104,10 +109,12 @@ impl Executor {
     }
 
     fn around(program: &Path, name: &str) -> Result<Self> {
-        let recipe = format!("2 {}", file_digest(program)?);
+        let recipe = format!("3 {}", file_digest(program)?);
         let directory = cache::once(&format!("executor-{name}").to_lowercase(), &recipe, |directory| {
             plain(&directory.join("plain"), program)?;
-            debug(&directory.join("debug"), program)
+            plain(&directory.join("debug"), program)?;
+            shell(&directory.join("debug"))?;
+            shell(&directory.join("shell"))
         })?;
         Ok(Self { directory })
     }
@@ -198,11 +205,11 @@ fn plain(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The same with a shell.
-fn debug(root: &Path, program: &Path) -> Result<()> {
-    plain(root, program)?;
+/// What the image for CI systems has besides: a shell.
+fn shell(root: &Path) -> Result<()> {
     for directory in ["busybox", "bin"] {
-        fs::create_dir(root.join(directory)).at("create", root.join(directory))?;
+        let directory = root.join(directory);
+        fs::create_dir_all(&directory).at("create", &directory)?;
     }
     let (busybox, applets) = busybox_program()?;
     fs::copy(&busybox, root.join("busybox/busybox")).at("copy", &busybox)?;

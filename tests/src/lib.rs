@@ -2,6 +2,7 @@
 //!
 //! - [`packages`] sees to the Debian tools, [`cache`] keeps what takes long to make;
 //! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
+//! - a [`GuardedRegistry`] is one as companies have it: with TLS of an own authority, and tokens;
 //! - [`Traffic`] is what a registry was asked for, and a [`SlowProxy`] makes it far away;
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
@@ -24,6 +25,7 @@ mod container;
 mod context;
 mod error;
 mod executor;
+mod guarded;
 mod http;
 mod image;
 mod layout;
@@ -45,6 +47,7 @@ pub use container::{Container, Job, Live, Process, Variant};
 pub use context::{Context, Packing};
 pub use error::{Error, Result};
 pub use executor::{Executor, Libc, is_static};
+pub use guarded::{Asked, GuardedRegistry, LOGIN, PROJECT};
 pub use http::{Request, Response, free_address};
 pub use image::Image;
 pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};

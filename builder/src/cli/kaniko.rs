@@ -1,9 +1,12 @@
 //! Flags and variables of Kaniko's that nothing here depends on, and why not; and those that cannot be carried out.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::builder::TypedValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Args, Command};
 use yadokari_layers::RelPath;
 
 use super::args::{path, truth};
@@ -56,6 +59,26 @@ pub(super) struct KanikoFlags {
     /// without a directory `work` of its own.
     #[arg(long, value_name = "DIR", value_parser = path())]
     kaniko_dir: Option<PathBuf>,
+    /// Nothing: callers write `"$EXTRA_ARGS"` where there may be none.
+    #[arg(hide = true, value_parser = Empty)]
+    empty: Vec<()>,
+}
+
+/// Reads an argument that is empty; any other is one that nobody expects.
+#[derive(Debug, Clone)]
+struct Empty;
+
+impl TypedValueParser for Empty {
+    type Value = ();
+
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<(), clap::Error> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let mut error = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(command);
+        error.insert(ContextKind::InvalidArg, ContextValue::String(value.to_string_lossy().into_owned()));
+        Err(error)
+    }
 }
 
 /// What Kaniko compares of a file; or nothing, since callers write `--snapshotMode=$VARIABLE`.

@@ -9,20 +9,23 @@ use crate::site;
 /// The most that the compressed image may have. Eight are the goal.
 const LIMIT: u64 = 15_000_000;
 
-/// `Dockerfile.executor` on the root filesystem of the executor, as a release prepares it.
-fn build(registry: &Registry) -> Result<Image> {
+/// A target of `Dockerfile.executor` on the root filesystem of the executor, as a release prepares it.
+pub(crate) fn build(registry: &Registry, target: &str) -> Result<Image> {
     let executor = Executor::build()?;
     let recipe = fs::read(workspace().join("Dockerfile.executor")).unwrap();
     let container = executor.container(Variant::Docker).readonly_volume(executor.rootfs(), "/workspace");
-    let job = site::job(registry, "/kaniko/Dockerfile.executor", "yadokari/executor:1");
-    container.file("/kaniko/Dockerfile.executor", recipe).run(job)?.ok("the executor's image")?;
-    Image::pull(&registry.reference("yadokari/executor:1"))
+    let container = container.readonly_volume(executor.shell(), "/shell").file("/kaniko/Dockerfile.executor", recipe);
+    let name = format!("yadokari/{target}:1");
+    let job = site::job(registry, "/kaniko/Dockerfile.executor", &name);
+    let job = job.args(["--target", target, "--build-context", "shell=/shell"]);
+    container.run(job)?.ok(&name)?;
+    Image::pull(&registry.reference(&name))
 }
 
 #[test]
 fn the_executor_builds_its_own_image_which_builds_another() -> Result<()> {
     let registry = site::registry(&[Base::Busybox])?;
-    let image = build(&registry)?;
+    let image = build(&registry, "executor")?;
     assert!(is_static(&fs::read(image.rootfs()?.join("kaniko/executor")).unwrap()));
 
     let layers = image.manifest()["layers"].as_array().unwrap().iter();
@@ -63,5 +66,19 @@ fn the_executor_builds_its_own_image_which_builds_another() -> Result<()> {
         let built = Image::pull(&registry.reference(name))?;
         assert_eq!(fs::read_to_string(built.rootfs()?.join("hello")).unwrap(), "world", "{variant:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_image_for_ci_systems_is_the_same_with_a_shell() -> Result<()> {
+    let registry = Registry::start()?;
+    let (plain, debug) = (build(&registry, "executor")?, build(&registry, "debug")?);
+    assert_eq!(plain.manifest()["layers"][0], debug.manifest()["layers"][0]);
+    assert_eq!((debug.command(), debug.env("DOCKER_CONFIG")), (plain.command(), plain.env("DOCKER_CONFIG")));
+    assert_eq!(debug.env("PATH"), Some("/usr/local/bin:/kaniko:/busybox"));
+    let shell = Job::new(["sh", "-c", "test -x /bin/sh && printf '%s' a:b | base64 && executor version"]);
+    let said = debug.container(Variant::Docker)?.run(shell)?.text("a shell")?;
+    assert!(said.starts_with("YTpi\nKaniko version :"), "{said}");
+    assert!(!plain.rootfs()?.join("busybox").exists());
     Ok(())
 }

@@ -18,6 +18,7 @@ mod limits;
 mod mounts;
 mod outputs;
 mod packing;
+mod pipelines;
 mod platforms;
 mod rules;
 mod secrets;

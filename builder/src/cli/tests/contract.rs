@@ -281,6 +281,13 @@ fn a_flag_that_is_not_needed_has_the_values_that_kaniko_takes() {
 }
 
 #[test]
+fn an_argument_that_is_empty_is_nothing() {
+    // Tekton's first tasks give one where they have no others.
+    assert!(build("/kaniko/executor  --dockerfile D  --no-push").no_push);
+    assert!(error("/kaniko/executor  stray").contains("unexpected argument 'stray' found"));
+}
+
+#[test]
 fn several_targets_are_one_or_refused() {
     let target = |flags: &str| build(&format!("executor{flags}")).target().map_err(|error| error.to_string());
     for (flags, expected) in
