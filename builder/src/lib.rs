@@ -12,7 +12,7 @@
 //! - [`cache`] knows what steps made in earlier builds.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
-//! - [`secrets`] are what a RUN may see and an image never holds.
+//! - [`secrets`] are what a RUN may see and an image never holds, and so is whom it [`trust`]s.
 //! - [`cli`] reads arguments, environment and files of the user; [`progress`] talks to the user. Nothing else does.
 //!
 //! Deliberately absent: a daemon, a store that outlives a build, and any way to reach the network from a RUN's files.
@@ -40,6 +40,7 @@ pub mod sandbox;
 pub mod secrets;
 pub mod sources;
 mod space;
+pub mod trust;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -103,6 +104,8 @@ pub struct Request {
     pub agents: Agents,
     /// `/etc/resolv.conf` and `/etc/hosts` for RUN steps.
     pub network_files: execute::NetworkFiles,
+    /// Whom RUN steps trust beside the authorities of their image.
+    pub trust: Option<trust::RunAuthorities>,
     /// Where steps that were executed before are looked for, and written; `None` for no cache.
     pub cache: Option<cache::Settings>,
     /// A layout directory that has layers of base images already, or may have.

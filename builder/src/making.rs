@@ -114,6 +114,7 @@ impl<'a> Making<'a> {
             secrets: &request.secrets,
             agents: &request.agents,
             network_files: &request.network_files,
+            trust: request.trust.as_ref(),
             progress: self.progress,
             interrupt: self.interrupt,
             begun: &begun,

@@ -25,6 +25,7 @@ use super::login::Login;
 use super::outputs::{FormFlags, PushFlags, ReportFlags};
 use super::push::{Index, Push};
 use super::registry::RegistryFlags;
+use super::trust::TrustFlags;
 use super::warm::Warm;
 
 /// Builds OCI images from Dockerfiles in unprivileged containers.
@@ -197,6 +198,8 @@ pub(super) struct Build {
     pub(super) cache: CacheFlags,
     #[command(flatten)]
     pub(super) kaniko: KanikoFlags,
+    #[command(flatten)]
+    pub(super) trust: TrustFlags,
     /// What of the context's modes counts: whether a file is executable, as in git, or all of it.
     #[arg(long, default_value = "git")]
     pub(super) context_mode: ContextMode,

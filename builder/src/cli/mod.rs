@@ -21,6 +21,7 @@ mod retry;
 mod scope;
 mod secrets;
 mod tls;
+mod trust;
 mod units;
 mod warm;
 
@@ -304,6 +305,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),
+        trust: args.trust.authorities()?,
         cache,
         warm: args.cache.warm(),
         skip_existing: args.skip_existing,

@@ -109,7 +109,8 @@ fn identity(chain: &Path, key: &Path) -> Result<(Bundle, Secret), Error> {
     Ok((read(chain)?, Secret::new(fs::read_to_string(key).map_err(unreadable)?)))
 }
 
-fn read(path: &Path) -> Result<Bundle, Error> {
+/// A file of certificates.
+pub(super) fn read(path: &Path) -> Result<Bundle, Error> {
     let unreadable = |source| Error::Host { operation: "read", path: path.to_owned(), source };
     Ok(Bundle { name: path.display().to_string(), pem: fs::read(path).map_err(unreadable)? })
 }

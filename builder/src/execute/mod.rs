@@ -40,6 +40,7 @@ use crate::plan::{LayerRef, Origin, Plan};
 use crate::progress::Progress;
 use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
+use crate::trust::RunAuthorities;
 
 pub use blobs::{Blobs, Fetch};
 pub use earlier::{Done, Earlier};
@@ -102,6 +103,8 @@ pub struct Executor<'a> {
     pub agents: &'a Agents,
     /// For RUN steps.
     pub network_files: &'a NetworkFiles,
+    /// Whom RUN steps trust beside the authorities of their image.
+    pub trust: Option<&'a RunAuthorities>,
     /// Whom to tell.
     pub progress: &'a Progress,
     /// Ends the build early.

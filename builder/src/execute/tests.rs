@@ -118,6 +118,7 @@ impl Bench {
             secrets: &Secrets::default(),
             agents: &Agents::default(),
             network_files: &NetworkFiles::default(),
+            trust: None,
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &interrupt,
             begun: &|_| (),

@@ -86,6 +86,7 @@ impl Bench {
             secrets: Secrets::default(),
             agents: Agents::default(),
             network_files: execute::NetworkFiles::default(),
+            trust: None,
             cache: None,
             skip_existing: false,
             pushing: Default::default(),

@@ -137,6 +137,7 @@ impl Bench {
             secrets: Secrets::default(),
             agents: Agents::default(),
             network_files: NetworkFiles::default(),
+            trust: None,
             client: self.client.clone(),
         }
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Certificate, ClientBuilder, Identity, NoProxy, Proxy, Url, redirect};
 use zeroize::Zeroizing;
 
@@ -167,6 +169,28 @@ fn merged(given: &[RegistryTls]) -> Vec<RegistryTls> {
 
 fn warn(options: &ClientOptions, text: String) {
     options.listener.tell(&Notice::Warning(text));
+}
+
+impl Bundle {
+    /// These authorities behind the public ones that are built in: one PEM text, for programs that read one file. It is an error
+    /// when there is none, or one that cannot be read.
+    pub fn beside_public_ones(&self) -> Result<Vec<u8>> {
+        if let Some(number) = certificates(self)?.iter().position(|certificate| !is_usable(certificate)) {
+            let reason = format!("its certificate {} cannot be read", number + 1);
+            return Err(Error::Configuration { what: self.name.clone(), reason });
+        }
+        let mut text = Vec::new();
+        for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+            text.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
+            for line in BASE64_STANDARD.encode(der).as_bytes().chunks(64) {
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
+            text.extend_from_slice(b"-----END CERTIFICATE-----\n");
+        }
+        text.extend_from_slice(&self.pem);
+        Ok(text)
+    }
 }
 
 /// The certificates of a bundle, of which there is at least one.

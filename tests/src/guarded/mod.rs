@@ -86,6 +86,11 @@ impl GuardedRegistry {
         format!("{}:{}", NAMES[0], self.port)
     }
 
+    /// Where tokens are asked for.
+    pub fn realm(&self) -> String {
+        format!("https://{}:{}/jwt/auth", NAMES[1], self.tokens.port())
+    }
+
     /// The same storage, for whoever need not ask.
     pub fn open(&self) -> &Registry {
         &self.open

@@ -25,4 +25,5 @@ mod secrets;
 mod site;
 mod snapshot;
 mod stages;
+mod trust;
 mod wrong_input;

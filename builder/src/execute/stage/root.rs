@@ -67,10 +67,14 @@ impl StageRun<'_> {
         if !env.iter().any(|(variable, _)| variable == "HOME") {
             env.push(("HOME".into(), identity.home.clone()));
         }
-        let env = with_secrets(env, run, executor.secrets, step.span)?;
+        let mut env = with_secrets(env, run, executor.secrets, step.span)?;
         self.worker()?;
         let worker = self.worker.as_mut().expect("it was just made");
-        let mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
+        let mut mounts = self.mounts.ready(worker, run, step.span, &self.voice)?;
+        if let Some(trust) = executor.trust {
+            trust.add_variables(&mut env);
+            mounts.extend(trust.mounts());
+        }
         self.reached(self.number + 1);
         let worker = self.worker.as_mut().expect("it was just made");
         let files = executor.network_files.clone();

@@ -91,6 +91,7 @@ fn build(
         secrets: &Secrets::default(),
         agents: &Agents::default(),
         network_files: &NetworkFiles::default(),
+        trust: None,
         progress: &Progress::to(Level::Warn, Box::new(Said::default())),
         interrupt: &interrupt,
         begun: &|_| (),
