@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join;
-use yadokari_layers::{Digest, Key, RelPath, pack};
+use yadokari_layers::{Digest, Key, pack};
 use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
@@ -94,8 +94,6 @@ pub struct Request {
     pub jobs: NonZeroUsize,
     /// Whether all layers that the build makes on top of the base image become one.
     pub squash: bool,
-    /// Paths that no step may change, since no layer is to hold them.
-    pub ignored: Vec<RelPath>,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
     /// What RUN steps may mount, and what fetches of private sources log in with.

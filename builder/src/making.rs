@@ -108,7 +108,7 @@ impl<'a> Making<'a> {
             blobs: &blobs,
             pack: &packs[number],
             squash: request.squash,
-            ignored: &request.ignored,
+            ignored: &request.options.ignored,
             work: &prepared.work,
             sandbox: self.probe.get().map(|probe| (probe, &request.sandbox)),
             secrets: &request.secrets,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yadokari::sandbox::{Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
+use yadokari::sandbox::{Commit, Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
 use yadokari_layers::{Changes, Content, Digest, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
 
 pub(crate) type Outcome = Result<(), Box<dyn StdError>>;
@@ -62,7 +62,7 @@ impl Bench {
     pub(crate) fn commit(&self, worker: &mut Worker) -> Result<Option<BTreeSet<String>>, Error> {
         let began = Instant::now();
         let mut says = None;
-        worker.commit(None, &mut |tar| {
+        worker.commit(&Commit::default(), &mut |tar| {
             let index = tar::index(tar).map_err(std::io::Error::other)?;
             says = Some(Arc::new(index)).filter(|index| !index.is_empty());
             Ok(says.clone())

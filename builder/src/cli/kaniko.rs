@@ -48,8 +48,8 @@ pub(super) struct KanikoFlags {
     /// Refused: contexts from buckets are not carried out yet.
     #[arg(long, short = 'b', hide = true, default_value = "")]
     bucket: String,
-    /// Let no step change this path, or what is below it. What is mounted in the container need not be named: it is no part
-    /// of any layer. Repeatable.
+    /// Leave this path, and what is below it, out of the layers of RUN steps. What is mounted in the container need not be named:
+    /// it is no part of any layer. Repeatable.
     #[arg(long, value_name = "PATH")]
     ignore_path: Vec<String>,
     /// Build nothing: say which steps a build would execute.
@@ -135,11 +135,6 @@ impl KanikoFlags {
     /// A line about each flag that was given and is not needed, and about each of the variables that are set.
     pub(super) fn notes(&self, variables: impl Iterator<Item = String>) -> Vec<String> {
         let flags = [
-            (
-                self.ignore_path.iter().any(|path| !path.is_empty()),
-                "--ignore-path",
-                "what is mounted in the container is no part of a layer; a step that changes such a path fails",
-            ),
             (
                 self.snapshot_mode.as_deref().is_some_and(|mode| !mode.is_empty()),
                 "--snapshot-mode",

@@ -181,6 +181,7 @@ impl WarmInvocation {
             epoch: None,
             reproducible: false,
             context_mode: ContextMode::default(),
+            ignored: Vec::new(),
         };
         let sources = Sources::new(self.client.clone());
         let checked = sources.check(&file, &options, &contexts, &self.progress).await;

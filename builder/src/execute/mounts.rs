@@ -339,6 +339,7 @@ mod tests {
             secrets: ids.iter().map(variable).collect(),
             no_network: None,
             hostname: None,
+            ignored: Vec::new(),
         }
     }
 

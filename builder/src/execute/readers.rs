@@ -194,6 +194,7 @@ mod tests {
             epoch: None,
             reproducible: false,
             context_mode: ContextMode::default(),
+            ignored: Vec::new(),
         };
         let directory = tempfile::tempdir().unwrap();
         let context = Context::open(directory.path(), Path::new("none")).unwrap();

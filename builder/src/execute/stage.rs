@@ -180,14 +180,13 @@ impl<'a> StageRun<'a> {
         }
     }
 
-    /// Fails where a layer says something of a path that is to be left out: leaving it out is not carried out.
+    /// Fails where a layer says something of a path that is to be left out. A command's changes of it are left out already, and what
+    /// an instruction itself puts there is a contradiction.
     fn refuse_ignored(&self, index: &Index, step: &Step) -> Result<(), crate::Error> {
         for ignored in self.executor.ignored {
             if let Some((path, _)) = index.records().iter().find(|(path, _)| path.starts_with(ignored)) {
-                let message = format!(
-                    "'{}' changes /{path}, and leaving changes out of a layer is not carried out: let the step undo them",
-                    one_line(&step.text)
-                );
+                let message =
+                    format!("'{}' puts something at /{path}, which is to be in no layer", one_line(&step.text));
                 return Err(crate::Error::Usage { flag: "--ignore-path", message });
             }
         }

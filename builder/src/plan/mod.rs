@@ -29,7 +29,7 @@ mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use yadokari_layers::{Compression, Digest, Key, Layer};
+use yadokari_layers::{Compression, Digest, Key, Layer, RelPath};
 use yadokari_registry::Platform;
 
 use crate::context::Contexts;
@@ -74,6 +74,8 @@ pub struct Options {
     pub reproducible: bool,
     /// What of the modes of the context's files enters keys.
     pub context_mode: ContextMode,
+    /// `--ignore-path`: what is at or below these paths never enters a layer.
+    pub ignored: Vec<RelPath>,
 }
 
 /// What of the modes of the context's files enters keys. The files in the image have their modes in any case.

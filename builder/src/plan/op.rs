@@ -1,6 +1,6 @@
 //! The three operations.
 
-use yadokari_layers::{Key, Tree};
+use yadokari_layers::{Key, RelPath, Tree};
 
 use super::{ImageName, Mode, Selection, key, literal};
 use crate::context::ignore::Ignore;
@@ -100,6 +100,8 @@ pub struct Run {
     pub no_network: Option<Span>,
     /// The host name, where it is not the builder's.
     pub hostname: Option<String>,
+    /// Paths whose changes, and of what is below them, are left out of its layer.
+    pub ignored: Vec<RelPath>,
 }
 
 /// Something that a command finds at a path and that no layer holds.

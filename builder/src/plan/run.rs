@@ -76,6 +76,7 @@ impl Lowering {
             secrets,
             no_network,
             hostname: planner.globals.build_arg(HOSTNAME).filter(|name| !name.is_empty()).map(str::to_owned),
+            ignored: planner.options.ignored.clone(),
         };
         let parts = key::run(&run, &shown, planner.options.context_mode);
         self.step(Op::Run(run), parts, created_by, at);

@@ -25,7 +25,8 @@ use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request};
 use super::{
-    Exit, Give, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked, doctor_lines,
+    Commit, Exit, Give, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked,
+    doctor_lines,
 };
 
 /// How long a worker may take to put everything back and exit.
@@ -328,9 +329,9 @@ impl Sandbox for Worker {
         Ok(exit)
     }
 
-    fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()> {
+    fn commit(&mut self, commit: &Commit, take: Take<'_>) -> Result<()> {
         let (read, write) = tar_pipe()?;
-        self.tell(&Request::Commit(clamp), &[write.as_fd()])?;
+        self.tell(&Request::Commit(commit.clone()), &[write.as_fd()])?;
         drop(write);
         let mut read = File::from(read);
         let taken = take(&mut read);

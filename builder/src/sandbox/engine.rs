@@ -9,7 +9,7 @@ use super::error::Result;
 use super::launch::Place;
 use super::mount::scratch::Sockets;
 use super::mount::supplies::Supply;
-use super::{LayerFile, Run, Unpacked};
+use super::{Commit, LayerFile, Run, Unpacked};
 
 /// A root that a command can run in.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) trait Engine {
 
     /// Writes the tar of what changed since the last commit or push. Returns false when nothing did, and then nothing was
     /// written. If something did, [`Engine::learn`] comes next.
-    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool>;
+    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool>;
 
     /// Takes note of what the tar says that was pushed or committed.
     fn learn(&mut self, index: Arc<Index>);

@@ -15,7 +15,7 @@ use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, Rootfs};
 use super::stubs::Stubs;
 use super::walk::Walked;
-use super::{LayerFile, Run, Unpacked, network};
+use super::{Commit, LayerFile, Run, Unpacked, network};
 
 const BASE: &str = "base";
 const SCRATCH: &str = "scratch";
@@ -74,8 +74,8 @@ impl Engine for Flat {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
-        self.walked.commit(clamp, out)
+    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+        self.walked.commit(commit, out)
     }
 
     fn learn(&mut self, index: Arc<Index>) {

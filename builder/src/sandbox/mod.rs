@@ -62,7 +62,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use yadokari_layers::{Digest, Index};
+use yadokari_layers::{Digest, Index, RelPath};
 
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
@@ -233,10 +233,18 @@ pub trait Sandbox {
     /// The same for a layer that is still being made: `give` writes its uncompressed tar, and returns what it says.
     fn push_tar(&mut self, give: Give<'_>) -> Result<Vec<String>>;
 
-    /// Gives what changed since the last commit or push as the uncompressed tar of a layer, with no time stamp after
-    /// `clamp`, to `take`, which reads it to its end and returns what it says. When nothing changed, there are no bytes, and
-    /// nothing is returned.
-    fn commit(&mut self, clamp: Option<i64>, take: Take<'_>) -> Result<()>;
+    /// Gives what changed since the last commit or push as the uncompressed tar of a layer to `take`, which reads it to its
+    /// end and returns what it says. When nothing changed, there are no bytes, and nothing is returned.
+    fn commit(&mut self, commit: &Commit, take: Take<'_>) -> Result<()>;
+}
+
+/// How changes become a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// No time stamp is later than this.
+    pub clamp: Option<i64>,
+    /// What is at or below these paths is left out.
+    pub ignored: Vec<RelPath>,
 }
 
 /// What writes the tar of a layer.

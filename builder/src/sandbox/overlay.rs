@@ -26,7 +26,7 @@ use super::mount::scratch::Scratch;
 use super::mount::supplies::Supply;
 use super::rootfs::{MERGED, MOUNT_POINTS, NETWORK_FILES, Rootfs};
 use super::stubs::uncovered;
-use super::{LayerFile, Run, Unpacked, files, network, walk};
+use super::{Commit, LayerFile, Run, Unpacked, files, network, walk};
 
 /// A name that no directory has costs a lookup in each lower directory: 2.2 us each. So they are folded into the base
 /// when there are this many.
@@ -207,12 +207,12 @@ impl Engine for Overlay {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
+    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
         let Some(step) = self.open.take() else { return Ok(false) };
         self.steps.push(step);
         let root = Arc::new(Self::root(&upper_of(step))?);
         let candidates = upper::upper(&root, &self.tree).during("reading the upper directory")?;
-        walk::write(&root, &self.tree, &candidates, clamp, out)
+        walk::write(&root, &self.tree, candidates, commit, out)
     }
 
     fn learn(&mut self, index: Arc<Index>) {

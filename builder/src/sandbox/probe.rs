@@ -17,7 +17,7 @@ use super::idmap::IdMap;
 use super::places::{self, Place};
 use super::turn::Turns;
 use super::wire::Kind;
-use super::{Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
+use super::{Commit, Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
 
 /// The directory of caches in the work directory.
 const CACHES: &str = "caches";
@@ -258,7 +258,7 @@ fn trial(footing: Footing) -> Result<Footing> {
         let index = tar::index(tar).map_err(io::Error::other)?;
         Ok((!index.is_empty()).then(|| Arc::new(index)))
     };
-    worker.commit(None, &mut take).during("trying a commit")?;
+    worker.commit(&Commit::default(), &mut take).during("trying a commit")?;
     Ok(footing)
 }
 

@@ -9,7 +9,7 @@ use yadokari_layers::{RelPath, Root, Tree, apply, confirm, scan, tar};
 
 use super::error::{During, Result};
 use super::files::Watched;
-use super::{LayerFile, Unpacked};
+use super::{Commit, LayerFile, Unpacked};
 
 /// A directory, what its layers say, and what it was when somebody last looked.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Walked {
     }
 
     /// Writes what changed since the last commit or push.
-    pub(super) fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
+    pub(super) fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
         let Some(mut before) = self.before.take() else { return Ok(false) };
         let after = scan::scan(&self.root, &BTreeSet::new())?;
         for path in self.forgiven.difference(&self.touched) {
@@ -88,7 +88,7 @@ impl Walked {
         let candidates = before.diff(&after);
         self.before = Some(after);
         drop(before);
-        write(&self.root, &self.tree, &candidates, clamp, out)
+        write(&self.root, &self.tree, candidates, commit, out)
     }
 
     fn forget(&mut self) {
@@ -117,14 +117,19 @@ pub(super) fn put(root: &Root, tar: &mut dyn Read) -> Result<Vec<String>> {
 pub(super) fn write(
     root: &Arc<Root>,
     tree: &Tree,
-    candidates: &scan::Candidates,
-    clamp: Option<i64>,
+    mut candidates: scan::Candidates,
+    Commit { clamp, ignored }: &Commit,
     out: &mut dyn Write,
 ) -> Result<bool> {
-    let changes = confirm::confirm_clamped(root, tree, candidates, clamp).during("reading what the RUN changed")?;
+    if !ignored.is_empty() {
+        let counts = |path: &RelPath| !ignored.iter().any(|ignored| path.starts_with(ignored));
+        candidates.changed.retain(counts);
+        candidates.deleted.retain(counts);
+    }
+    let changes = confirm::confirm_clamped(root, tree, &candidates, *clamp).during("reading what the RUN changed")?;
     if changes.is_empty() {
         return Ok(false);
     }
-    tar::stream(&changes, clamp, out).during("writing what the RUN changed")?;
+    tar::stream(&changes, *clamp, out).during("writing what the RUN changed")?;
     Ok(true)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use yadokari_layers::Digest;
 
-use super::{Exit, Failure, Run};
+use super::{Commit, Exit, Failure, Run};
 
 /// The largest index of a layer, unpacked.
 pub(super) const INDEX_LIMIT: u64 = 1 << 30;
@@ -81,7 +81,7 @@ pub(super) enum Request {
     /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
     Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.
-    Commit(Option<i64>),
+    Commit(Commit),
     /// The index of what was pushed or committed.
     Learn(#[serde(with = "serde_bytes")] Vec<u8>),
 }

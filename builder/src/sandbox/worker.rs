@@ -25,7 +25,7 @@ use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
 use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request, Start};
-use super::{Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
+use super::{Commit, Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
 
 /// How long a RUN may take to end by itself once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -170,7 +170,7 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                 drop(guard);
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }
-            Request::Commit(clamp) => commit(&mut *engine, clamp, descriptors).map(Reply::Committed),
+            Request::Commit(how) => commit(&mut *engine, &how, descriptors).map(Reply::Committed),
             Request::Learn(index) => decode(&index).map(|index| {
                 engine.learn(index);
                 Reply::Done(Vec::new())
@@ -260,10 +260,10 @@ fn decode(index: &[u8]) -> Result<Arc<Index>> {
     Ok(Arc::new(Index::decode(index, INDEX_LIMIT)?))
 }
 
-fn commit(engine: &mut dyn Engine, clamp: Option<i64>, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {
+fn commit(engine: &mut dyn Engine, how: &Commit, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {
     let pipe = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
     let mut out = std::io::BufWriter::with_capacity(1 << 18, std::fs::File::from(pipe));
-    let changed = engine.commit(clamp, &mut out)?;
+    let changed = engine.commit(how, &mut out)?;
     std::io::Write::flush(&mut out).on("write", "the layer's tar")?;
     Ok(changed)
 }

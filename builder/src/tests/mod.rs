@@ -68,6 +68,7 @@ impl Bench {
                 epoch: Some(0),
                 reproducible: false,
                 context_mode: plan::ContextMode::default(),
+                ignored: Vec::new(),
             },
             index: (platforms.len() > 1).then_some(platforms),
             destinations: vec![Destination::Registry(reference)],
@@ -93,7 +94,6 @@ impl Bench {
             form: Default::default(),
             describe: false,
             warm: None,
-            ignored: Vec::new(),
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

@@ -163,6 +163,25 @@ fn every_driver_makes_the_same_layers() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_to_be_ignored_is_in_no_layer() -> Result<()> {
+    let registry = site::registry(&[Base::Busybox])?;
+    let text = "FROM busybox\n\
+                RUN mkdir -p /left/deep && echo x > /left/deep/x && echo y > /etc/left && rm /etc/group && echo z > /kept\n\
+                RUN test -e /left/deep/x && test -e /etc/left && ! test -e /etc/group\n";
+    let context = Context::new()?.file("Dockerfile", text)?;
+    for place in PLACES {
+        let volume = volume()?;
+        let job = site::job(&registry, "Dockerfile", &format!("ignored/app:{}", place.name)).args(place.words());
+        let job = job.args(["--ignore-path", "/left", "--ignore-path=/etc/left", "--ignore-path", "/etc/group"]);
+        place.container(&context, &volume)?.run(job)?.ok(place.name)?;
+        let image = Image::pull(&registry.reference(&format!("ignored/app:{}", place.name)))?;
+        assert_eq!(image.manifest()["layers"].as_array().unwrap().len(), 2, "{}", place.name);
+        assert_eq!(image.layer_paths(1)?, ["etc/", "kept"], "{}", place.name);
+    }
+    Ok(())
+}
+
 /// What is wrong with the images of a case: they differ, or are not what was meant.
 fn compare(registry: &Registry, n: usize) -> Result<Vec<String>> {
     let (repository, Case(text, script)) = (format!("drivers/c{n}"), &CASES[n]);

@@ -142,6 +142,7 @@ async fn layers_come_from_the_directory_unless_they_are_wrong_there() {
             epoch: None,
             reproducible: false,
             context_mode: ContextMode::default(),
+            ignored: Vec::new(),
         };
         let progress = Progress::to(Level::Error, Box::new(std::io::sink()));
         sources.check(&file, &options, &contexts, &progress).await;

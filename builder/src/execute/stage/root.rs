@@ -105,14 +105,14 @@ impl StageRun<'_> {
             space::suspicion(directory).iter().for_each(|suspicion| self.voice.warning(suspicion));
             return Err(crate::Error::Run { text: step.text.clone(), code });
         }
-        let packing = self.commit(next, ending.wanted)?;
+        let packing = self.commit(run, next, ending.wanted)?;
         // It is in the root that it was taken from.
         self.applied += usize::from(packing.is_some());
         Ok(packing)
     }
 
     /// Packs what the sandbox says has changed.
-    fn commit(&mut self, ahead: bool, wanted: bool) -> Result<Option<pack::Packing>, crate::Error> {
+    fn commit(&mut self, run: &Run, ahead: bool, wanted: bool) -> Result<Option<pack::Packing>, crate::Error> {
         let (options, directory, begun) = (&self.options(), self.blobs.directory(), self.executor.begun);
         // Its times are those of this build, so that it is a new layer wherever it goes.
         let is_new = wanted && options.clamp.is_none();
@@ -123,7 +123,8 @@ impl StageRun<'_> {
         };
         let worker = self.worker.as_mut().expect("a RUN made it");
         let mut packed = Ok(None);
-        let committed = worker.commit(options.clamp, &mut |tar| {
+        let how = sandbox::Commit { clamp: options.clamp, ignored: run.ignored.clone() };
+        let committed = worker.commit(&how, &mut |tar| {
             packed = pack::pack_tar(tar, options, directory, ahead, &begun);
             match &packed {
                 Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),

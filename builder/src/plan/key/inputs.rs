@@ -52,6 +52,11 @@ pub(in crate::plan) fn run(run: &Run, mounts: &[(MountInput, Option<Key>)], mode
     if run.no_network.is_some() {
         inputs.push(input("network", "network", |value| _ = value.bytes("none")));
     }
+    if !run.ignored.is_empty() {
+        inputs.push(input("ignored paths", "ignored paths", |value| {
+            _ = value.list(run.ignored.iter().map(RelPath::as_bytes))
+        }));
+    }
     let mut from = Vec::new();
     for (mount, (shown, cache)) in run.mounts.iter().zip(mounts) {
         inputs.push(input(format!("mount {}", mount.target), "mount", |value| {

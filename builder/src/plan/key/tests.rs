@@ -47,6 +47,7 @@ fn sample_run() -> Run {
         secrets: Vec::new(),
         no_network: None,
         hostname: None,
+        ignored: Vec::new(),
     }
 }
 

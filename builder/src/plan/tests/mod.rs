@@ -41,6 +41,7 @@ impl Bench {
             epoch: None,
             reproducible: false,
             context_mode: ContextMode::default(),
+            ignored: Vec::new(),
         };
         let directory = tempfile::tempdir().unwrap();
         Self { directory, known: Known::default(), contexts: Vec::new(), options }

@@ -10,7 +10,7 @@ fn a_socket_is_an_empty_file() {
     let bench = Bench::new().file("d/f", "");
     let _socket = UnixListener::bind(bench.directory.path().join("d/sock")).unwrap();
     let context = Context::open(bench.directory.path(), std::path::Path::new("none")).unwrap();
-    let hashed = context.hashed(&yadokari_layers::RelPath::new("d").unwrap(), &|_| true).unwrap();
+    let hashed = context.hashed(&RelPath::new("d").unwrap(), &|_| true).unwrap();
     let [_, _, socket] = &hashed[..] else { panic!("the directory and two files") };
     assert!(
         matches!(&socket.entry.kind, yadokari_layers::Kind::File { size: 0, content: Some(digest) } if *digest == Digest::of(""))

@@ -40,7 +40,7 @@ use super::launch::Place;
 use super::mount::supplies::Supply;
 use super::stubs::Stubs;
 use super::walk::Walked;
-use super::{LayerFile, Network, Run, Unpacked};
+use super::{Commit, LayerFile, Network, Run, Unpacked};
 
 const BASE: &str = "base";
 const ASIDE: &str = "aside";
@@ -200,8 +200,8 @@ impl Engine for InPlace {
         })
     }
 
-    fn commit(&mut self, clamp: Option<i64>, out: &mut dyn Write) -> Result<bool> {
-        self.walked.commit(clamp, out)
+    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+        self.walked.commit(commit, out)
     }
 
     fn learn(&mut self, index: Arc<Index>) {

@@ -242,3 +242,16 @@ fn what_is_on_the_way_and_what_is_taken_are_two_things() {
     assert_eq!(key("COPY --parents d/e/f"), key("COPY --parents d/*/f"));
     assert_ne!(key("COPY --exclude=e --exclude=!e/f d"), key("COPY d"));
 }
+
+#[test]
+fn paths_that_are_left_out_of_layers_count_for_commands() {
+    let mut bench = Bench::new().file("f", "");
+    let text = "FROM scratch\nCOPY f /f\nRUN a\n";
+    let plain = bench.keys(text);
+    for ignored in [vec!["left"], vec!["left", "out"], vec!["left/out"]] {
+        bench.options.ignored = ignored.iter().map(|path| RelPath::new(path).unwrap()).collect();
+        let found = bench.keys(text);
+        assert_eq!(marks(&plain, &found), "=x", "{ignored:?}");
+        assert_ne!(plain[1], found[1], "{ignored:?}");
+    }
+}
