@@ -72,7 +72,7 @@ pub struct WarmInvocation {
 impl Warm {
     pub(super) fn invocation(self) -> Result<WarmInvocation, Error> {
         let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
-        let client = self.registry.session(&[], &progress, &Gate::default())?.client;
+        let client = self.registry.session(&[], &[], &progress, &Gate::default())?.client;
         self.with(client, progress, &|name| std::env::var(name).ok())
     }
 

@@ -121,6 +121,7 @@ impl Bench {
             form: Default::default(),
             describe: false,
             warm: None,
+            lock: None,
             ignored: Vec::new(),
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
