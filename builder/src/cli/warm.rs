@@ -184,8 +184,10 @@ impl WarmInvocation {
         };
         let sources = Sources::new(self.client.clone());
         let checked = sources.check(&file, &options, &contexts, &self.progress).await;
-        let missing =
-            checked.errors.into_iter().filter(|error| matches!(error, Error::Image { .. } | Error::BadImage { .. }));
+        let missing = checked
+            .errors
+            .into_iter()
+            .filter(|error| matches!(error, Error::Image { .. } | Error::BadImage { .. } | Error::Barred(_)));
         Ok((sources.images(), missing.collect()))
     }
 }

@@ -20,6 +20,9 @@ use crate::site;
 /// The registry's name, which nobody outside of the containers knows.
 const NAME: &str = "registry.lan";
 
+/// Who is asked for names, and never answers.
+const RESOLVER: &str = "192.0.2.1:53";
+
 /// A network namespace with loopback and a registry on it, with TLS of an authority of its own. It serves what `open` holds,
 /// which is outside.
 struct Island {
@@ -54,6 +57,8 @@ impl Island {
     fn new(open: Registry) -> Result<Self> {
         packages::ensure()?;
         let files = Context::new()?.file("hosts", format!("127.0.0.1 localhost\n127.0.0.1 {NAME}\n"))?;
+        let resolver = RESOLVER.trim_end_matches(":53");
+        let files = files.file("resolv.conf", format!("nameserver {resolver}\noptions timeout:1 attempts:1\n"))?;
         certificates(files.path())?;
         let address = free_address()?;
         let config = json!({
@@ -125,6 +130,7 @@ impl Island {
         let container = Executor::build()?.debug_container(variant).readonly_volume(context, "/workspace");
         let container = container
             .readonly_volume(self.files.path().join("hosts"), "/etc/hosts")
+            .readonly_volume(self.files.path().join("resolv.conf"), "/etc/resolv.conf")
             .volume(lock, "/locks")
             .file("/kaniko/ssl/certs/company.crt", fs::read(self.files.path().join("ca.crt")).unwrap())
             .watched(&watch);
@@ -208,10 +214,10 @@ fn a_build_without_a_way_outside_tries_none() -> Result<()> {
     let refused = [&flags[..], &[&destination]].concat();
     let (output, asked) = island.build(Variant::Docker, elsewhere.path(), locks.path(), &refused)?;
     let said = site::printed(&output);
-    assert!(!output.success() && said.contains("--> Dockerfile:1:6") && said.contains("is at quay.io"), "{said}");
+    assert!(!output.success() && said.contains("Dockerfile:1:6") && said.contains("is at quay.io"), "{said}");
     assert_eq!(asked, BTreeSet::new());
     let (output, asked) = island.build(Variant::Docker, elsewhere.path(), locks.path(), &[&destination])?;
     assert!(!output.success() && site::printed(&output).contains("quay.io"), "{output}");
-    assert!(asked.iter().any(|address| *address != island.address), "{asked:?}");
+    assert!(asked.contains(RESOLVER), "{asked:?}");
     Ok(())
 }
