@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// An image must not be asked for, or has to have a digest in the lock of base images and has none.
     #[error(transparent)]
-    Barred(Diagnostic),
+    Barred(Box<Diagnostic>),
     /// The registry has no image with the digest that the lock of base images gives it.
     #[error("image '{name}': {source}; '{}' pins it to {digest}: take its rule out to ask for the tag again", lock.display())]
     Pinned {
@@ -223,7 +223,8 @@ impl Error {
     /// What a place in the Dockerfile has to do with it; `None` where none is known.
     pub fn diagnostic(&self) -> Option<Diagnostic> {
         match self {
-            Self::Dockerfile(diagnostic) | Self::Barred(diagnostic) => Some(diagnostic.clone()),
+            Self::Dockerfile(diagnostic) => Some(diagnostic.clone()),
+            Self::Barred(diagnostic) => Some((**diagnostic).clone()),
             Self::Remote { at: Some(span), .. } | Self::Pinned { at: Some(span), .. } => {
                 Some(Diagnostic::new(self.to_string()).at(*span))
             }

@@ -48,14 +48,14 @@ impl Bounds {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "a build without --locked asks the registry for it, and adds it".to_owned(),
             };
-            return Err(Error::Barred(refusal(message, place).help(help)));
+            return Err(Error::Barred(Box::new(refusal(message, place).help(help))));
         }
         if self.client.pull_sources(&reference).is_empty() {
             let host = reference.registry();
             let message = format!("--offline: the image {reference} is at {host}, which is no registry of this build");
             let help =
                 format!("name a mirror, --registry-map {host}=HOST/PATH, or let it be asked, --offline-allow {host}");
-            return Err(Error::Barred(refusal(message, place).help(help)));
+            return Err(Error::Barred(Box::new(refusal(message, place).help(help))));
         }
         Ok(())
     }
