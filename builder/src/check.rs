@@ -29,7 +29,7 @@ pub async fn check(request: &Request, progress: &Progress) -> Report {
     let contexts = context.and_then(|context| Contexts::open(context, &request.named_contexts));
     let checked = match (error, contexts) {
         (None, Ok(contexts)) => {
-            let sources = Sources::new(request.client.clone());
+            let sources = Sources::new(request.client.clone()).with_lock(request.lock.clone());
             sources.check(&file, &request.options, &contexts, progress).await
         }
         (Some(error), _) => Checked::stopped(&file, &request.options, error.into()),
@@ -73,9 +73,9 @@ impl Report {
     /// For people: as a build shows it, and a line that sums it up.
     pub fn text(&self, source: &Source) -> String {
         let mut parts: Vec<String> = self.warnings.iter().map(|warning| warning.render(source, false)).collect();
-        parts.extend(self.errors.iter().map(|error| match error {
-            Error::Dockerfile(diagnostic) => diagnostic.render(source, false),
-            error => format!("error: {error}"),
+        parts.extend(self.errors.iter().map(|error| match error.diagnostic() {
+            Some(diagnostic) => diagnostic.render(source, false),
+            None => format!("error: {error}"),
         }));
         let rules = rules(&self.warnings);
         let count: usize = rules.iter().map(|(_, count)| count).sum();
@@ -96,9 +96,9 @@ impl Report {
 
     /// For programs: `{"warnings": […], "errors": […]}`.
     pub fn json(&self, source: &Source) -> String {
-        let errors = self.errors.iter().map(|error| match error {
-            Error::Dockerfile(diagnostic) => Message::of(diagnostic, source),
-            error => Message::of(&Diagnostic::new(error.to_string()), source),
+        let errors = self.errors.iter().map(|error| {
+            let diagnostic = error.diagnostic().unwrap_or_else(|| Diagnostic::new(error.to_string()));
+            Message::of(&diagnostic, source)
         });
         let messages = Messages {
             warnings: self.warnings.iter().map(|warning| Message::of(warning, source)).collect(),

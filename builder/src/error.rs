@@ -85,6 +85,23 @@ pub enum Error {
         /// Why.
         source: Box<yadokari_registry::Error>,
     },
+    /// An image must not be asked for, or has to have a digest in the lock of base images and has none.
+    #[error(transparent)]
+    Barred(Box<Diagnostic>),
+    /// The registry has no image with the digest that the lock of base images gives it.
+    #[error("image '{name}': {source}; '{}' pins it to {digest}: take its rule out to ask for the tag again", lock.display())]
+    Pinned {
+        /// The image as the Dockerfile names it.
+        name: String,
+        /// The file that says so.
+        lock: PathBuf,
+        /// The digest.
+        digest: yadokari_layers::Digest,
+        /// Why it cannot be had.
+        source: Box<yadokari_registry::Error>,
+        /// The place in the Dockerfile that asks for it, where one does.
+        at: Option<Span>,
+    },
     /// An image has a config or manifest that makes no sense.
     #[error("image '{name}': {reason}")]
     BadImage {
@@ -203,6 +220,18 @@ impl Error {
         }
     }
 
+    /// What a place in the Dockerfile has to do with it; `None` where none is known.
+    pub fn diagnostic(&self) -> Option<Diagnostic> {
+        match self {
+            Self::Dockerfile(diagnostic) => Some(diagnostic.clone()),
+            Self::Barred(diagnostic) => Some((**diagnostic).clone()),
+            Self::Remote { at: Some(span), .. } | Self::Pinned { at: Some(span), .. } => {
+                Some(Diagnostic::new(self.to_string()).at(*span))
+            }
+            _ => None,
+        }
+    }
+
     /// The exit code of a build that failed so.
     pub fn exit_code(&self) -> u8 {
         let code = match self {
@@ -211,13 +240,17 @@ impl Error {
             Self::Usage { .. } => ExitCode::Usage,
             Self::Remote { code, .. } => *code,
             Self::Dockerfile(_)
+            | Self::Barred(_)
             | Self::Checks { .. }
             | Self::Trigger { .. }
             | Self::NoSuchTarget { .. }
             | Self::Pattern { .. } => ExitCode::Data,
             Self::Ignore { .. } | Self::BadImage { .. } => ExitCode::Data,
             Self::NoDockerfile { .. } | Self::Context { .. } => ExitCode::NoInput,
-            Self::Image { source, .. } | Self::Push { source, .. } | Self::Tidy { source, .. } => registry_code(source),
+            Self::Image { source, .. }
+            | Self::Pinned { source, .. }
+            | Self::Push { source, .. }
+            | Self::Tidy { source, .. } => registry_code(source),
             Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => {
                 ExitCode::Protocol
             }
@@ -243,7 +276,7 @@ pub(crate) fn registry_code(error: &yadokari_registry::Error) -> ExitCode {
     match error {
         Error::Unauthorized { .. } => ExitCode::NoPermission,
         Error::NotFound { .. } => ExitCode::NoInput,
-        Error::Refused { .. } | Error::Unreachable { .. } => ExitCode::Unavailable,
+        Error::Refused { .. } | Error::Unreachable { .. } | Error::Offline { .. } => ExitCode::Unavailable,
         Error::Mismatch { .. } | Error::Protocol { .. } => ExitCode::Protocol,
         Error::Reference { .. } | Error::Unsupported { .. } | Error::Manifest { .. } => ExitCode::Data,
         Error::Io { .. } => ExitCode::Io,

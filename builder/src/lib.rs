@@ -8,7 +8,8 @@
 //!
 //! - [`dockerfile`] parses, [`plan`] lowers to three operations: pure, save that planning hashes the [`context`].
 //! - [`check`] does these two alone and says what they find.
-//! - [`sources`] fetches what the plan needs from elsewhere: images, and what is [`remote`] in other ways.
+//! - [`sources`] fetches what the plan needs from elsewhere: images, by the digests that a [`lock`] gives them, and what is
+//!   [`remote`] in other ways.
 //! - [`cache`] knows what steps made in earlier builds.
 //! - [`execute`] turns operations into layers. Only a RUN needs a root file system, and gets it from a [`sandbox`].
 //! - [`image`] holds configs and manifests as values; [`output`] puts them where they should go.
@@ -27,6 +28,7 @@ pub mod dockerfile;
 mod error;
 pub mod execute;
 pub mod image;
+pub mod lock;
 mod login;
 mod look;
 mod making;
@@ -108,6 +110,8 @@ pub struct Request {
     pub cache: Option<cache::Settings>,
     /// A layout directory that has layers of base images already, or may have.
     pub warm: Option<PathBuf>,
+    /// The digests that names of base images stand for. What is found out besides is for the caller to write.
+    pub lock: Option<Arc<lock::Lock>>,
     /// Whether nothing is built where the destinations have an image of the same content already.
     pub skip_existing: bool,
     /// The client of all registries.

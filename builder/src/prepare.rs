@@ -48,6 +48,7 @@ impl Prepared {
         let cache = cache.map(Arc::new);
         let sources = Sources::new(request.client.clone()).with_cache(cache.clone());
         let sources = sources.with_warm(request.warm.as_deref()).with_progress(Arc::clone(progress));
+        let sources = sources.with_lock(request.lock.clone());
         let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
         let (mut plans, mut said) = (Vec::new(), Vec::new());
         let mut warn = |warning: &dockerfile::Diagnostic| {

@@ -1,5 +1,7 @@
 //! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
+mod bounds;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
@@ -8,25 +10,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::{join_all, try_join, try_join_all};
 use yadokari_layers::{Compression, Digest, Index, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{
-    Client, ImageManifest, Layout, Reference, Resolved, Size, Store, Version, digest_of, pull_manifest, resolve,
-};
+use yadokari_registry::{Client, ImageManifest, Layout, Reference, Resolved, Size, Store, Version, digest_of, resolve};
 
 use crate::cache::{Cache, LayerOrigin};
 use crate::context::Contexts;
-use crate::dockerfile::{Diagnostic, Dockerfile};
+use crate::dockerfile::{Diagnostic, Dockerfile, Span};
 use crate::execute::{Fetch, Interrupt};
 use crate::image::ImageConfig;
-use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, meant, plan};
+use crate::lock::Lock;
+use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, plan};
 use crate::progress::{Progress, read_to};
 use crate::{remote, sandbox};
+
+use bounds::Bounds;
 
 /// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
 const LAYOUT: &str = "oci:";
 
 /// Images by name, and where their layers can be had.
 pub struct Sources {
-    client: Client,
+    bounds: Bounds,
     cache: Option<Arc<Cache>>,
     /// A directory that has layers of images already.
     warm: Option<Layout>,
@@ -77,12 +80,18 @@ impl Sources {
     pub fn new(client: Client) -> Self {
         let (found, bringing, sent) = Default::default();
         let progress = Arc::new(Progress::silent());
-        Self { client, cache: None, warm: None, progress, found, bringing, sent }
+        let bounds = Bounds { client, lock: None };
+        Self { bounds, cache: None, warm: None, progress, found, bringing, sent }
     }
 
     /// The same, with the layers that a layout directory has. It may be missing.
     pub fn with_warm(self, directory: Option<&Path>) -> Self {
         Self { warm: directory.and_then(|directory| Layout::open(directory).ok()), ..self }
+    }
+
+    /// The same, with the digests that a lock gives images.
+    pub fn with_lock(self, lock: Option<Arc<Lock>>) -> Self {
+        Self { bounds: Bounds { lock, ..self.bounds }, ..self }
     }
 
     /// The images that were looked for and found.
@@ -145,14 +154,15 @@ impl Sources {
                 continue;
             }
             let Needs { images, remotes, .. } = needs;
-            let found = try_join_all(images.iter().map(|name| self.resolve(file, name, progress)));
+            self.bounds.check(file, &images, &remotes)?;
+            let found = try_join_all(images.iter().map(|(name, place)| self.resolve(file, name, *place, progress)));
             let fetched = remotes.iter().map(|(remote, place)| async {
                 let fetched = fetcher.fetch(remote, progress).await;
                 fetched.map_err(|error| error.asked_for_at(*place))
             });
             let (found, fetched) = try_join(found, try_join_all(fetched)).await?;
             let known = &mut self.lock().known;
-            known.images.extend(images.into_iter().zip(found));
+            known.images.extend(images.into_keys().zip(found));
             known.remotes.extend(remotes.into_keys().zip(fetched));
         }
     }
@@ -187,14 +197,19 @@ impl Sources {
             if self.tried(&checked.needs) {
                 continue;
             }
-            checked.needs.images.retain(|name| !missing.contains_key(name));
+            checked.needs.images.retain(|name, _| !missing.contains_key(name));
             if checked.needs.images.is_empty() {
                 checked.errors.extend(missing.into_values());
+                let remotes = checked.needs.remotes.iter();
+                checked.errors.extend(remotes.filter_map(|(remote, place)| self.bounds.remote(remote, *place).err()));
                 return checked;
             }
-            let fetched = checked.needs.images.iter().map(|name| self.resolve(file, name, progress));
+            let fetched = checked.needs.images.iter().map(async |(name, place)| {
+                self.bounds.image(file, name, *place)?;
+                self.resolve(file, name, *place, progress).await
+            });
             let fetched = join_all(fetched).await;
-            for (name, image) in checked.needs.images.into_iter().zip(fetched) {
+            for (name, image) in checked.needs.images.into_keys().zip(fetched) {
                 match image {
                     Ok(image) => _ = self.lock().known.images.insert(name, image),
                     Err(error) => _ = missing.insert(name, error),
@@ -238,13 +253,11 @@ impl Sources {
         &self,
         file: &Dockerfile,
         image: &ImageName,
+        place: Option<Span>,
         progress: &Progress,
     ) -> Result<BaseImage, crate::Error> {
         let (name, platform) = (&image.name[..], &image.platform);
-        let failed = |source| {
-            let meant = meant(file, name);
-            crate::Error::Image { name: name.to_owned(), meant, source: Box::new(source) }
-        };
+        let failed = |source| self.bounds.failed(file, name, place, source);
         let (store, repository, resolved): (Arc<dyn Store>, _, Resolved) = match name.strip_prefix(LAYOUT) {
             Some(rest) => {
                 let (directory, version) = layout_name(rest);
@@ -258,7 +271,7 @@ impl Sources {
             }
             None => {
                 let reference: Reference = name.parse().map_err(failed)?;
-                let pulled = pull_manifest(&self.client, &reference, platform).await.map_err(failed)?;
+                let pulled = self.bounds.pull(&reference, platform).await.map_err(failed)?;
                 let repository = (pulled.store.registry().to_owned(), pulled.store.repository().to_owned());
                 (Arc::new(pulled.store), Some(repository), pulled.resolved)
             }

@@ -54,6 +54,16 @@ pub enum Error {
         /// The cause.
         source: Failure,
     },
+    /// A host that must not be asked was named.
+    #[error(
+        "{operation}: nothing is asked of {host}, which is none of the build's own hosts; --offline-allow {host} lets it be asked"
+    )]
+    Offline {
+        /// What was to be done, with its operand.
+        operation: String,
+        /// The host, without its port.
+        host: String,
+    },
     /// Content is not what its digest or size says.
     #[error("{store}: {mismatch}")]
     Mismatch {

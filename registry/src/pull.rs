@@ -83,7 +83,9 @@ pub async fn pull_manifest(client: &Client, reference: &Reference, platform: &Pl
             Err(error) => return Err(error),
         }
     }
-    Err(failed.unwrap_or_else(|| Error::NotFound { what: reference.to_string(), store: "any source".into() }))
+    // Without a source there is none that may be asked.
+    let offline = || Error::Offline { operation: format!("pull {reference}"), host: reference.registry().to_owned() };
+    Err(failed.unwrap_or_else(offline))
 }
 
 /// The digest of the best manifest in an index: of those that suit equally, the first.

@@ -10,7 +10,7 @@ use crate::error::{At, Error, Result};
 use crate::{cache, run};
 
 /// A program, and the package that holds it.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 13] = [
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
@@ -22,6 +22,8 @@ const TOOLS: [(&str, &str); 11] = [
     ("musl-gcc", "musl-tools"),
     ("valgrind", "valgrind"),
     ("openssl", "openssl"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
 ];
 
 /// Sees to it that every tool is there. The first call of a process may install them; the others cost nothing.

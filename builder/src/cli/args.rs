@@ -22,6 +22,7 @@ use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
 use super::log::LogFlags;
 use super::login::Login;
+use super::offline::LockFlags;
 use super::outputs::{FormFlags, PushFlags, ReportFlags};
 use super::push::{Index, Push};
 use super::registry::RegistryFlags;
@@ -183,6 +184,8 @@ pub(super) struct Build {
     pub(super) push: PushFlags,
     #[command(flatten)]
     pub(super) registry: RegistryFlags,
+    #[command(flatten)]
+    pub(super) lock: LockFlags,
     /// Add a label to the image. Repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Format;
 use super::{BuildInvocation, LookInvocation, say};
 use crate::cache::Outlook;
-use crate::dockerfile::{Diagnostic, Source};
+use crate::dockerfile::Source;
 use crate::execute::Interrupt;
 use crate::progress::Progress;
 use crate::{Error, ExitCode, Request};
@@ -159,11 +159,8 @@ fn runtime(progress: &Progress) -> Option<Runtime> {
 
 /// Says what went wrong: with line and caret where the Dockerfile is to blame.
 fn report(error: &Error, source: Option<&Source>, progress: &Progress) {
-    match (error, source) {
-        (Error::Dockerfile(diagnostic), Some(source)) => progress.error(&diagnostic.render(source, false)),
-        (Error::Remote { at: Some(span), .. }, Some(source)) => {
-            progress.error(&Diagnostic::new(error.to_string()).at(*span).render(source, false));
-        }
+    match (error.diagnostic(), source) {
+        (Some(diagnostic), Some(source)) => progress.error(&diagnostic.render(source, false)),
         _ => progress.error(&error.to_string()),
     }
 }

@@ -79,7 +79,7 @@ impl Gc {
         let tasks = self.tasks()?;
         let places = tasks.iter().filter_map(|task| task.place.reference());
         let changed: Vec<String> = places.map(|name| name.registry().to_owned()).collect();
-        let client = self.registry.session(&changed, &progress, &Gate::default())?.client;
+        let client = self.registry.session(&changed, &[], &progress, &Gate::default())?.client;
         Ok(GcInvocation { progress, client, tasks, delete: self.delete })
     }
 

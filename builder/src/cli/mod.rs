@@ -13,6 +13,7 @@ mod layers;
 mod log;
 mod login;
 mod naming;
+mod offline;
 mod outputs;
 mod paths;
 mod push;
@@ -36,6 +37,7 @@ use yadokari_registry::{Platform, Reference};
 
 use crate::dockerfile::Source;
 use crate::execute::{Interrupt, NetworkFiles};
+use crate::lock::Lock;
 use crate::output::{self, Destination};
 use crate::plan::Options;
 use crate::progress::{Progress, Report, View};
@@ -86,6 +88,8 @@ pub struct BuildInvocation {
     pub progress: Arc<Progress>,
     /// What is written when the image is where it should be.
     reports: Reports,
+    /// The digests of base images, where they are kept.
+    lock: Option<Arc<Lock>>,
     /// The names of `--destination`.
     names: Vec<Reference>,
     /// `--report`
@@ -191,6 +195,13 @@ impl BuildInvocation {
         let built = crate::build(self.request, Arc::clone(&self.progress), interrupt).await?;
         let names: Vec<Reference> = self.names.iter().map(|name| output::with_key(name, &built.key)).collect();
         self.reports.write(&built.digest, built.described.as_ref(), &names, &client).await?;
+        if let Some(lock) = &self.lock {
+            let path = || lock.path().to_owned();
+            let written = lock.write().map_err(|source| Error::Host { operation: "write", path: path(), source })?;
+            if written {
+                self.progress.info(&format!("wrote digests of base images to {}", path().display()));
+            }
+        }
         self.progress.summary(&built.digest, built.layers, built.size);
         Ok(built)
     }
@@ -270,13 +281,18 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     };
     let pushed = names.iter().filter(|_| !args.no_push).chain(cache.as_ref().and_then(|cache| cache.place.reference()));
     let pushed: Vec<String> = pushed.map(|name| name.registry().to_owned()).collect();
-    let Session { client, mut hide } = args.registry.session(&pushed, &progress, &gate)?;
+    let places = cache.iter().flat_map(|cache| cache.also.iter().chain([&cache.place]));
+    let named = names.iter().chain(places.filter_map(crate::cache::Place::reference));
+    let named: Vec<&str> = named.map(Reference::registry).collect();
+    let Session { client, mut hide } = args.registry.session(&pushed, &named, &progress, &gate)?;
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
     hide.extend(secret_files);
     let home = paths::home();
     let work_dir = given(&args.work_dir).or_else(|| args.kaniko.work_dir());
     let work_dir = work_dir.unwrap_or_else(|| paths::work_dir(&home));
     let (pack, reports) = (args.layers.options()?, args.reports.reports(!names.is_empty(), &env)?);
+    reports.admitted(&client)?;
+    let lock = args.lock.lock()?;
     let request = Request {
         dockerfile,
         dockerfile_path,
@@ -308,11 +324,12 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         trust: args.trust.authorities()?,
         cache,
         warm: args.cache.warm(),
+        lock: lock.clone(),
         skip_existing: args.skip_existing,
         context,
         client,
     };
-    Ok(BuildInvocation { request, progress, reports, names, report, pending })
+    Ok(BuildInvocation { request, progress, reports, lock, names, report, pending })
 }
 
 /// A path that was given, and is not empty.

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::error::registry_code;
 use crate::image::{Form, Format};
 use crate::output::{Described, Pushing};
+use crate::remote::host_name;
 
 /// What is written when an image is where it should be.
 #[derive(Debug, Args)]
@@ -151,6 +152,23 @@ impl ReportFlags {
             metadata: place(METADATA, &self.metadata_file)?,
             images: images.map(|directory| Place::File(Path::new(&directory).join("images"))),
         })
+    }
+}
+
+impl Reports {
+    /// Whether the client may ask all hosts that something is written to: in the end would be late to say so.
+    pub(super) fn admitted(&self, client: &Client) -> Result<(), Error> {
+        let places = [(DIGEST, &self.digest), (NAMES, &self.names), (TAGS, &self.tags), (METADATA, &self.metadata)];
+        for (flag, place) in places {
+            let Some(Place::Url(url)) = place else { continue };
+            let host = host_name(url);
+            if !client.may_ask(host) {
+                let message =
+                    format!("--offline: {host} is no host of this build; --offline-allow {host} lets it be asked");
+                return Err(Error::Usage { flag, message });
+            }
+        }
+        Ok(())
     }
 }
 

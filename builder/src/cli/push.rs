@@ -117,7 +117,12 @@ impl Destinations {
         let names = references("--destination", &self.destination)?;
         let reports = self.reports.reports(true, &|name| std::env::var(name).ok())?;
         let pushed: Vec<String> = names.iter().map(|name| name.registry().to_owned()).collect();
-        let client = self.registry.session(&pushed, &progress, &Gate::default())?.client;
+        let read: Vec<&str> = match &what {
+            What::Index(images) => images.iter().map(Reference::registry).collect(),
+            What::Saved(_) => Vec::new(),
+        };
+        let client = self.registry.session(&pushed, &read, &progress, &Gate::default())?.client;
+        reports.admitted(&client)?;
         Ok(PushInvocation {
             what,
             names,

@@ -9,6 +9,7 @@ use yadokari_registry::{Client, ClientOptions};
 use super::args::{Pairs, pair, truth};
 use super::credentials::{CredentialFlags, Logins};
 use super::kaniko::user_agent;
+use super::offline::OfflineFlags;
 use super::retry::RetryFlags;
 use super::tls::{self, TlsFlags};
 use crate::Error;
@@ -37,6 +38,8 @@ pub(super) struct RegistryFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = truth)]
     pub(super) skip_default_registry_fallback: bool,
     #[command(flatten)]
+    pub(super) offline: OfflineFlags,
+    #[command(flatten)]
     pub(super) retry: RetryFlags,
     #[command(flatten)]
     pub(super) tls: TlsFlags,
@@ -52,15 +55,27 @@ pub(super) struct Session {
 }
 
 impl RegistryFlags {
-    /// Looks for logins, and makes the client. `pushed` are the registries that are pushed to.
-    pub(super) fn session(&self, pushed: &[String], progress: &Arc<Progress>, gate: &Gate) -> Result<Session, Error> {
+    /// Looks for logins, and makes the client. `pushed` are the registries that are pushed to, `named` others that the
+    /// command line names.
+    pub(super) fn session(
+        &self,
+        pushed: &[String],
+        named: &[&str],
+        progress: &Arc<Progress>,
+        gate: &Gate,
+    ) -> Result<Session, Error> {
+        let maps = self.maps()?;
+        let mirrors = self.registry_mirror.iter().chain(maps.iter().map(|(_, to)| to));
+        let ours = mirrors.chain(pushed).map(|text| &text[..]).chain(named.iter().copied());
+        let only = self.offline.hosts(ours)?;
         let Logins { credentials, mut hide } = self.credentials.load(progress, gate)?;
         let mut options = ClientOptions {
             insecure: self.insecure || self.insecure_pull,
             insecure_registries: self.insecure_registry.clone(),
             mirrors: self.registry_mirror.iter().filter(|mirror| !mirror.is_empty()).cloned().collect(),
-            maps: self.maps()?,
+            maps,
             no_fallback: self.skip_default_registry_fallback,
+            only,
             retry: self.retry.policy(),
             authorities: tls::authorities(progress),
             // What the flags say is said later, and wins.

@@ -72,7 +72,7 @@ pub struct WarmInvocation {
 impl Warm {
     pub(super) fn invocation(self) -> Result<WarmInvocation, Error> {
         let progress = Arc::new(self.log.progress(&|name| std::env::var(name).ok(), Vec::new()));
-        let client = self.registry.session(&[], &progress, &Gate::default())?.client;
+        let client = self.registry.session(&[], &[], &progress, &Gate::default())?.client;
         self.with(client, progress, &|name| std::env::var(name).ok())
     }
 
@@ -185,8 +185,10 @@ impl WarmInvocation {
         };
         let sources = Sources::new(self.client.clone());
         let checked = sources.check(&file, &options, &contexts, &self.progress).await;
-        let missing =
-            checked.errors.into_iter().filter(|error| matches!(error, Error::Image { .. } | Error::BadImage { .. }));
+        let missing = checked
+            .errors
+            .into_iter()
+            .filter(|error| matches!(error, Error::Image { .. } | Error::BadImage { .. } | Error::Barred(_)));
         Ok((sources.images(), missing.collect()))
     }
 }

@@ -153,7 +153,7 @@ impl Bench {
                 Planned::Needs(needs) => needs,
             };
             let image = image.expect("nothing is fetched here");
-            known.images.extend(needs.images.into_iter().map(|name| (name, image.clone())));
+            known.images.extend(needs.images.into_keys().map(|name| (name, image.clone())));
         }
     }
 

@@ -146,8 +146,8 @@ pub struct Known {
 /// What a round of planning lacks. Nothing of it was [`Known`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Images to be looked up.
-    pub images: BTreeSet<ImageName>,
+    /// Images to be looked up, and the places that name them; a trigger has none.
+    pub images: BTreeMap<ImageName, Option<Span>>,
     /// Files and repositories to be fetched, and the places that name them; a trigger has none.
     pub remotes: BTreeMap<Remote, Option<Span>>,
     /// Platforms to be tried. They come before anything is asked for.

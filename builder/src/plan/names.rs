@@ -93,7 +93,8 @@ impl<'a> Planner<'a> {
         let name = ImageName { name: name.to_owned(), platform: platform.clone() };
         let image = self.known.images.get(&name);
         if image.is_none() {
-            self.needs.images.insert(name);
+            let place = self.needs.images.entry(name).or_default();
+            *place = place.or((!self.in_trigger).then_some(span));
         }
         Ok(image)
     }

@@ -87,6 +87,8 @@ pub(super) struct Planner<'a> {
     /// How each of `stages` ended.
     ends: Vec<End>,
     pub(super) needs: Needs,
+    /// Whether the instruction that is read is a trigger's, whose places are none of this file.
+    pub(super) in_trigger: bool,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) findings: Findings,
     pub(super) policy: Policy<'a>,
@@ -145,6 +147,7 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             ends: Vec::new(),
             needs: Needs::default(),
+            in_trigger: false,
             warnings,
             findings: Findings::default(),
             policy,
@@ -190,7 +193,9 @@ impl<'a> Planner<'a> {
             return Err(error.at(self.file.stages[number].from.span).into());
         }
         self.depth += 1;
+        let in_trigger = std::mem::take(&mut self.in_trigger);
         let planned = self.plan_stage(number);
+        self.in_trigger = in_trigger;
         self.depth -= 1;
         let position = planned?;
         self.planned.insert(number, position);
@@ -280,7 +285,8 @@ impl<'a> Planner<'a> {
             let instruction = dockerfile::parse_instruction(&text)
                 .map_err(|error| crate::Error::Trigger { text: trigger.clone(), message: error.to_string() })?;
             // What is copied from is planned first: the errors of another stage are its own, with their place.
-            let in_trigger = |error| Self::in_trigger(error, &trigger);
+            self.in_trigger = true;
+            let in_trigger = |error| Self::of_trigger(error, &trigger);
             self.check_commands(std::slice::from_ref(&instruction), number).map_err(in_trigger)?;
             for from in origins(&instruction.kind) {
                 self.earlier(from, number).map_err(|error| in_trigger(error.into()))?;
@@ -290,6 +296,7 @@ impl<'a> Planner<'a> {
                 return Ok(None);
             }
         }
+        self.in_trigger = false;
         for instruction in &file.stages[number].instructions {
             let lowered = lowering.instruction(self, number, instruction, false);
             if !self.or_go_on(lowered)? {
@@ -300,7 +307,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A trigger stands in the config of its base: the places of its errors mean nothing in this file.
-    fn in_trigger(error: crate::Error, trigger: &str) -> crate::Error {
+    fn of_trigger(error: crate::Error, trigger: &str) -> crate::Error {
         match error {
             crate::Error::Dockerfile(diagnostic) => {
                 crate::Error::Trigger { text: trigger.to_owned(), message: diagnostic.to_string() }

@@ -30,6 +30,7 @@ use crate::{Error, ExitCode, space};
 pub use auth::{Login, Lookup};
 pub use context::{ContextName, ContextTree};
 pub use git::{Checkout, GitName, GitRef};
+pub(crate) use url::host_name;
 
 /// A source elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,16 @@ impl Remote {
         match self {
             Self::Url(text) => url::file_name(text),
             Self::Git(..) => None,
+        }
+    }
+}
+
+impl Remote {
+    /// The host that is asked for it, without its port.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Url(text) => host_name(text),
+            Self::Git(reference, _) => host_name(&reference.remote),
         }
     }
 }
@@ -194,7 +205,7 @@ pub fn directory_below(directory: &Path, below: &str) -> Option<PathBuf> {
 fn of_registry(name: &str, error: &yadokari_registry::Error) -> Error {
     let mut reason = words(name, error);
     if matches!(error, yadokari_registry::Error::Unauthorized { .. }) {
-        reason.push_str(&format!("; the secret HTTP_AUTH_TOKEN_{} can hold a token for it", url::host_name(name)));
+        reason.push_str(&format!("; the secret HTTP_AUTH_TOKEN_{} can hold a token for it", host_name(name)));
     }
     Error::Remote { name: name.to_owned(), reason, code: code(error), at: None }
 }

@@ -32,7 +32,7 @@ pub(super) fn host(text: &str) -> &str {
 }
 
 /// The host without its port.
-pub(super) fn host_name(text: &str) -> &str {
+pub(crate) fn host_name(text: &str) -> &str {
     let host = host(text);
     match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,

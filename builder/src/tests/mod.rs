@@ -4,6 +4,8 @@ mod cache;
 mod disk;
 mod exports;
 mod forms;
+mod offline;
+mod pins;
 mod times;
 
 use std::fs;
@@ -94,6 +96,7 @@ impl Bench {
             form: Default::default(),
             describe: false,
             warm: None,
+            lock: None,
             client: Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap(),
         }
     }

@@ -7,6 +7,7 @@ mod body;
 mod challenge;
 mod endpoint;
 mod fetch;
+mod hosts;
 mod link;
 mod login;
 mod manifests;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Url;
 
 pub use self::fetch::{Download, Reply, Request};
+pub use self::hosts::Hosts;
 pub use self::options::{Bundle, ClientOptions, Listener, Notice, Proxies, RegistryTls, RetryPolicy, Timeouts};
 pub use self::repository::RegistryStore;
 use crate::reference::{DOCKER_HUB, Reference};
@@ -74,7 +76,7 @@ impl Client {
     }
 
     /// Where to pull a reference from, best first: mirrors and maps, then the registry itself unless
-    /// [`ClientOptions::no_fallback`] forbids that.
+    /// [`ClientOptions::no_fallback`] or [`ClientOptions::only`] forbids that.
     pub fn pull_sources(&self, reference: &Reference) -> Vec<RegistryStore> {
         let ours = self.0.sources.iter().filter(|(registry, _)| registry == reference.registry());
         let mut sources: Vec<_> = ours
@@ -83,10 +85,17 @@ impl Client {
                 path => self.at(host, format!("{path}/{}", reference.repository())),
             })
             .collect();
-        if sources.is_empty() || !self.0.options.no_fallback {
+        let options = &self.0.options;
+        if sources.is_empty() || !options.no_fallback && options.only.is_none() {
             sources.push(self.repository(reference));
         }
+        sources.retain(|source| self.may_ask(source.registry()));
         sources
+    }
+
+    /// Whether a host, `host[:port]`, may be asked for anything.
+    pub fn may_ask(&self, host: &str) -> bool {
+        self.0.options.only.as_ref().is_none_or(|only| only.has(host))
     }
 
     fn at(&self, registry: &str, repository: String) -> RegistryStore {
@@ -101,6 +110,17 @@ impl fmt::Debug for Client {
 }
 
 impl ClientInner {
+    /// Refuses a URL at a host that must not be asked.
+    fn admit(&self, url: &Url, operation: &str) -> Result<()> {
+        let host = url.host_str().unwrap_or_default();
+        match &self.options.only {
+            Some(only) if !only.has(host) => {
+                Err(Error::Offline { operation: operation.into(), host: hosts::name(host).into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn known_origin(&self, host: &str) -> Option<Url> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
     }
@@ -134,5 +154,27 @@ mod tests {
         let options = ClientOptions { no_fallback: true, ..options };
         assert_eq!(names(&options, "quay.io/a/b"), ["harbor.example/quay/a/b"]);
         assert_eq!(names(&options, "other.example/a"), ["other.example/a"]);
+    }
+
+    #[test]
+    fn a_client_for_some_hosts_pulls_from_mirrors_without_a_fallback_and_from_no_other_registry() {
+        use crate::Store as _;
+        let mut only = Hosts::default();
+        for host in ["mirror.example", "own.example:5000"] {
+            only.add(host).unwrap();
+        }
+        let options = ClientOptions {
+            mirrors: vec!["mirror.example/hub".into(), "elsewhere.example".into()],
+            only: Some(only),
+            ..ClientOptions::default()
+        };
+        let client = Client::new(options).unwrap();
+        let names = |reference: &str| -> Vec<String> {
+            client.pull_sources(&reference.parse().unwrap()).iter().map(RegistryStore::describe).collect()
+        };
+        assert_eq!(names("alpine"), ["mirror.example/hub/library/alpine"]);
+        assert_eq!(names("own.example:5000/a"), ["own.example:5000/a"]);
+        assert!(names("quay.io/a").is_empty());
+        assert!(client.may_ask("own.example") && !client.may_ask("docker.io"));
     }
 }

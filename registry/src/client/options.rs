@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hosts::Hosts;
 use crate::{Credentials, Secret};
 
 /// How registries are reached. The default is anonymous HTTPS.
@@ -26,6 +27,9 @@ pub struct ClientOptions {
     pub maps: Vec<(String, String)>,
     /// Mirrors and maps replace the registry instead of preceding it: for builds without a way to the internet.
     pub no_fallback: bool,
+    /// Hosts besides which none is asked for anything, whoever names it: a registry's redirects and token servers, too.
+    /// Mirrors and maps then replace the registry. `None` for all.
+    pub only: Option<Hosts>,
     /// Certificate authorities to trust, in addition to the built-in and the system's. One that cannot be used is warned of.
     pub authorities: Vec<Bundle>,
     /// What is special about TLS with some registries.

@@ -191,6 +191,7 @@ impl Connection<'_> {
                 .map_err(|error| Error::Configuration { what: format!("registry '{host}'"), reason: error.to_string() })
         };
         let https = url("https")?;
+        self.client.admit(&https, &format!("connect to {}", self.endpoint.registry))?;
         let options = &self.client.options;
         let insecure = options.insecure
             || options.insecure_registries.iter().any(|name| name == host || *name == self.endpoint.registry);
@@ -264,6 +265,7 @@ impl ClientInner {
             what: operation.into(),
             reason: format!("the request cannot be built: {}", error.without_url()),
         })?;
+        self.admit(request.url(), operation)?;
         let host = host_of(request.url());
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
         let http = self.clients.of(&self.options, registry, request.url());

@@ -4,6 +4,7 @@ mod auth;
 mod fetch;
 mod growing;
 mod lists;
+mod offline;
 mod renewal;
 mod stores;
 mod tls;

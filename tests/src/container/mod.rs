@@ -14,7 +14,7 @@ pub use live::{Live, Process};
 
 use crate::{Output, PATIENCE, Result};
 
-/// Whose containers these are like. The network namespace is the host's in all, so that loopback is shared.
+/// Whose containers these are like. The network namespace is that of whoever starts them in all, so that loopback is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
     /// Docker's and containerd's defaults: root with fourteen capabilities, and Docker's seccomp profile. No
@@ -49,6 +49,7 @@ pub struct Container {
     place: Option<PathBuf>,
     cgroup: Option<String>,
     kept: Option<Arc<TempDir>>,
+    watched: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +81,7 @@ impl Container {
             place: None,
             cgroup: None,
             kept: None,
+            watched: None,
         }
     }
 
@@ -147,6 +149,12 @@ impl Container {
     /// Puts its cgroup below this one.
     pub(crate) fn cgroup(mut self, parent: &str) -> Self {
         self.cgroup = Some(parent.to_owned());
+        self
+    }
+
+    /// Writes every try of its processes to reach a network into `file`, as `strace` shows them.
+    pub fn watched(mut self, file: &Path) -> Self {
+        self.watched = Some(file.to_owned());
         self
     }
 

@@ -172,3 +172,22 @@ fn a_format_has_what_it_can_have() {
             .is_err_and(|e| e.to_string().contains("write oci or docker"))
     );
 }
+
+#[test]
+fn what_is_written_to_a_host_that_must_not_be_asked_is_an_error_at_once() {
+    let mut only = yadokari_registry::Hosts::default();
+    only.add("own.example").unwrap();
+    let client = Client::new(ClientOptions { only: Some(only), ..ClientOptions::default() }).unwrap();
+    for flag in
+        ["--digest-file", "--image-name-with-digest-file", "--image-name-tag-with-digest-file", "--metadata-file"]
+    {
+        let admitted = |url: &str| {
+            let reports = flags(&[&format!("{flag}={url}")]).reports.reports(true, &|_| None).unwrap();
+            reports.admitted(&client).map_err(|error| error.to_string())
+        };
+        let error = admitted("https://user:secret@h.example:8443/digest").unwrap_err();
+        assert!(error.starts_with(&format!("{flag}: --offline: h.example is no host")), "{error}");
+        assert!(!error.contains("secret") && error.contains("--offline-allow h.example"), "{error}");
+        assert!(admitted("https://own.example/digest").is_ok() && admitted("/file").is_ok());
+    }
+}

@@ -38,6 +38,10 @@ impl Bench {
 
     /// Runs a command line in which HOST is the registry and DIR a directory.
     async fn run(&self, words: &str) -> Result<u8, Error> {
+        self.run_with(words, ClientOptions::default()).await
+    }
+
+    async fn run_with(&self, words: &str, options: ClientOptions) -> Result<u8, Error> {
         let words =
             words.replace("HOST", &self.served.host()).replace("DIR", &self.directory.path().display().to_string());
         let words = ["x".to_owned(), format!("-c={}", self.cache().display())]
@@ -46,7 +50,7 @@ impl Bench {
         let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
         let progress = Arc::new(Progress::to(Level::Error, Box::new(std::io::sink())));
         let retry = RetryPolicy { tries: 1, ..RetryPolicy::default() };
-        let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
+        let client = Client::new(ClientOptions { retry, ..options }).unwrap();
         let host = self.served.host();
         let env = |name: &str| (name == "REGISTRY").then(|| host.clone());
         line.warm.with(client, progress, &env)?.execute().await
@@ -100,6 +104,21 @@ async fn what_a_dockerfile_names_in_any_stage_is_put_there() {
     std::fs::write(bench.directory.path().join("Dockerfile"), text.replace("HOST", &bench.served.host())).unwrap();
     bench.run("--dockerfile DIR/Dockerfile --build-arg REGISTRY --build-arg LAST=c").await.unwrap();
     assert_eq!(["a", "b", "c", "d"].map(|name| bench.has(name)), [true, false, true, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_elsewhere_are_not_asked_for_and_not_passed_over() {
+    let bench = Bench::new(&["a"]).await;
+    let mut only = yadokari_registry::Hosts::default();
+    only.add("own.example").unwrap();
+    let offline = || ClientOptions { only: Some(only.clone()), ..ClientOptions::default() };
+    let text = format!("FROM {}/a:1\n", bench.served.host());
+    std::fs::write(bench.directory.path().join("Dockerfile"), text).unwrap();
+    for words in ["--image HOST/a:1", "--dockerfile DIR/Dockerfile"] {
+        let error = bench.run_with(words, offline()).await.unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1"), "{words}: {error}");
+    }
+    assert!(bench.served.seen().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,7 +132,7 @@ impl Bench {
             Planned::Ready(_) => Needs::default(),
             Planned::Needs(needs) => needs,
         };
-        let images = needs.images.into_iter().map(|ImageName { name, platform }| match platform == self.options.host {
+        let images = needs.images.into_keys().map(|ImageName { name, platform }| match platform == self.options.host {
             true => name,
             false => format!("{name} for {platform}"),
         });

@@ -201,3 +201,17 @@ fn stages_in_a_very_long_row_are_an_error() {
     let error = Bench::new().error(&format!("FROM scratch AS s0\n{}", row(9_000)));
     assert!(error.contains("more than 300 stages need one another in a row"), "{error}");
 }
+
+#[test]
+fn what_is_needed_says_where_it_is_named_and_a_trigger_has_no_place() {
+    let bench = Bench::new().image("base", r#"{"OnBuild":["COPY --from=more /x /x"]}"#);
+    let text = "FROM scratch AS a\nCOPY --from=other /f /f\nFROM base\nCOPY --from=a /f /f\n";
+    let Ok(Planned::Needs(needs)) = bench.round(text) else { panic!("nothing is needed") };
+    let place = |name: &str| needs.images[&image_for("linux/amd64", name)].map(|span| &text[span.start..span.end]);
+    assert_eq!((place("other"), place("more")), (Some("other"), None));
+    // What a trigger and the file both name is shown in the file.
+    let text = "FROM base\nRUN --mount=from=more,target=/m true\n";
+    let Ok(Planned::Needs(needs)) = bench.round(text) else { panic!("nothing is needed") };
+    let place = needs.images[&image_for("linux/amd64", "more")];
+    assert_eq!(place.map(|span| &text[span.start..span.end]), Some("more"));
+}

@@ -43,6 +43,11 @@ pub(super) struct Network {
 impl Network {
     /// Connects to the repository `remote`.
     pub(super) fn connect(&self, remote: &str) -> Result<Box<dyn Transport>, GitError> {
+        let host = url::host_name(remote);
+        if !self.client.may_ask(host) {
+            let (operation, host) = (format!("fetch from {}", url::shown(remote)), host.to_owned());
+            return Err(GitError::Http(Box::new(yadokari_registry::Error::Offline { operation, host })));
+        }
         match url::scheme(remote) {
             Some("http" | "https") => {
                 let (plain, login) = without_login(remote);
