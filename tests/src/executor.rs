@@ -73,6 +73,11 @@ impl Executor {
         self.directory.join("plain")
     }
 
+    /// The root filesystem of the one with a shell.
+    pub fn debug_rootfs(&self) -> PathBuf {
+        self.directory.join("debug")
+    }
+
     /// A container of the shipped image: the executor, its directories and certificates, and nothing else.
     pub fn container(&self, variant: Variant) -> Container {
         self.on("plain", variant)
