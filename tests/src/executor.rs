@@ -73,9 +73,9 @@ impl Executor {
         self.directory.join("plain")
     }
 
-    /// The shell that the image for CI systems has besides.
-    pub fn shell(&self) -> PathBuf {
-        self.directory.join("shell")
+    /// The root filesystem of the one with a shell.
+    pub fn debug_rootfs(&self) -> PathBuf {
+        self.directory.join("debug")
     }
 
     /// A container of the shipped image: the executor, its directories and certificates, and nothing else.
@@ -109,12 +109,10 @@ impl Executor {
     }
 
     fn around(program: &Path, name: &str) -> Result<Self> {
-        let recipe = format!("3 {}", file_digest(program)?);
+        let recipe = format!("2 {}", file_digest(program)?);
         let directory = cache::once(&format!("executor-{name}").to_lowercase(), &recipe, |directory| {
             plain(&directory.join("plain"), program)?;
-            plain(&directory.join("debug"), program)?;
-            shell(&directory.join("debug"))?;
-            shell(&directory.join("shell"))
+            debug(&directory.join("debug"), program)
         })?;
         Ok(Self { directory })
     }
@@ -205,11 +203,11 @@ fn plain(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the image for CI systems has besides: a shell.
-fn shell(root: &Path) -> Result<()> {
+/// The same with a shell.
+fn debug(root: &Path, program: &Path) -> Result<()> {
+    plain(root, program)?;
     for directory in ["busybox", "bin"] {
-        let directory = root.join(directory);
-        fs::create_dir_all(&directory).at("create", &directory)?;
+        fs::create_dir(root.join(directory)).at("create", root.join(directory))?;
     }
     let (busybox, applets) = busybox_program()?;
     fs::copy(&busybox, root.join("busybox/busybox")).at("copy", &busybox)?;

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args, Command};
 use yadokari_layers::RelPath;
 
-use super::args::{path, truth};
+use super::args::{Environment, path, truth};
 use crate::Error;
 
 /// What pipelines give Kaniko, and what changes nothing here. A build says so of what it was given.
@@ -88,6 +88,9 @@ fn snapshot_mode(text: &str) -> Result<String, String> {
         _ => Err("write full, redo or time".into()),
     }
 }
+
+/// The one of Kaniko's switches that says nothing about what a build makes.
+const NO_HTTP2: &str = "FF_KANIKO_DISABLE_HTTP2";
 
 /// Variables that change nothing here, each with the reason. A `*` stands for the rest of a name.
 const VARIABLES: [(&str, &str); 5] = [
@@ -171,6 +174,9 @@ impl KanikoFlags {
 
 /// A variable that changes nothing here, and why.
 fn unused(name: String) -> Option<(String, &'static str)> {
+    if name == NO_HTTP2 {
+        return None;
+    }
     let is = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),
         None => name == pattern,
@@ -182,6 +188,13 @@ fn unused(name: String) -> Option<(String, &'static str)> {
 /// The names of all variables of the environment.
 pub(super) fn variables() -> impl Iterator<Item = String> {
     env::vars_os().filter_map(|(name, _)| name.into_string().ok())
+}
+
+/// Whether HTTP/2 is not wanted: Kaniko's own switch, and that of the language that it is written in.
+pub(super) fn http1(env: Environment<'_>) -> bool {
+    let switched = env(NO_HTTP2).is_some_and(|value| truth(&value) == Ok(true));
+    let go = env("GODEBUG").unwrap_or_default();
+    switched || go.split(',').any(|setting| setting.trim() == "http2client=0")
 }
 
 /// The user agent, with what UPSTREAM_CLIENT_TYPE says of whoever started us.

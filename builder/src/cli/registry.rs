@@ -8,7 +8,7 @@ use yadokari_registry::{Client, ClientOptions};
 
 use super::args::{Pairs, pair, truth};
 use super::credentials::{CredentialFlags, Logins};
-use super::kaniko::user_agent;
+use super::kaniko::{http1, user_agent};
 use super::offline::OfflineFlags;
 use super::retry::RetryFlags;
 use super::tls::{self, TlsFlags};
@@ -83,6 +83,7 @@ impl RegistryFlags {
             credentials,
             listener: self.credentials.listener(progress),
             user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),
+            http1: http1(&|name| std::env::var(name).ok()),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
             ..ClientOptions::default()
         };

@@ -1,6 +1,7 @@
 //! Command lines as pipelines write them.
 
 mod contract;
+mod recipes;
 
 use yadokari_layers::Compression;
 

@@ -130,7 +130,8 @@ mod tests {
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:1001::/home/app:/bin/sh\n";
-    const GROUP: &str = "root:x:0:\napps:x:1001:\nextra:x:7:root,app\nother:x:8:application\n";
+    const GROUP: &str =
+        "none\n:x:9:app\nmany:x:number:app\nroot:x:0:\napps:x:1001:\nextra:x:7:root,app\nother:x:8:application\n";
 
     fn tree() -> Tree {
         let mut builder = IndexBuilder::new();

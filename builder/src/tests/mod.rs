@@ -4,6 +4,7 @@ mod cache;
 mod disk;
 mod exports;
 mod forms;
+mod kaniko;
 mod offline;
 mod pins;
 mod times;

@@ -190,6 +190,9 @@ fn metadata_survives_what_chown_and_chmod_clear() {
         let device = Entry { kind: Kind::CharDevice { major: 1, minor: 3 }, xattrs: Default::default(), ..entry };
         assert_eq!(root.put(&path("null"), &device, &mut io::empty()).unwrap(), []);
         assert_eq!(root.entry(&path("null")).unwrap().unwrap(), device);
+        let link = Entry { kind: Kind::Symlink { target: b"nowhere".to_vec() }, mode: 0o777, ..device };
+        assert_eq!(root.put(&path("l"), &link, &mut io::empty()).unwrap(), []);
+        assert_eq!(root.entry(&path("l")).unwrap().unwrap(), link, "its own owner and time");
     });
 }
 

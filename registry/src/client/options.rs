@@ -38,6 +38,8 @@ pub struct ClientOptions {
     pub credentials: Credentials,
     /// The `User-Agent` header; empty for `yadokari`.
     pub user_agent: String,
+    /// Speak HTTP/1.1 to those, too, who offer HTTP/2.
+    pub http1: bool,
     /// The proxies to go through.
     pub proxies: Proxies,
     /// When to stop waiting.

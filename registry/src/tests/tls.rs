@@ -186,3 +186,31 @@ async fn requests_go_through_proxies_but_for_exceptions() {
         assert_eq!(fetched.is_ok(), expected.is_some_and(|line| line.starts_with("GET")), "{url}");
     }
 }
+
+#[tokio::test]
+async fn http_2_is_spoken_with_those_who_offer_it_unless_it_is_not_wanted() {
+    for (http1, expected) in [(false, "h2"), (true, "http/1.1")] {
+        let mut config = config(false);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let task = tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A registry on loopback is asked in plain HTTP, too.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let agreed = stream.get_ref().1.alpn_protocol().unwrap_or_default();
+                    return String::from_utf8_lossy(agreed).into_owned();
+                }
+            }
+        });
+        let tls = vec![RegistryTls { registry: host.clone(), authorities: vec![bundle()], identity: None }];
+        let retry = crate::RetryPolicy { tries: 1, ..quick().retry };
+        let client = client(ClientOptions { http1, tls, retry, ..quick() });
+        // Nothing is answered: what was agreed on is all that is looked at.
+        _ = client.repository(&format!("{host}/app").parse().unwrap()).check_push().await;
+        let agreed = tokio::time::timeout(Duration::from_secs(30), task).await;
+        assert_eq!(agreed.expect("somebody speaks TLS").unwrap(), expected);
+    }
+}

@@ -14,7 +14,7 @@ const NOT_ON_AN_OVERLAY: &str = "# not on an overlay";
 /// A Dockerfile, and a shell script that finds what it should in a container of the image.
 struct Case(&'static str, &'static str);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     // Files come, change and go.
     Case(
         "FROM busybox\nRUN echo one > /new && echo more >> /etc/group && rm /etc/passwd && mkdir -p /a/b/c && echo x > /a/b/c/d",
@@ -73,6 +73,12 @@ const CASES: [Case; 14] = [
     Case(
         "FROM busybox\nRUN (sleep 1000 & (sleep 1; echo late > /late) &) && echo done > /done\nRUN ! ps -o args | grep '^sleep 1000'",
         "[ ! -e /late ] && [ $(cat /done) = done ]",
+    ),
+    // A process that lost its parent is gone when it has ended, for those who wait for that.
+    Case(
+        "FROM busybox\nRUN (sh -c 'echo $$ > /pid; exec sleep 1' &); n=0; while [ ! -s /pid ] || [ -e /proc/$(cat /pid) ]; \
+         do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.1; done; echo gone > /pid",
+        "[ $(cat /pid) = gone ]",
     ),
     Case(
         "FROM busybox\nRUN <<end\nset -e\necho one > /one\necho two > /two\nend\nRUN echo err >&2 && printf 'no end'",

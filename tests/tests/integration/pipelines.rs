@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use yadokari_tests::{
-    Base, Container, Context, Form, GuardedRegistry, Image, Job, LOGIN, Output, PROJECT, Result, Variant, run,
+    Base, Container, Context, Executor, Form, GuardedRegistry, Image, Job, LOGIN, Output, PROJECT, Result, Variant, run,
 };
 
 use crate::executor_image;
@@ -45,7 +45,7 @@ impl Site {
     fn make() -> Result<Self> {
         let open = site::registry(&[])?;
         open.hold_as(Base::Busybox, Form::Oci, &format!("{PROJECT}/base:1"))?;
-        let image = executor_image::build(&open, "debug")?;
+        let image = executor_image::build(&open, "debug", Executor::build()?.debug_rootfs())?;
         let registry = GuardedRegistry::before(open)?;
         let dockerfile = format!(
             "FROM {}/{PROJECT}/base:1 AS build\nARG http_proxy\nCOPY app /app\nRUN echo \"built by $(id -u)\" > /app/built\n\

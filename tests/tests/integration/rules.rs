@@ -12,9 +12,10 @@ const LINES: usize = 500;
 /// The one file with unsafe code.
 const UNSAFE: &str = "builder/src/sandbox/sys.rs";
 
-/// The pages that say what each part of the Dockerfile language does, what a cache key is made of, where logins come from, and what
-/// a build without a way outside does.
-const BEHAVIOURS: [&str; 4] = ["docs/dockerfile/", "docs/cache-keys.md", "docs/credentials.md", "docs/air-gap.md"];
+/// The pages that say what each part of the Dockerfile language does, what a cache key is made of, where logins come from, what a
+/// build without a way outside does, and what Kaniko had to mend.
+const BEHAVIOURS: [&str; 5] =
+    ["docs/dockerfile/", "docs/cache-keys.md", "docs/credentials.md", "docs/air-gap.md", "docs/kaniko-behaviours.md"];
 
 /// A tracked file, its path from the workspace on.
 struct File {
@@ -215,6 +216,21 @@ fn all_tracked_files_are_text_without_control_characters() {
         let control = file.text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
         assert!(control.is_none(), "{}: {control:?}", file.path);
     }
+}
+
+#[test]
+fn every_link_of_a_page_leads_to_a_file() {
+    let mut wrong = Vec::new();
+    for page in files().into_iter().filter(|file| file.path.ends_with(".md")) {
+        let directory = workspace().join(Path::new(&page.path).parent().unwrap());
+        for link in page.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if !link.contains("://") && !target.is_empty() && !directory.join(target).exists() {
+                wrong.push(format!("{}: {link}", page.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn flags_of_page(heading: &str) -> BTreeSet<&'static str> {
 }
 
 /// The long names of a subcommand's flags, other names included.
-fn flags_of(path: &[&str]) -> BTreeSet<String> {
+pub(super) fn flags_of(path: &[&str]) -> BTreeSet<String> {
     let command = Cli::command();
     let found = path.iter().fold(&command, |command: &Clap, name| command.find_subcommand(name).unwrap());
     let names = |arg: &Arg| {
@@ -318,4 +318,40 @@ fn who_started_the_build_is_in_the_user_agent() {
     assert_eq!(user_agent(None), own);
     assert_eq!(user_agent(Some(String::new())), own);
     assert_eq!(user_agent(Some("skaffold".into())), format!("{own},skaffold"));
+}
+
+#[test]
+fn http_2_is_turned_off_as_kanikos_callers_do_it() {
+    use crate::cli::kaniko::http1;
+    let given = |name: &'static str, value: &'static str| http1(&|asked| (asked == name).then(|| value.to_owned()));
+    for (name, value, expected) in [
+        ("FF_KANIKO_DISABLE_HTTP2", "true", true),
+        ("FF_KANIKO_DISABLE_HTTP2", "0", false),
+        ("FF_KANIKO_DISABLE_HTTP2", "", false),
+        ("GODEBUG", "http2client=0", true),
+        ("GODEBUG", "netdns=go, http2client=0", true),
+        ("GODEBUG", "http2client=1,http2debug=0", false),
+        ("HOME", "http2client=0", false),
+    ] {
+        assert_eq!(given(name, value), expected, "{name}={value}");
+    }
+    let notes = build("executor").kaniko.notes(["FF_KANIKO_DISABLE_HTTP2".to_owned()].into_iter());
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+/// The variables that Kaniko and its forks read.
+const VARIABLES: &str = "KANIKO_DIR KANIKO_NO_PUSH KANIKO_REGISTRY_MIRROR KANIKO_REGISTRY_MAP KANIKO_CLEANUP KANIKO_PRE_CLEANUP \
+    KANIKO_PRESERVE_CONTEXT KANIKO_PRINT_PLAN KANIKO_IGNORE_ASSERTIONS KANIKO_<HOST>_USER KANIKO_TELEMETRY_* OTEL_* FF_KANIKO_* \
+    SNAPSHOT_TIMEOUT_DURATION UPSTREAM_CLIENT_TYPE BUILDER_OUTPUT DOCKER_CONFIG DOCKER_AUTH_CONFIG REGISTRY_AUTH_FILE \
+    XDG_RUNTIME_DIR GIT_USERNAME GIT_PASSWORD GIT_TOKEN GIT_PULL_METHOD AZURE_STORAGE_ACCESS_KEY S3_ENDPOINT \
+    S3_FORCE_PATH_STYLE GOOGLE_APPLICATION_CREDENTIALS AWS_ACCESS_KEY_ID AZURE_CLIENT_ID CI_REGISTRY HTTP_PROXY NO_PROXY SSL_CERT_DIR \
+    container GODEBUG";
+
+#[test]
+fn every_variable_that_kaniko_reads_is_on_a_page() {
+    let pages = [PAGE, include_str!("../../../../docs/credentials.md")].concat();
+    for name in VARIABLES.split_whitespace() {
+        let names = [format!("`{name}"), format!(" {name}"), format!("({name}")];
+        assert!(names.iter().any(|name| pages.contains(&**name)), "no page has {name}");
+    }
 }

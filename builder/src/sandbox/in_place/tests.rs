@@ -139,6 +139,32 @@ fn what_has_no_place_in_the_image_is_named() {
 }
 
 #[test]
+fn a_link_of_the_image_where_the_container_has_a_mount_waits() {
+    let scene = Scene::new(&["/usr/lib/driver/lib.so"], &[]);
+    make(&scene.live, &["usr/lib/driver/lib.so"]);
+    make(&scene.stage, &["bin/sh", "usr/lib64/theirs"]);
+    std::os::unix::fs::symlink("lib64", scene.stage.join("usr/lib")).unwrap();
+    let before = names(&scene.stage);
+    let hidden: Vec<String> = scene.activate().hidden.iter().map(ToString::to_string).collect();
+    assert_eq!(hidden, ["usr/lib"]);
+    assert!(scene.live.join("usr/lib/driver/lib.so").is_file() && scene.live.join("usr/lib64/theirs").is_file());
+    assert!(scene.park().is_empty());
+    assert_eq!(names(&scene.stage), before);
+}
+
+#[test]
+fn what_an_image_has_in_our_own_directory_waits_and_is_named() {
+    let scene = Scene::new(&["/kaniko"], &[]);
+    make(&scene.live, &["kaniko/executor"]);
+    make(&scene.stage, &["bin/sh", "kaniko/executor", "kaniko/theirs"]);
+    let hidden: Vec<String> = scene.activate().hidden.iter().map(ToString::to_string).collect();
+    assert_eq!(hidden, ["kaniko"]);
+    assert_eq!(names(&scene.live), ["bin", "bin/sh", "kaniko", "kaniko/executor"]);
+    assert!(scene.park().is_empty());
+    assert_eq!(names(&scene.stage), ["bin", "bin/sh", "kaniko", "kaniko/executor", "kaniko/theirs"]);
+}
+
+#[test]
 fn a_move_that_stopped_half_way_is_joined() {
     let scene = Scene::new(&[], &[]);
     make(&scene.live, &["usr/lib/a", "var/x"]);
