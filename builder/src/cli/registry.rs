@@ -62,6 +62,7 @@ impl RegistryFlags {
             maps: self.maps()?,
             no_fallback: self.skip_default_registry_fallback,
             retry: self.retry.policy(),
+            timeouts: self.retry.timeouts(),
             authorities: tls::authorities(progress),
             // What the flags say is said later, and wins.
             tls: tls::registries(&mut hide)?,

@@ -12,8 +12,9 @@ const LINES: usize = 500;
 /// The one file with unsafe code.
 const UNSAFE: &str = "builder/src/sandbox/sys.rs";
 
-/// The pages that say what each part of the Dockerfile language does, what a cache key is made of, and where logins come from.
-const BEHAVIOURS: [&str; 3] = ["docs/dockerfile/", "docs/cache-keys.md", "docs/credentials.md"];
+/// The pages that say what each part of the Dockerfile language does, what a cache key is made of, where logins come from, and how
+/// registries are spoken to.
+const BEHAVIOURS: [&str; 4] = ["docs/dockerfile/", "docs/cache-keys.md", "docs/credentials.md", "docs/registry.md"];
 
 /// A tracked file, its path from the workspace on.
 struct File {
