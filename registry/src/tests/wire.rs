@@ -287,6 +287,16 @@ async fn a_pull_falls_back_from_mirrors_and_keeps_the_registrys_error() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_not_read_beyond_its_limit() {
+    let (_memory, served, store) = fixture().await;
+    let long = " ".repeat((16 << 20) + 1);
+    served.inject(Fault { method: "GET", path: "/manifests/", times: 1, effect: answer(200, &[], &long) });
+    let error = store.read_manifest(&Version::Tag("1".into())).await.unwrap_err();
+    assert!(error.to_string().ends_with("its answer is longer than 16777216 bytes"), "{error}");
+    assert_eq!(count(&served, "GET", "/manifests/"), 1);
+}
+
+#[tokio::test]
 async fn plain_http_is_spoken_beyond_this_machine_only_where_that_is_said() {
     let (_memory, served, _store) = fixture().await;
     // This machine, by an address that is no loopback address.
