@@ -43,7 +43,7 @@ impl Patience {
         loop {
             let pause = lock(&self.pauses).get(host).copied().filter(|pause| pause.until > Instant::now());
             let Some(pause) = pause else { return };
-            tokio::time::sleep_until(pause.until + pause.delay.min(SPREAD).mul_f64(random())).await;
+            tokio::time::sleep_until(pause.until + spread(pause.delay)).await;
         }
     }
 
@@ -81,6 +81,11 @@ pub(crate) fn warning(header: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// How much longer than `delay` somebody waits, so that not all who wait for the same go on together.
+pub(crate) fn spread(delay: Duration) -> Duration {
+    delay.min(SPREAD).mul_f64(random())
 }
 
 /// A number between 0 and 1.

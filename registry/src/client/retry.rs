@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::ClientInner;
-use super::patience::random;
+use super::patience::{random, spread};
 use crate::Error;
 
 /// A failure, and whether the same request may do better later.
@@ -71,7 +71,8 @@ impl<'c> Backoff<'c> {
             return Err(failed.error);
         }
         self.spare(&failed.error, delay);
-        tokio::time::sleep(delay).await;
+        let asked_for = matches!(failed.again, Again::After(_));
+        tokio::time::sleep(if asked_for { delay + spread(delay) } else { delay }).await;
         Ok(())
     }
 
@@ -199,6 +200,12 @@ mod tests {
             let (least, most) = (Duration::from_millis(longest / 2), Duration::from_millis(longest));
             assert!(waits.iter().all(|wait| (least..=most).contains(wait)), "{waits:?}");
             assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+        }
+        // Nobody comes back earlier than a registry asks for, nor all at once.
+        for (delay, longest) in [(0, 0), (1000, 1000), (60_000, 2000)] {
+            let more: Vec<_> = (0..20).map(|_| spread(Duration::from_millis(delay))).collect();
+            assert!(more.iter().all(|more| *more <= Duration::from_millis(longest)), "{more:?}");
+            assert_eq!(more.iter().any(|other| *other != more[0]), delay > 0, "{more:?}");
         }
     }
 }
