@@ -1,7 +1,7 @@
 //! Where the bytes of a blob to be written come from.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -21,6 +21,13 @@ pub trait BlobSource: Send + Sync {
 
     /// A reader from the first byte.
     fn open(&self) -> io::Result<Box<dyn Read + Send>>;
+
+    /// A reader from the byte `offset` on.
+    fn open_from(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut reader = self.open()?;
+        io::copy(&mut reader.by_ref().take(offset), &mut io::sink())?;
+        Ok(reader)
+    }
 }
 
 /// What a store has taken of a blob that has no name there yet.
@@ -82,7 +89,13 @@ impl BlobSource for FileBlob {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.open_from(0)
+    }
+
+    fn open_from(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let name = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
-        Ok(Box::new(File::open(&self.path).map_err(name)?))
+        let mut file = File::open(&self.path).map_err(name)?;
+        file.seek(SeekFrom::Start(offset)).map_err(name)?;
+        Ok(Box::new(file))
     }
 }

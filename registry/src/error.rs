@@ -144,6 +144,14 @@ pub enum Failure {
     /// No byte went either way for this long.
     #[error("nothing came for {} s", .0.as_secs_f32())]
     Silent(Duration),
+    /// What came was next to nothing.
+    #[error("only {bytes} bytes came in {} s", .during.as_secs_f32())]
+    Slow {
+        /// The bytes.
+        bytes: u64,
+        /// The time in which they came.
+        during: Duration,
+    },
     /// Plain HTTP and HTTPS were both tried.
     #[error("{first}; {second}")]
     Both {
@@ -174,7 +182,7 @@ impl Failure {
                 }
                 false
             }
-            Self::Silent(_) => false,
+            Self::Silent(_) | Self::Slow { .. } => false,
             Self::Both { first, second } => first.is_permanent() && second.is_permanent(),
         }
     }

@@ -19,8 +19,8 @@
 //! logins and faults to order: what tests talk to.
 //!
 //! Deliberately absent: building or editing images (the builder's), compression (the layers'), running credential
-//! helpers, listing repositories, concurrency (callers decide how many transfers run), chunked uploads (blobs have a
-//! known size and can be sent again).
+//! helpers, listing repositories, referrers, concurrency (callers decide how many transfers run). A blob is sent in one
+//! request, and in several only where one broke or a token does not live long enough for it.
 
 mod blob;
 mod client;

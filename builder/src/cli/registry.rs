@@ -77,6 +77,7 @@ impl RegistryFlags {
             no_fallback: self.skip_default_registry_fallback,
             only,
             retry: self.retry.policy(),
+            timeouts: self.retry.timeouts(),
             authorities: tls::authorities(progress),
             // What the flags say is said later, and wins.
             tls: tls::registries(&mut hide)?,

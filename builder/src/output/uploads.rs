@@ -403,3 +403,19 @@ pub(crate) fn file_blob(blobs: &Path, layer: &LayerRef) -> FileBlob {
 fn failed(store: &dyn Store, source: yadokari_registry::Error) -> crate::Error {
     crate::Error::Push { destination: store.describe(), source: Box::new(source) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_repository_of_the_same_registry_is_mounted_from() {
+        let at = |registry: &str, repository: &str| (registry.to_owned(), repository.to_owned());
+        let own = at("a.example", "app");
+        let near =
+            [at("b.example", "base"), at("a.example:5000", "base"), at("a.example", "first"), at("a.example", "next")];
+        assert_eq!(mountable(Some(&own), &near), Some("first"));
+        assert_eq!(mountable(Some(&own), &near[..2]), None);
+        assert_eq!(mountable(None, &near), None, "a directory has no registry");
+    }
+}

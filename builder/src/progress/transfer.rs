@@ -132,9 +132,13 @@ impl BlobSource for Watched<'_> {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        // What was sent before is sent again.
-        self.counter.done.store(0, Ordering::Relaxed);
-        Ok(Box::new(Reader { inner: self.blob.open()?, counter: Arc::clone(&self.counter) }))
+        self.open_from(0)
+    }
+
+    fn open_from(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        // What was sent before and is not there is sent again.
+        self.counter.done.store(offset, Ordering::Relaxed);
+        Ok(Box::new(Reader { inner: self.blob.open_from(offset)?, counter: Arc::clone(&self.counter) }))
     }
 }
 

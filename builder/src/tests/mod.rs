@@ -2,7 +2,9 @@
 
 mod cache;
 mod disk;
+mod expiry;
 mod exports;
+mod faults;
 mod forms;
 mod kaniko;
 mod offline;

@@ -1,7 +1,7 @@
 //! What a registry answered.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -16,17 +16,23 @@ use crate::{Error, Result};
 /// The most that is read of an error's body.
 const MAX_WORDS: u64 = 64 << 10;
 
+/// The fewest bytes in a second that are worth waiting for: a modem brings fifty times as many.
+const SLOWEST: f64 = 100.0;
+
 /// An answer, and what it answers.
 #[derive(Debug)]
 pub(crate) struct Answer {
     response: Response,
     operation: Arc<str>,
     silence: Duration,
+    /// How long the body was waited for, and what came meanwhile, since it was last looked at.
+    waited: Duration,
+    came: u64,
 }
 
 impl Answer {
     pub(crate) fn new(response: Response, operation: Arc<str>, silence: Duration) -> Self {
-        Self { response, operation, silence }
+        Self { response, operation, silence, waited: Duration::ZERO, came: 0 }
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -47,20 +53,31 @@ impl Answer {
         self.response.headers().get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
-    /// The next piece of the body; `None` at its end. The end of a body that was cut is an error.
+    /// The next piece of the body; `None` at its end. The end of a body that was cut is an error, and so is one that comes
+    /// in drops: only the time spent here counts, since whoever reads may be slow himself.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>> {
-        let unreachable = |url: &Url, operation: &str, source| Error::Unreachable {
-            operation: operation.into(),
-            host: host_of(url),
-            source,
+        let started = Instant::now();
+        let piece = tokio::time::timeout(self.silence, self.response.chunk()).await;
+        let piece = match piece {
+            Ok(Ok(Some(piece))) => piece,
+            Ok(Ok(None)) => return Ok(None),
+            Ok(Err(error)) => return Err(self.unreachable(Failure::Transport(error.without_url()))),
+            Err(_) => return Err(self.unreachable(Failure::Silent(self.silence))),
         };
-        match tokio::time::timeout(self.silence, self.response.chunk()).await {
-            Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(error)) => {
-                Err(unreachable(self.response.url(), &self.operation, Failure::Transport(error.without_url())))
+        self.waited += started.elapsed();
+        self.came += piece.len() as u64;
+        if self.waited >= self.silence {
+            let (waited, came) = (std::mem::take(&mut self.waited), std::mem::take(&mut self.came));
+            if (came as f64) < waited.as_secs_f64() * SLOWEST {
+                return Err(self.unreachable(Failure::Slow { bytes: came, during: waited }));
             }
-            Err(_) => Err(unreachable(self.response.url(), &self.operation, Failure::Silent(self.silence))),
         }
+        Ok(Some(piece))
+    }
+
+    fn unreachable(&self, source: Failure) -> Error {
+        let (operation, host) = (self.operation.to_string(), host_of(self.response.url()));
+        Error::Unreachable { operation, host, source }
     }
 
     /// The rest of the body, which must not be longer than `limit`.
@@ -143,7 +160,7 @@ fn words(body: &[u8]) -> (Option<String>, String) {
 }
 
 /// One line of at most 500 characters: a registry's words go to terminals and logs.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let line = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
     line.collect::<Vec<_>>().join(" ").chars().take(500).collect()
 }

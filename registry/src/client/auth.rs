@@ -24,6 +24,9 @@ use crate::{Error, Login, Secret};
 /// What a token without `expires_in` lives, by the token specification.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
+/// The part of a token's life after which it is not used any more: clocks differ, and requests take time.
+const RENEWAL: f64 = 0.9;
+
 /// What a request needs: the token specification's scopes, such as `repository:team/app:pull,push`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Scopes(Vec<String>);
@@ -105,6 +108,8 @@ impl Authorization {
 pub(crate) struct Keyring {
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<(String, Scopes), Slot>>,
+    /// The most bytes of a request to each registry whose tokens are over before the body of a longer one has come.
+    parts: Mutex<HashMap<String, u64>>,
     /// The repositories whose lookup was told.
     pub(super) told: Mutex<HashSet<String>>,
 }
@@ -115,7 +120,17 @@ type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 #[derive(Debug)]
 struct Token {
     authorization: Authorization,
+    asked: Instant,
+    /// How long it lives from then on.
+    life: Duration,
+    /// When the next one is asked for.
     until: Instant,
+}
+
+/// How long a token lives whose answer says this.
+fn life(expires_in: Option<u64>) -> Duration {
+    let said = expires_in.filter(|&seconds| seconds > 0).map_or(DEFAULT_LIFE, Duration::from_secs);
+    said.min(Duration::from_secs(24 * 3600))
 }
 
 impl Keyring {
@@ -126,6 +141,16 @@ impl Keyring {
     fn remember(&self, origin: &Url, challenge: &Challenge) {
         let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
         challenges.insert(shown(origin), challenge.clone());
+    }
+
+    /// What [`Keyring::limit`] set for a registry.
+    pub(crate) fn part(&self, registry: &str) -> Option<u64> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).get(registry).copied()
+    }
+
+    /// Makes blobs go to a registry in parts: who waits for a body to find the token over would do so with every blob.
+    pub(crate) fn limit(&self, registry: &str, part: u64) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.into(), part);
     }
 
     fn slot(&self, origin: &Url, scopes: &Scopes) -> Slot {
@@ -143,20 +168,27 @@ impl Connection<'_> {
         }
     }
 
-    /// Answers a 401. `stale` is what the refused request carried: the answer is never the same token again. `None`
-    /// where there is nothing (more) to offer.
+    /// How long the token for these scopes lives, where a token server gave one.
+    pub(crate) async fn token_life(&self, origin: &Url, scopes: &Scopes) -> Option<Duration> {
+        let slot = self.keyring().slot(origin, scopes);
+        let slot = slot.lock().await;
+        slot.as_ref().map(|token| token.life)
+    }
+
+    /// Answers a 401. `stale` is what the refused request carried, and when that was sent: the answer is never the same token
+    /// again, nor one from before. `None` where there is nothing (more) to offer.
     pub(crate) async fn authorize(
         &self,
         origin: &Url,
         challenges: &[Challenge],
         scopes: &Scopes,
-        stale: Option<&Authorization>,
+        stale: (Option<&Authorization>, Instant),
     ) -> Result<Option<Authorization>, Failed> {
         let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let Some(challenge) = bearer.or(challenges.first()) else { return Ok(None) };
         self.keyring().remember(origin, challenge);
-        let answer = self.answer(origin, challenge, scopes, stale).await?;
-        Ok(answer.filter(|answer| Some(answer) != stale))
+        let answer = self.answer(origin, challenge, scopes, Some(stale)).await?;
+        Ok(answer.filter(|answer| Some(answer) != stale.0))
     }
 
     async fn answer(
@@ -164,8 +196,9 @@ impl Connection<'_> {
         origin: &Url,
         challenge: &Challenge,
         scopes: &Scopes,
-        stale: Option<&Authorization>,
+        refused: Option<(Option<&Authorization>, Instant)>,
     ) -> Result<Option<Authorization>, Failed> {
+        let stale = refused.and_then(|(stale, _)| stale);
         let Challenge::Bearer { realm, service, scope } = challenge else {
             let mut login = self.login(None).await;
             let given = login.as_ref().and_then(Authorization::direct);
@@ -179,6 +212,7 @@ impl Connection<'_> {
         if let Some(token) = &*slot
             && token.until > Instant::now()
             && Some(&token.authorization) != stale
+            && refused.is_none_or(|(_, sent)| token.asked > sent)
         {
             return Ok(Some(token.authorization.clone()));
         }
@@ -208,7 +242,7 @@ impl Connection<'_> {
     /// does not know GET is asked by OAuth2's password grant.
     async fn fetch(&self, origin: &Url, wanted: &TokenRequest<'_>, login: Option<&Login>) -> Result<Token, Failed> {
         let realm = self.realm(origin, wanted, login)?;
-        let started = Instant::now();
+        let asked = Instant::now();
         let mut answer = match login {
             Some(Login::Identity(token)) => {
                 self.grant(&realm, wanted, &[("grant_type", "refresh_token"), ("refresh_token", token.expose())])
@@ -237,9 +271,8 @@ impl Connection<'_> {
         };
         let given = [reply.token, reply.access_token].into_iter().flatten().find(|token| !token.expose().is_empty());
         let Some(token) = given else { return Err(broken("its answer holds no token").into()) };
-        let life = reply.expires_in.filter(|&seconds| seconds > 0).map_or(DEFAULT_LIFE, Duration::from_secs);
-        let life = life.min(Duration::from_secs(24 * 3600));
-        Ok(Token { authorization: Authorization::bearer(&token), until: started + life.mul_f64(0.9) })
+        let life = life(reply.expires_in);
+        Ok(Token { authorization: Authorization::bearer(&token), asked, life, until: asked + life.mul_f64(RENEWAL) })
     }
 
     async fn get_token(
@@ -275,25 +308,28 @@ impl Connection<'_> {
 
     /// The token server's URL, if the login may go there.
     fn realm(&self, origin: &Url, wanted: &TokenRequest<'_>, login: Option<&Login>) -> Result<Url, Error> {
-        let broken = |reason: String| Error::Protocol { operation: self.token_operation(), url: shown(origin), reason };
-        let realm: Url = wanted
-            .realm
-            .parse()
-            .map_err(|error| broken(format!("its challenge names the token server '{}': {error}", wanted.realm)))?;
-        let plain_is_fine = origin.scheme() == "http" || is_loopback(&realm) && is_loopback(origin);
-        match realm.scheme() {
-            "https" => Ok(realm),
-            "http" if plain_is_fine || login.is_none() => Ok(realm),
-            _ => Err(broken(format!("its token server {} would get the login in plain text", shown(&realm)))),
-        }
+        let broken = |reason| Error::Protocol { operation: self.token_operation(), url: shown(origin), reason };
+        token_server(origin, wanted.realm, login.is_some()).map_err(broken)
     }
 
     fn token_operation(&self) -> String {
         format!("log in to {}", self.endpoint.registry)
     }
 
-    pub(super) fn keyring(&self) -> &Keyring {
+    pub(crate) fn keyring(&self) -> &Keyring {
         &self.client.keyring
+    }
+}
+
+/// The token server that a challenge names. A login goes there in plain text only where the registry itself is spoken to so.
+fn token_server(origin: &Url, realm: &str, has_login: bool) -> Result<Url, String> {
+    let url: Url = realm.parse().map_err(|error| format!("its challenge names the token server '{realm}': {error}"))?;
+    let plain_is_fine = !has_login || origin.scheme() == "http" || is_loopback(&url) && is_loopback(origin);
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if plain_is_fine => Ok(url),
+        "http" => Err(format!("its token server {} would get the login in plain text", shown(&url))),
+        scheme => Err(format!("its challenge names a token server with the scheme {scheme}")),
     }
 }
 
@@ -328,6 +364,38 @@ mod tests {
         ];
         for (challenged, expected) in table {
             assert_eq!(Scopes::push("a").with(challenged), expected, "{challenged:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_lives_as_long_as_its_answer_says_or_a_minute() {
+        for (said, seconds) in [(None, 60), (Some(0), 60), (Some(10), 10), (Some(900), 900), (Some(u64::MAX), 86_400)] {
+            assert_eq!(life(said), Duration::from_secs(seconds), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_goes_to_a_token_server_in_plain_text_only_where_the_registry_is_spoken_to_so() {
+        let server = |origin: &str, realm: &str, has_login| token_server(&origin.parse().unwrap(), realm, has_login);
+        let (https, http) = ("https://r.example/", "http://r.example/");
+        for (origin, realm, has_login) in [
+            (https, "https://auth.example/token", true),
+            (http, "https://auth.example/token", true),
+            (http, "http://auth.example/token", true),
+            (https, "http://auth.example/token", false),
+            ("https://localhost:5000/", "http://127.0.0.1:5001/token", true),
+        ] {
+            assert_eq!(server(origin, realm, has_login).unwrap().as_str(), realm, "{origin} {has_login}");
+        }
+        for (origin, realm, reason) in [
+            (https, "http://auth.example/token", "in plain text"),
+            (https, "http://localhost/token", "in plain text"),
+            (https, "ftp://auth.example/token", "the scheme ftp"),
+            (http, "file:///etc/passwd", "the scheme file"),
+            (https, "/token", "names the token server '/token'"),
+        ] {
+            let error = server(origin, realm, true).unwrap_err();
+            assert!(error.contains(reason), "{realm}: {error}");
         }
     }
 

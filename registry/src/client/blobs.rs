@@ -12,6 +12,9 @@ use super::transport::Call;
 use crate::store::Sink;
 use crate::{Error, Result, Size, Store as _};
 
+/// What a try must have brought, or taken, for its failure to be the first again. Less, and no number of tries is enough.
+pub(super) const PROGRESS: u64 = 64 << 10;
+
 impl RegistryStore {
     /// Asks for a blob by HEAD.
     pub(super) async fn find_blob(&self, digest: &Digest, scopes: Scopes) -> Result<Option<Size>> {
@@ -37,8 +40,8 @@ impl RegistryStore {
             match reading.attempt(&mut call).await {
                 Ok(()) => return reading.finish(),
                 Err(failed) => {
-                    if reading.received > before {
-                        backoff = self.backoff();
+                    if reading.received - before >= PROGRESS {
+                        backoff.reset();
                     }
                     backoff.wait(failed).await?;
                 }

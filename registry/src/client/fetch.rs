@@ -142,7 +142,8 @@ impl Client {
     /// Makes a request until it is answered with success, or until trying again is pointless. Every other status is an
     /// error with the server's own words.
     pub async fn fetch(&self, request: &Request) -> Result<Reply> {
-        let mut backoff = Backoff::new(self.0.options.retry);
+        let host = host_of(&request.url);
+        let mut backoff = Backoff::new(&self.0, &host);
         loop {
             match self.0.plain(request).await {
                 Ok(answer) => return Ok(Reply(answer)),
@@ -154,7 +155,8 @@ impl Client {
 
     /// Downloads into `file`, which is emptied first. Where the connection breaks it starts again.
     pub async fn download(&self, request: &Request, file: &mut File) -> Result<Download> {
-        let mut backoff = Backoff::new(self.0.options.retry);
+        let host = host_of(&request.url);
+        let mut backoff = Backoff::new(&self.0, &host);
         loop {
             match self.0.download_once(request, file).await {
                 Ok(download) => return Ok(download),
@@ -189,6 +191,7 @@ impl ClientInner {
             _ => "fetch",
         };
         let operation = format!("{verb} {}", call.shown());
+        self.patience.wait(&host_of(&call.url)).await;
         let mut url = call.url.clone();
         let mut redirects = 0;
         loop {

@@ -19,6 +19,16 @@ fn is_blob_unknown(error: &Error) -> bool {
     matches!(&code[..], "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "DIGEST_INVALID")
 }
 
+/// Whether nobody knows what became of a request.
+fn is_lost(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { .. } | Error::Refused { status: 500.., .. })
+}
+
+/// Whether a registry may have refused to overwrite a tag.
+fn is_immutable(error: &Error, version: &Version) -> bool {
+    matches!((error, version), (Error::Refused { status: 400..=499, .. }, Version::Tag(_)))
+}
+
 impl RegistryStore {
     /// Asks for the digest by HEAD, which registries do not count as a pull; by GET where HEAD does not tell
     /// the digest.
@@ -56,8 +66,8 @@ impl RegistryStore {
         Ok(Some(manifest))
     }
 
-    /// Writes a manifest. Repeating it is harmless. Where a tag must not be overwritten and names this very manifest
-    /// already, the refusal is no failure.
+    /// Writes a manifest. Repeating it is harmless. Where it is there in the end a lost answer is no failure, nor is the
+    /// refusal to overwrite a tag that names it already.
     pub(super) async fn push_manifest(&self, version: &Version, manifest: &Manifest) -> Result<()> {
         if let Version::Digest(digest) = version {
             manifest.expect(*digest, &self.describe())?;
@@ -81,7 +91,8 @@ impl RegistryStore {
                         return Err(error);
                     }
                 }
-                Err(error @ Error::Refused { status: 400..=499, .. }) if matches!(version, Version::Tag(_)) => {
+                // The last answer may be all that was lost; and a tag that must not be overwritten may be the right one.
+                Err(error) if is_lost(&error) || is_immutable(&error, version) => {
                     return match self.find_manifest(version).await {
                         Ok(Some(digest)) if digest == manifest.digest => Ok(()),
                         _ => Err(error),

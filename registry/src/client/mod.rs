@@ -12,8 +12,10 @@ mod link;
 mod login;
 mod manifests;
 mod options;
+mod patience;
 mod repository;
 mod retry;
+mod sending;
 mod tags;
 mod tls;
 mod transport;
@@ -46,6 +48,7 @@ pub(crate) struct ClientInner {
     origins: Mutex<HashMap<String, Url>>,
     /// Held while a host is asked which scheme it answers.
     pub(crate) probing: tokio::sync::Mutex<()>,
+    pub(crate) patience: patience::Patience,
     /// Registry, and the host and path that precede it.
     sources: Vec<(String, (String, String))>,
 }
@@ -66,8 +69,8 @@ impl Client {
             sources.push((registry, endpoint::source("registry map to", replacement)?));
         }
         let clients = tls::Clients::new(&options)?;
-        let (keyring, origins, probing) = Default::default();
-        Ok(Self(Arc::new(ClientInner { clients, options, keyring, origins, probing, sources })))
+        let (keyring, origins, probing, patience) = Default::default();
+        Ok(Self(Arc::new(ClientInner { clients, options, keyring, origins, probing, patience, sources })))
     }
 
     /// The repository of a reference, at its own registry: where pushes go.

@@ -39,12 +39,12 @@ impl RegistryStore {
         &self.endpoint.repository
     }
 
-    pub(super) fn connection(&self) -> Connection<'_> {
+    pub(crate) fn connection(&self) -> Connection<'_> {
         Connection { client: &self.client, endpoint: &self.endpoint }
     }
 
-    pub(super) fn backoff(&self) -> Backoff {
-        Backoff::new(self.client.options.retry)
+    pub(super) fn backoff(&self) -> Backoff<'_> {
+        Backoff::new(&self.client, &self.endpoint.registry)
     }
 
     /// The URL of something in the repository. Finding the registry's scheme may itself take several tries.

@@ -1,11 +1,11 @@
 //! Trying again: which failures, when, and how often.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::options::RetryPolicy;
+use super::ClientInner;
+use super::patience::{random, spread};
 use crate::Error;
 
 /// A failure, and whether the same request may do better later.
@@ -24,6 +24,8 @@ pub(crate) enum Again {
     Later,
     /// After the delay that the registry asked for.
     After(Duration),
+    /// In requests of no more than so many bytes each: a token is over before more of them have come.
+    InParts(u64),
 }
 
 impl From<Error> for Failed {
@@ -37,39 +39,61 @@ impl From<Error> for Failed {
 }
 
 /// Counts the tries of one operation and waits between them.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    policy: RetryPolicy,
+pub(crate) struct Backoff<'c> {
+    client: &'c ClientInner,
+    host: &'c str,
     tries: u32,
     first: Option<Instant>,
 }
 
-impl Backoff {
-    pub(crate) fn new(policy: RetryPolicy) -> Self {
-        Self { policy, tries: 0, first: None }
+impl<'c> Backoff<'c> {
+    pub(crate) fn new(client: &'c ClientInner, host: &'c str) -> Self {
+        Self { client, host, tries: 0, first: None }
+    }
+
+    /// Counts anew: something was achieved.
+    pub(crate) fn reset(&mut self) {
+        (self.tries, self.first) = (0, None);
     }
 
     /// Waits before the next try, or returns the failure where there must be none.
     pub(crate) async fn wait(&mut self, failed: Failed) -> Result<(), Error> {
         self.tries += 1;
         let delay = match failed.again {
-            Again::No => return Err(failed.error),
+            Again::No | Again::InParts(_) => return Err(failed.error),
             Again::Later => self.delay(),
             Again::After(delay) => delay,
         };
         let first = *self.first.get_or_insert_with(Instant::now);
         // A registry that asks for an hour gets its error reported now: waiting less would only be refused again.
-        if self.tries >= self.policy.tries || first.elapsed() + delay > self.policy.give_up_after {
+        let policy = self.client.options.retry;
+        if self.tries >= policy.tries || first.elapsed() + delay > policy.give_up_after {
             return Err(failed.error);
         }
-        tokio::time::sleep(delay).await;
+        self.spare(&failed.error, delay);
+        let asked_for = matches!(failed.again, Again::After(_));
+        tokio::time::sleep(if asked_for { delay + spread(delay) } else { delay }).await;
         Ok(())
     }
 
     fn delay(&self) -> Duration {
-        let doubled = self.policy.delay.saturating_mul(1 << (self.tries - 1).min(16));
-        let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-        doubled.min(self.policy.longest).mul_f64(0.5 + random / 2.0)
+        let policy = self.client.options.retry;
+        let doubled = policy.delay.saturating_mul(1 << (self.tries - 1).min(16));
+        doubled.min(policy.longest).mul_f64(0.5 + random() / 2.0)
+    }
+
+    /// A host that cannot take more is left alone by all other requests, too: with many uploads at once each would be
+    /// refused by itself. That a limit is reached is told.
+    fn spare(&self, error: &Error, delay: Duration) {
+        let Error::Refused { status: status @ (429 | 503), .. } = error else { return };
+        self.client.patience.pause(self.host, delay);
+        if *status == 429 {
+            let text = || {
+                let seconds = delay.as_secs_f64().ceil();
+                format!("{} limits how often it is asked, and is asked again in {seconds} s: {error}", self.host)
+            };
+            self.client.warn_once(&format!("429 {}", self.host), text);
+        }
     }
 }
 
@@ -111,6 +135,7 @@ pub(crate) fn http_date(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Client, ClientOptions, RetryPolicy};
 
     #[test]
     fn retry_after_reads_seconds_and_dates() {
@@ -131,19 +156,56 @@ mod tests {
         }
     }
 
+    fn failed(again: Again) -> Failed {
+        Failed { error: Error::Unsupported { what: "x".into() }, again }
+    }
+
     #[tokio::test]
     async fn tries_are_counted_and_an_hour_is_not_waited() {
-        let failed = |again| Failed { error: Error::Unsupported { what: "x".into() }, again };
-        let mut backoff =
-            Backoff::new(RetryPolicy { tries: 3, delay: Duration::from_millis(1), ..RetryPolicy::default() });
+        let retry = RetryPolicy { tries: 3, delay: Duration::from_millis(1), ..RetryPolicy::default() };
+        let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
+        let mut backoff = Backoff::new(&client.0, "host");
         assert!(backoff.wait(failed(Again::Later)).await.is_ok());
         assert!(backoff.wait(failed(Again::Later)).await.is_ok());
         assert!(backoff.wait(failed(Again::Later)).await.is_err());
-        let mut backoff = Backoff::new(RetryPolicy::default());
+        backoff.reset();
         let started = Instant::now();
         assert!(backoff.wait(failed(Again::After(Duration::from_millis(70)))).await.is_ok());
         assert!(started.elapsed() >= Duration::from_millis(70));
         assert!(backoff.wait(failed(Again::After(Duration::from_secs(3600)))).await.is_err());
         assert!(backoff.wait(failed(Again::No)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_try_begins_when_the_time_is_over() {
+        let (delay, give_up_after) = (Duration::from_millis(20), Duration::from_millis(150));
+        let retry = RetryPolicy { tries: u32::MAX, delay, longest: delay, give_up_after };
+        let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
+        let mut backoff = Backoff::new(&client.0, "host");
+        let started = Instant::now();
+        let mut tries = 0;
+        while backoff.wait(failed(Again::Later)).await.is_ok() {
+            tries += 1;
+        }
+        assert!(tries > 1 && started.elapsed() < 2 * give_up_after, "{tries} in {:?}", started.elapsed());
+    }
+
+    #[test]
+    fn waits_grow_and_are_no_two_alike() {
+        let client = Client::new(ClientOptions::default()).unwrap();
+        let mut backoff = Backoff::new(&client.0, "host");
+        for (tries, longest) in [(1, 500), (2, 1000), (3, 2000), (9, 15_000), (40, 15_000)] {
+            backoff.tries = tries;
+            let waits: Vec<_> = (0..20).map(|_| backoff.delay()).collect();
+            let (least, most) = (Duration::from_millis(longest / 2), Duration::from_millis(longest));
+            assert!(waits.iter().all(|wait| (least..=most).contains(wait)), "{waits:?}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+        }
+        // Nobody comes back earlier than a registry asks for, nor all at once.
+        for (delay, longest) in [(0, 0), (1000, 1000), (60_000, 2000)] {
+            let more: Vec<_> = (0..20).map(|_| spread(Duration::from_millis(delay))).collect();
+            assert!(more.iter().all(|more| *more <= Duration::from_millis(longest)), "{more:?}");
+            assert_eq!(more.iter().any(|other| *other != more[0]), delay > 0, "{more:?}");
+        }
     }
 }

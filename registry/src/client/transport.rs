@@ -1,24 +1,29 @@
 //! One request: its login, its redirects, its silence, and its repetition.
 
+use std::io::Read as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, WARNING};
 use reqwest::{Method, RequestBuilder, Url};
 use yadokari_layers::Growing;
 
-use super::answer::Answer;
+use super::answer::{Answer, clean};
 use super::auth::Scopes;
 use super::body::{Progress, stream};
 use super::endpoint::{Endpoint, host_of, is_loopback, next_location};
-use super::retry::{Backoff, Failed};
+use super::patience::warning;
+use super::retry::{Again, Backoff, Failed};
 use super::{ClientInner, challenge};
 use crate::error::Failure;
 use crate::{BlobSource, Error};
 
 /// Storage redirects once; more than a few is a loop.
 const MAX_REDIRECTS: usize = 5;
+
+/// A login that is refused sooner is not refused because it was over when the body had come: none lives so short.
+const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// What blobs are sent as.
 const BLOB: &str = "application/octet-stream";
@@ -43,6 +48,8 @@ pub(crate) enum Body<'a> {
     None,
     Manifest(&'a str, Bytes),
     Blob(&'a dyn BlobSource),
+    /// The bytes of a blob from the first number to before the second.
+    Part(&'a dyn BlobSource, u64, u64),
     /// A blob that is still being written.
     Growing(&'a Growing),
     /// Nothing any more: the blob was sent before, and what is asked for now may take as long as after the last byte of one.
@@ -65,7 +72,7 @@ pub(crate) struct Connection<'a> {
 impl Connection<'_> {
     /// Makes the request until it is answered, or until trying again is pointless.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        let mut backoff = Backoff::new(self.client.options.retry);
+        let mut backoff = Backoff::new(self.client, &self.endpoint.registry);
         loop {
             match self.once(call).await {
                 Ok(answer) => return Ok(answer),
@@ -77,6 +84,7 @@ impl Connection<'_> {
     /// Makes the request once, which may take several: one refused for its login, and redirects.
     pub(crate) async fn once(&self, call: &Call<'_>) -> Result<Answer, Failed> {
         let origin = self.origin().await?;
+        self.client.patience.wait(&self.endpoint.registry).await;
         let mut url = call.url.clone();
         let mut method = call.method.clone();
         let mut authorization = self.known(&origin, &call.scopes).await?;
@@ -85,7 +93,7 @@ impl Connection<'_> {
         loop {
             // The login is the registry's: storage behind a redirect, or an upload session elsewhere, never sees it.
             let ours = url.origin() == origin.origin();
-            let progress = Arc::new(Progress::default());
+            let (progress, started) = (Arc::new(Progress::default()), Instant::now());
             let mut request = self.request(call, &method, &url, &progress)?;
             if let Some(value) = authorization.as_ref().filter(|_| ours).and_then(|given| given.value()) {
                 request = request.header(AUTHORIZATION, value);
@@ -96,10 +104,18 @@ impl Connection<'_> {
                 Err(failed) => return Err(self.blame(call, &progress, failed)),
             };
             let status = answer.status();
+            if status == 401 && ours {
+                let part = self.lasting(call, &origin, &progress, started.elapsed(), renewed).await;
+                if let Some(part) = part {
+                    let refused = answer.refused(&self.endpoint.registry).await;
+                    return Err(Failed { again: Again::InParts(part), ..refused });
+                }
+            }
             if status == 401 && ours && !renewed {
                 renewed = true;
                 let challenges = challenge::parse(answer.headers("www-authenticate"));
-                let renewal = self.authorize(&origin, &challenges, &call.scopes, authorization.as_ref()).await?;
+                let stale = (authorization.as_ref(), started);
+                let renewal = self.authorize(&origin, &challenges, &call.scopes, stale).await?;
                 if renewal.is_some() {
                     authorization = renewal;
                     continue;
@@ -128,13 +144,41 @@ impl Connection<'_> {
         }
     }
 
+    /// After a refusal that came when a body had `took` this long: how many bytes a request may have so that its token is
+    /// still good when they have come. `None` where that is not the matter, or a new token may do.
+    ///
+    /// Registries look at the token first; a proxy before one that keeps requests until they are whole makes it last.
+    async fn lasting(
+        &self,
+        call: &Call<'_>,
+        origin: &Url,
+        progress: &Progress,
+        took: Duration,
+        renewed: bool,
+    ) -> Option<u64> {
+        if !matches!(call.body, Body::Blob(_) | Body::Part(..) | Body::Growing(_)) || took < AT_ONCE {
+            return None;
+        }
+        let life = self.token_life(origin, &call.scopes).await?;
+        // What a token server says may be wrong, but a token that was new and is refused did not live longer than this.
+        let may_last = !renewed && took < life;
+        (!may_last).then(|| (progress.sent() as f64 * life.min(took).as_secs_f64() / took.as_secs_f64() / 2.0) as u64)
+    }
+
+    /// Makes a request for the registry, and passes on what it warns of.
     pub(crate) async fn execute(
         &self,
         request: RequestBuilder,
         operation: &str,
         progress: Option<&Progress>,
     ) -> Result<Answer, Failed> {
-        self.client.execute(Some(&self.endpoint.registry), request, operation, progress).await
+        let registry = &self.endpoint.registry;
+        let answer = self.client.execute(Some(registry), request, operation, progress).await?;
+        for text in answer.headers(WARNING.as_str()).filter_map(warning) {
+            let text = format!("{registry} warns: {}", clean(&text));
+            self.client.warn_once(&text, || text.clone());
+        }
+        Ok(answer)
     }
 
     fn request(
@@ -168,6 +212,14 @@ impl Connection<'_> {
                     progress,
                 ))
             }
+            Body::Part(source, from, to) => {
+                let reader = source.open_from(*from).map_err(|error| read_error(*source, error))?;
+                let (reader, size) = (Box::new(reader.take(to - from)), to - from);
+                // The distribution specification's form: HTTP's own would begin with a unit.
+                let range = format!("{from}-{}", to - 1);
+                let request = request.header(CONTENT_TYPE, BLOB).header(CONTENT_LENGTH, size);
+                request.header(CONTENT_RANGE, range).body(stream(reader, Some(size), progress))
+            }
             Body::Growing(blob) => {
                 request.header(CONTENT_TYPE, BLOB).body(stream(Box::new(blob.open()), None, progress))
             }
@@ -177,7 +229,7 @@ impl Connection<'_> {
     /// A body that its source could not give looks like a broken connection; it is not the registry's fault.
     fn blame(&self, call: &Call<'_>, progress: &Progress, failed: Failed) -> Failed {
         match (&call.body, progress.take_failure()) {
-            (Body::Blob(source), Some(error)) => read_error(*source, error).into(),
+            (Body::Blob(source) | Body::Part(source, ..), Some(error)) => read_error(*source, error).into(),
             _ => failed,
         }
     }

@@ -3,13 +3,12 @@
 use reqwest::{Method, Url};
 use yadokari_layers::{Digest, Growing};
 
-use super::answer::Answer;
 use super::auth::Scopes;
-use super::endpoint::next_location;
 use super::repository::RegistryStore;
 use super::retry::Failed;
+use super::sending::{Sending, Session};
 use super::transport::{Body, Call};
-use crate::{BlobSource, Error, Result, Upload, Written};
+use crate::{BlobSource, Result, Upload, Written};
 
 impl RegistryStore {
     /// Asks the registry for the right to push, before a build spends its time: starts an upload session, and
@@ -19,8 +18,8 @@ impl RegistryStore {
         let operation = format!("check the right to push to {}", self.endpoint.name());
         let call = Call::new(Method::POST, url, operation, self.pushing(), &[202]);
         let answer = self.connection().send(&call).await?;
-        if let Ok(session) = session(&answer) {
-            self.cancel(session).await;
+        if let Ok(session) = Session::of(&answer) {
+            self.cancel(session.url).await;
         }
         Ok(())
     }
@@ -31,27 +30,26 @@ impl RegistryStore {
         if self.has_whole(blob).await? {
             return Ok(Written::Already);
         }
-        let mut mount_from = mount_from.filter(|&source| source != self.endpoint.repository);
-        let mut backoff = self.backoff();
-        loop {
-            match self.try_push(blob, mount_from.take()).await {
-                Ok(written) => return Ok(written),
-                Err(failed) => backoff.wait(failed).await?,
-            }
-            if self.has_whole(blob).await? {
-                return Ok(Written::Uploaded);
-            }
-        }
+        let mount_from = mount_from.filter(|&source| source != self.endpoint.repository);
+        self.send_blob(blob, mount_from, true).await
     }
 
     /// Sends a blob that the registry may say it has.
     pub(super) async fn push_blob_again(&self, blob: &dyn BlobSource) -> Result<()> {
-        let mut backoff = self.backoff();
+        self.send_blob(blob, None, false).await.map(|_| ())
+    }
+
+    async fn send_blob(&self, blob: &dyn BlobSource, mut mount_from: Option<&str>, looks: bool) -> Result<Written> {
+        let mut sending = Sending::new(self, blob);
         loop {
-            match self.try_push(blob, None).await {
-                Ok(_) => return Ok(()),
-                Err(failed) => backoff.wait(failed).await?,
+            match sending.attempt(mount_from.take()).await {
+                Ok(written) => return Ok(written),
+                Err(failed) => sending.recover(failed).await?,
             }
+            if looks && self.has_whole(blob).await? {
+                return Ok(Written::Uploaded);
+            }
+            sending.locate().await;
         }
     }
 
@@ -61,20 +59,6 @@ impl RegistryStore {
         Ok(size.is_some_and(|size| size.may_be(blob.size())))
     }
 
-    async fn try_push(&self, blob: &dyn BlobSource, mount_from: Option<&str>) -> Result<Written, Failed> {
-        let digest = blob.digest();
-        let session = match mount_from {
-            Some(source) => match self.mount(&digest, source).await {
-                Mount::Done => return Ok(Written::Mounted),
-                Mount::Session(session) => session,
-                Mount::Refused => self.start(&digest).await?,
-            },
-            None => self.start(&digest).await?,
-        };
-        self.close(session, &digest, Body::Blob(blob)).await?;
-        Ok(Written::Uploaded)
-    }
-
     /// Sends a blob as it grows, to its end. It is tried once: when the blob is complete, a plain upload can still do it.
     pub(super) async fn push_growing(&self, blob: &Growing) -> Result<Upload> {
         let begun = async {
@@ -82,12 +66,12 @@ impl RegistryStore {
             let operation = format!("start the upload of a layer to {}", self.endpoint.name());
             let opened = self.session(url, operation).await?;
             let operation = format!("upload a layer to {}", self.endpoint.name());
-            let mut call = Call::new(Method::PATCH, opened.clone(), operation, self.pushing(), &[201, 202, 204]);
+            let mut call = Call::new(Method::PATCH, opened.url.clone(), operation, self.pushing(), &[201, 202, 204]);
             call.body = Body::Growing(blob);
             match self.connection().once(&call).await {
-                Ok(answer) => Ok(session(&answer)?),
+                Ok(answer) => Ok(Session::of(&answer)?.url),
                 Err(failed) => {
-                    self.cancel(opened).await;
+                    self.cancel(opened.url).await;
                     Err(failed)
                 }
             }
@@ -108,7 +92,7 @@ impl RegistryStore {
     }
 
     /// The request that ends a session, with what is left of the blob.
-    async fn close(&self, session: Url, digest: &Digest, body: Body<'_>) -> Result<(), Failed> {
+    pub(super) async fn close(&self, session: Url, digest: &Digest, body: Body<'_>) -> Result<(), Failed> {
         let mut url = session;
         // The session's own query is the registry's business, and stays as it is.
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
@@ -121,7 +105,7 @@ impl RegistryStore {
 
     /// Asks for a link. It is a favour: whatever goes wrong, a plain upload still can go right, and says what is
     /// wrong if it does not.
-    async fn mount(&self, digest: &Digest, source: &str) -> Mount {
+    pub(super) async fn mount(&self, digest: &Digest, source: &str) -> Mount {
         let Ok(mut url) = self.try_url("blobs/uploads/").await else { return Mount::Refused };
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", source);
         let operation = format!("mount blob {digest} from {source}");
@@ -129,40 +113,33 @@ impl RegistryStore {
         let call = Call::new(Method::POST, url, operation, scopes, &[201, 202]);
         match self.connection().once(&call).await {
             Ok(answer) if answer.status() == 201 => Mount::Done,
-            Ok(answer) => session(&answer).map_or(Mount::Refused, Mount::Session),
+            Ok(answer) => Session::of(&answer).map_or(Mount::Refused, Mount::Session),
             Err(_) => Mount::Refused,
         }
     }
 
     /// Starts an upload session.
-    async fn start(&self, digest: &Digest) -> Result<Url, Failed> {
+    pub(super) async fn start(&self, digest: &Digest) -> Result<Session, Failed> {
         let url = self.try_url("blobs/uploads/").await?;
         self.session(url, format!("start the upload of blob {digest} to {}", self.endpoint.name())).await
     }
 
-    async fn session(&self, url: Url, operation: String) -> Result<Url, Failed> {
+    async fn session(&self, url: Url, operation: String) -> Result<Session, Failed> {
         let call = Call::new(Method::POST, url, operation, self.pushing(), &[202]);
-        Ok(session(&self.connection().once(&call).await?)?)
+        Ok(Session::of(&self.connection().once(&call).await?)?)
     }
 
-    fn pushing(&self) -> Scopes {
+    pub(super) fn pushing(&self) -> Scopes {
         Scopes::push(&self.endpoint.repository)
     }
 }
 
 /// The answers to a mount.
-enum Mount {
+pub(super) enum Mount {
     /// The blob is linked.
     Done,
     /// It is not, but an upload may go here.
-    Session(Url),
+    Session(Session),
     /// Neither.
     Refused,
-}
-
-/// The session that an answer names, taken as it is.
-fn session(answer: &Answer) -> Result<Url, Error> {
-    let location =
-        answer.header("location").ok_or_else(|| answer.broken("it started an upload without a Location".into()))?;
-    next_location(answer.url(), location).map_err(|reason| answer.broken(reason))
 }

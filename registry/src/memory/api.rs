@@ -78,6 +78,13 @@ pub(crate) struct Session {
     bytes: Bytes,
 }
 
+impl Session {
+    /// Takes what came of a request that did not come whole.
+    pub(crate) fn keep(&mut self, bytes: &Bytes) {
+        self.bytes = [self.bytes.clone(), bytes.clone()].concat().into();
+    }
+}
+
 /// One request to the API.
 pub(crate) struct Exchange<'a> {
     pub(crate) registry: &'a Mutex<Registry>,
@@ -98,6 +105,7 @@ impl Exchange<'_> {
             ("POST", Route::Uploads(name)) => self.start(name),
             ("PATCH", Route::Upload(name, id)) => self.append(name, id),
             ("PUT", Route::Upload(name, id)) => self.upload(name, id),
+            ("GET", Route::Upload(name, id)) => self.status(name, id),
             ("DELETE", Route::Upload(_, id)) => {
                 self.sessions.remove(id);
                 Reply::new(204)
@@ -166,7 +174,19 @@ impl Exchange<'_> {
         })
     }
 
+    /// What a session has, under its next name.
+    fn status(&mut self, name: &str, id: &str) -> Reply {
+        let known = self.session(name, id);
+        known.map_or_else(|refusal| refusal, |bytes| Reply { status: 204, ..self.go_on(name, bytes) })
+    }
+
     fn append(&mut self, name: &str, id: &str) -> Reply {
+        if let (Some(range), Some(session)) = (self.head.header("content-range"), self.sessions.get(id)) {
+            let from = session.bytes.len();
+            if range != format!("{from}-{}", (from + self.body.len()).saturating_sub(1)) {
+                return refuse(416, "RANGE_INVALID", "the session does not go on there");
+            }
+        }
         self.session(name, id).map_or_else(|refusal| refusal, |bytes| self.go_on(name, bytes))
     }
 

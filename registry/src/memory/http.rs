@@ -1,6 +1,7 @@
 //! As much of HTTP/1.1 as a test registry needs, so that its manners are in our hands to the byte.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Url;
@@ -68,11 +69,16 @@ impl Head {
     }
 
     /// Reads the body, at most `limit` bytes of it.
-    pub(crate) async fn body(&self, stream: &mut (impl AsyncBufRead + Unpin), limit: Option<u64>) -> io::Result<Bytes> {
+    pub(crate) async fn body(
+        &self,
+        stream: &mut (impl AsyncBufRead + Unpin),
+        limit: Option<u64>,
+        pace: Pace,
+    ) -> io::Result<Bytes> {
         if let Some(coding) = self.header("transfer-encoding") {
             // Real registries want a length for most requests, but for what is uploaded before its length is known.
             return match (self.method.as_str(), coding) {
-                ("PATCH", "chunked") => chunks(stream, limit.unwrap_or(MAX_BODY)).await,
+                ("PATCH", "chunked") => chunks(stream, limit.unwrap_or(MAX_BODY), pace).await,
                 _ => Err(invalid("a body without a length")),
             };
         }
@@ -83,7 +89,7 @@ impl Head {
         }
         let wanted = limit.map_or(length, |limit| limit.min(length));
         let mut body = Vec::new();
-        (&mut *stream).take(wanted).read_to_end(&mut body).await?;
+        pace.read(stream, wanted, &mut body).await?;
         if (body.len() as u64) < wanted {
             return Err(invalid("the body is cut"));
         }
@@ -113,7 +119,12 @@ impl Reply {
     }
 
     /// Writes the answer, and `sent` of its body, whatever the announced length.
-    pub(crate) async fn write(&self, stream: &mut (impl AsyncWrite + Unpin), sent: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        sent: &[u8],
+        pace: Pace,
+    ) -> io::Result<()> {
         let mut head = format!("HTTP/1.1 {} -\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -122,13 +133,57 @@ impl Reply {
             head += &format!("content-length: {}\r\n", self.body.len());
         }
         stream.write_all((head + "\r\n").as_bytes()).await?;
-        stream.write_all(sent).await?;
+        pace.write(stream, sent).await?;
         stream.flush().await
     }
 }
 
+/// How many bytes of a body move in a second at most; `None` where the network alone decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace(pub(crate) Option<u64>);
+
+impl Pace {
+    /// How many bytes move at once, and how long nothing moves after them.
+    fn step(self) -> (u64, Option<Duration>) {
+        match self.0 {
+            None => (u64::MAX, None),
+            Some(rate) if rate >= 50 => (rate / 50, Some(Duration::from_millis(20))),
+            Some(rate) => (1, Some(Duration::from_secs(1) / rate.max(1) as u32)),
+        }
+    }
+
+    /// Reads `n` bytes, or as many as there are.
+    async fn read(self, stream: &mut (impl AsyncBufRead + Unpin), n: u64, body: &mut Vec<u8>) -> io::Result<()> {
+        let (step, pause) = self.step();
+        let mut left = n;
+        while left > 0 {
+            let wanted = left.min(step);
+            if ((&mut *stream).take(wanted).read_to_end(body).await? as u64) < wanted {
+                return Ok(());
+            }
+            left -= wanted;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(self, stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+        let (step, pause) = self.step();
+        for piece in bytes.chunks(usize::try_from(step).unwrap_or(usize::MAX)) {
+            stream.write_all(piece).await?;
+            stream.flush().await?;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a body in chunks (RFC 9112, 7.1), at least until it has `limit` bytes.
-async fn chunks(stream: &mut (impl AsyncBufRead + Unpin), limit: u64) -> io::Result<Bytes> {
+async fn chunks(stream: &mut (impl AsyncBufRead + Unpin), limit: u64, pace: Pace) -> io::Result<Bytes> {
     let mut body = Vec::new();
     loop {
         let mut line = String::new();
@@ -136,7 +191,7 @@ async fn chunks(stream: &mut (impl AsyncBufRead + Unpin), limit: u64) -> io::Res
         let length =
             u64::from_str_radix(line.trim_end(), 16).map_err(|_| invalid("the length of a chunk is no number"))?;
         let before = body.len() as u64;
-        (&mut *stream).take(length).read_to_end(&mut body).await?;
+        pace.read(stream, length, &mut body).await?;
         let mut end = [0; 2];
         stream.read_exact(&mut end).await?;
         if body.len() as u64 - before < length || &end != b"\r\n" {

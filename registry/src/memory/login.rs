@@ -30,7 +30,7 @@ pub enum Auth {
         user: String,
         /// The password.
         password: String,
-        /// How long a token is good, whatever it says: the answer's `expires_in` is an hour.
+        /// How long a token is good, whatever [`Serving::expires_in`](super::Serving::expires_in) says.
         life: Duration,
     },
 }
@@ -85,7 +85,7 @@ impl Auth {
     }
 
     /// The token server.
-    pub(crate) fn token(&self, head: &Head, body: &[u8], tokens: &mut Tokens) -> Reply {
+    pub(crate) fn token(&self, head: &Head, body: &[u8], expires_in: Option<u64>, tokens: &mut Tokens) -> Reply {
         let Self::Bearer { user, password, life } = self else { return Reply::new(404) };
         let refused = || Reply::new(401).body(json!({"details": "incorrect username or password"}).to_string());
         let form = reqwest::Url::parse(&format!("http://form/?{}", String::from_utf8_lossy(body)));
@@ -94,9 +94,14 @@ impl Auth {
             form.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
         };
         let (scopes, key, trusted) = if head.method == "POST" {
-            if field("grant_type").as_deref() != Some("refresh_token")
-                || field("refresh_token").as_ref() != Some(password)
-            {
+            let is_good = match field("grant_type").as_deref() {
+                Some("refresh_token") => field("refresh_token").as_ref() == Some(password),
+                Some("password") => {
+                    field("username").as_ref() == Some(user) && field("password").as_ref() == Some(password)
+                }
+                _ => false,
+            };
+            if !is_good {
                 return refused();
             }
             (field("scope").unwrap_or_default(), "access_token", true)
@@ -116,9 +121,11 @@ impl Auth {
         let token = format!("{:016x}", RandomState::new().build_hasher().finish());
         let rights = scopes.split(' ').flat_map(rights).filter(|right| trusted || right.ends_with(":pull")).collect();
         tokens.0.insert(token.clone(), Grant { rights, until: Instant::now() + *life });
-        Reply::new(200)
-            .with("content-type", "application/json")
-            .body(json!({key: token, "expires_in": 3600}).to_string())
+        let mut answer = json!({key: token});
+        if let Some(seconds) = expires_in {
+            answer["expires_in"] = seconds.into();
+        }
+        Reply::new(200).with("content-type", "application/json").body(answer.to_string())
     }
 }
 

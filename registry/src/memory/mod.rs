@@ -18,7 +18,7 @@ use bytes::Bytes;
 use yadokari_layers::{Digest, Verifier};
 
 pub use self::login::Auth;
-pub use self::serve::{Effect, Fault, Locations, Seen, Served, Serving};
+pub use self::serve::{Checks, Effect, Fault, Locations, Seen, Served, Serving};
 use crate::manifest::digest_of;
 use crate::media::{self, ManifestKind};
 use crate::store::Sink;

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::BufReader;
+use bytes::Bytes;
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::Registry;
 use super::api::{Exchange, Route, Sessions};
-use super::http::{Head, Reply};
+use super::http::{Head, Pace, Reply};
 use super::login::{Auth, Tokens};
 
 /// How the test registry behaves.
@@ -26,13 +27,29 @@ pub struct Serving {
     /// How long every answer waits before its first byte, requests on other connections side by side: what a network's
     /// round trip costs, so that tests can measure how many there are in a row.
     pub delay: Duration,
+    /// How many bytes of each body move in a second at most, in either direction; `None` for as many as there are.
+    pub rate: Option<u64>,
+    /// When it looks at a request's login.
+    pub checks: Checks,
+    /// How many seconds its token server says that a token lives; `None` for one that does not say.
+    pub expires_in: Option<u64>,
 }
 
 impl Default for Serving {
     fn default() -> Self {
         let (auth, locations, delay) = (Auth::Anonymous, Locations::Relative, Duration::ZERO);
-        Self { auth, locations, declare_digests: true, delay }
+        let (rate, checks, expires_in) = (None, Checks::Behind, Some(3600));
+        Self { auth, locations, declare_digests: true, delay, rate, checks, expires_in }
     }
+}
+
+/// When the login of a request is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// When all of its body has come: so it is behind a proxy that keeps requests until they are whole.
+    Behind,
+    /// Before its body. A refusal does not wait for it, and the connection ends.
+    AtHead,
 }
 
 /// How `Location` headers are written.
@@ -71,6 +88,8 @@ pub enum Effect {
     },
     /// The connection is cut after this many bytes of the request's body, without an answer.
     CutRequest(u64),
+    /// The same, and an upload's session has what came.
+    KeepRequest(u64),
     /// The connection is cut after this many bytes of the answer's body.
     CutAnswer(usize),
     /// The request is carried out, and the connection cut instead of an answer.
@@ -79,6 +98,14 @@ pub enum Effect {
     Silence,
     /// A mount is answered as if it were the start of an upload.
     NoMount,
+    /// The bodies of the request and its answer move no faster than so many bytes a second.
+    Slow(u64),
+    /// The request is carried out, and its answer has this header instead of the right one; `None` for none.
+    Header(&'static str, Option<String>),
+    /// All tokens are over when the request comes.
+    ExpireTokens,
+    /// The request is sent to the same path on this host, by 307, and has no effect here.
+    Elsewhere(String),
 }
 
 /// A request that came.
@@ -189,11 +216,29 @@ impl Shared {
         let mut stream = BufReader::new(stream);
         while let Some(head) = Head::read(&mut stream).await? {
             let effect = self.fault(&head);
-            let limit = if let Some(Effect::CutRequest(limit)) = effect { Some(limit) } else { None };
-            let body = head.body(&mut stream, limit).await?;
+            if matches!(effect, Some(Effect::ExpireTokens)) {
+                self.state().tokens.clear();
+            }
+            let at_head = self.serving.checks == Checks::AtHead;
+            let refusal = at_head.then(|| self.refusal(&head, &Route::of(head.url.path()), &self.state().tokens));
+            if let Some(refusal) = refusal.flatten() {
+                return self.refuse(&head, refusal, stream.get_mut()).await;
+            }
+            let (mut limit, mut pace) = (None, Pace(self.serving.rate));
+            match effect {
+                Some(Effect::CutRequest(bytes) | Effect::KeepRequest(bytes)) => limit = Some(bytes),
+                Some(Effect::Slow(rate)) => pace = Pace(Some(rate)),
+                _ => {}
+            }
+            let body = head.body(&mut stream, limit, pace).await?;
             let mut seen = Seen::of(&head, &body);
-            let (reply, cut) = match effect {
+            let (mut reply, cut) = match &effect {
                 Some(Effect::CutRequest(_)) => {
+                    self.note(seen);
+                    return Ok(());
+                }
+                Some(Effect::KeepRequest(_)) => {
+                    self.keep(&head, &body);
                     self.note(seen);
                     return Ok(());
                 }
@@ -206,18 +251,27 @@ impl Shared {
                     self.note(seen);
                     return Ok(());
                 }
-                Some(Effect::Answer { status, headers, body }) => (Reply { status, headers, body: body.into() }, None),
-                Some(Effect::CutAnswer(cut)) => (self.answer(&head, body, true), Some(cut)),
+                Some(Effect::Answer { status, headers, body }) => {
+                    (Reply { status: *status, headers: headers.clone(), body: body.clone().into() }, None)
+                }
+                Some(Effect::Elsewhere(host)) => (elsewhere(&head, host), None),
+                Some(Effect::CutAnswer(cut)) => (self.answer(&head, body, true), Some(*cut)),
                 Some(Effect::NoMount) => (self.answer(&head, body, false), None),
-                None => (self.answer(&head, body, true), None),
+                Some(Effect::Slow(_) | Effect::Header(..) | Effect::ExpireTokens) | None => {
+                    (self.answer(&head, body, true), None)
+                }
             };
+            if let Some(Effect::Header(name, value)) = effect {
+                reply.headers.retain(|(key, _)| key != name);
+                reply.headers.extend(value.map(|value| (name.to_owned(), value)));
+            }
             let sent = reply.sent(head.method == "HEAD", cut);
             (seen.status, seen.sent) = (reply.status, sent.len() as u64);
             self.note(seen);
             if !self.serving.delay.is_zero() {
                 tokio::time::sleep(self.serving.delay).await;
             }
-            reply.write(stream.get_mut(), &sent).await?;
+            reply.write(stream.get_mut(), &sent, pace).await?;
             if cut.is_some() {
                 return Ok(());
             }
@@ -225,20 +279,15 @@ impl Shared {
         Ok(())
     }
 
-    fn answer(&self, head: &Head, body: bytes::Bytes, mounts: bool) -> Reply {
+    fn answer(&self, head: &Head, body: Bytes, mounts: bool) -> Reply {
         let route = Route::of(head.url.path());
         let mut state = self.state();
         let state = &mut *state;
         if route == Route::Token {
-            return self.serving.auth.token(head, &body, &mut state.tokens);
+            return self.serving.auth.token(head, &body, self.serving.expires_in, &mut state.tokens);
         }
-        let actions = match (head.method.as_str(), &route) {
-            ("GET" | "HEAD", _) => "pull",
-            ("DELETE", Route::Manifest(..)) => "pull,delete",
-            _ => "pull,push",
-        };
-        if let Some(repository) = route.repository()
-            && let Some(refusal) = self.serving.auth.check(head, &self.host, repository, actions, &state.tokens)
+        if self.serving.checks == Checks::Behind
+            && let Some(refusal) = self.refusal(head, &route, &state.tokens)
         {
             return refusal;
         }
@@ -254,6 +303,36 @@ impl Shared {
             body,
         };
         exchange.answer(&route)
+    }
+
+    /// What is answered to a request whose login is not good for it.
+    fn refusal(&self, head: &Head, route: &Route, tokens: &Tokens) -> Option<Reply> {
+        let actions = match (head.method.as_str(), route) {
+            (_, Route::Upload(..)) => "pull,push",
+            ("GET" | "HEAD", _) => "pull",
+            ("DELETE", Route::Manifest(..)) => "pull,delete",
+            _ => "pull,push",
+        };
+        self.serving.auth.check(head, &self.host, route.repository()?, actions, tokens)
+    }
+
+    /// Refuses a request before its body has come, and lets its sender have time to hear of it.
+    async fn refuse(&self, head: &Head, refusal: Reply, stream: &mut TcpStream) -> io::Result<()> {
+        self.note(Seen { status: refusal.status, sent: refusal.body.len() as u64, ..Seen::of(head, &[]) });
+        let body = refusal.body.clone();
+        refusal.with("connection", "close").write(stream, &body, Pace(None)).await?;
+        stream.shutdown().await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(())
+    }
+
+    /// Gives an upload's session what came of a request that did not come whole.
+    fn keep(&self, head: &Head, body: &Bytes) {
+        if let Route::Upload(_, id) = Route::of(head.url.path())
+            && let Some(session) = self.state().sessions.get_mut(&id)
+        {
+            session.keep(body);
+        }
     }
 
     /// The fault that befalls a request, if any, used up by one.
@@ -272,6 +351,14 @@ impl Shared {
     fn note(&self, seen: Seen) {
         self.state().seen.push(seen);
     }
+}
+
+fn elsewhere(head: &Head, host: &str) -> Reply {
+    let mut url = head.url.clone();
+    // Neither can fail with the host of a server.
+    _ = url.set_host(host.split(':').next());
+    _ = url.set_port(host.rsplit(':').next().and_then(|port| port.parse().ok()));
+    Reply::new(307).with("location", url)
 }
 
 impl Seen {

@@ -67,6 +67,35 @@ async fn an_identity_token_is_exchanged_by_oauth2() {
 }
 
 #[tokio::test]
+async fn a_token_server_that_does_not_know_get_is_asked_by_oauth2() {
+    for status in [404, 405] {
+        let served = serve(&Memory::new(), bearer()).await;
+        let effect = super::answer(status, &[], "");
+        served.inject(Fault { method: "GET", path: "/token", times: 9, effect });
+        push(logged_in(&served, "ci", "hunter2"), &served).await.unwrap();
+        let asked: Vec<_> = served.seen().into_iter().filter(|seen| seen.path == "/token").collect();
+        let methods: Vec<_> = asked.iter().map(|seen| seen.method.as_str()).collect();
+        assert_eq!(methods, ["GET", "POST"]);
+        assert!(asked[1].query.is_empty() && asked[1].authorization.is_none(), "the password is in the body only");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_gets_no_login_of_the_registry_that_it_stands_for() {
+    let memory = Memory::new();
+    let served = serve(&memory, bearer()).await;
+    push(logged_in(&served, "ci", "hunter2"), &served).await.unwrap();
+    let mirror = serve(&memory, Auth::Basic { user: "ci".into(), password: "hunter2".into() }).await;
+    let maps = vec![(served.host(), format!("{}/proxy", mirror.host()))];
+    let client = client(ClientOptions { maps, ..logged_in(&served, "ci", "hunter2") });
+    let reference = format!("{}/app:1", served.host()).parse().unwrap();
+    let pulled = crate::pull_manifest(&client, &reference, &crate::Platform::host()).await.unwrap();
+    assert_eq!(pulled.store.registry(), served.host(), "the mirror wants a login of its own");
+    assert!(mirror.seen().iter().any(|seen| seen.status == 401 && seen.path.starts_with("/v2/proxy/app/")));
+    assert!(mirror.seen().iter().all(|seen| seen.authorization.is_none()), "{:?}", mirror.seen());
+}
+
+#[tokio::test]
 async fn an_expired_token_is_renewed_in_mid_push() {
     let memory = Memory::new();
     let served = serve(&memory, bearer()).await;

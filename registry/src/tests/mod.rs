@@ -1,11 +1,14 @@
 //! Tests that need more than one module: one table of cases over all stores, and the client's behaviour on the wire.
 
 mod auth;
+mod expiry;
 mod fetch;
 mod growing;
 mod lists;
 mod offline;
+mod patience;
 mod renewal;
+mod sending;
 mod stores;
 mod tls;
 mod wire;

@@ -235,7 +235,8 @@ async fn the_diary_counts_bytes_up_and_down() {
     served.inject(Fault { method: "GET", path: "", times: 1, effect: Effect::CutAnswer(300) });
     crate::read_small(&store, &blob.digest(), None, 1000).await.unwrap();
     let bytes = |method: &str| -> Vec<_> {
-        let blobs = served.seen().into_iter().filter(|seen| seen.method == method && seen.path.contains("/blobs/"));
+        let is_blob = |path: &str| path.contains("/blobs/") && (method != "GET" || !path.contains("/uploads/"));
+        let blobs = served.seen().into_iter().filter(|seen| seen.method == method && is_blob(&seen.path));
         blobs.map(|seen| (seen.status, seen.received, seen.sent)).collect()
     };
     assert_eq!(bytes("PUT"), [(0, 100, 0), (201, 1000, 0)]);
@@ -283,6 +284,34 @@ async fn a_pull_falls_back_from_mirrors_and_keeps_the_registrys_error() {
     assert_eq!(count(&empty, "GET", "/v2/proxy/app/manifests/1"), 1);
     let error = pull_manifest(&client, &reference("2"), &Platform::host()).await.unwrap_err();
     assert_eq!(error.to_string(), format!("manifest 2 not found in {}/app", served.host()));
+}
+
+#[tokio::test]
+async fn a_manifest_is_not_read_beyond_its_limit() {
+    let (_memory, served, store) = fixture().await;
+    let long = " ".repeat((16 << 20) + 1);
+    served.inject(Fault { method: "GET", path: "/manifests/", times: 1, effect: answer(200, &[], &long) });
+    let error = store.read_manifest(&Version::Tag("1".into())).await.unwrap_err();
+    assert!(error.to_string().ends_with("its answer is longer than 16777216 bytes"), "{error}");
+    assert_eq!(count(&served, "GET", "/manifests/"), 1);
+}
+
+#[tokio::test]
+async fn plain_http_is_spoken_beyond_this_machine_only_where_that_is_said() {
+    let (_memory, served, _store) = fixture().await;
+    // This machine, by an address that is no loopback address.
+    let host = served.host().replace("127.0.0.1", "0.0.0.0");
+    let once = crate::RetryPolicy { tries: 1, ..quick().retry };
+    let has_blob = async |options: ClientOptions| {
+        let client = client(ClientOptions { retry: once, ..options });
+        client.repository(&format!("{host}/app").parse().unwrap()).has_blob(&Digest::of("x")).await
+    };
+    assert!(has_blob(quick()).await.is_err());
+    let other = ClientOptions { insecure_registries: vec!["other.example".into()], ..quick() };
+    assert!(has_blob(other).await.is_err());
+    assert!(served.seen().is_empty(), "nothing was said in plain HTTP");
+    assert!(!has_blob(ClientOptions { insecure_registries: vec![host.clone()], ..quick() }).await.unwrap());
+    assert!(!has_blob(ClientOptions { insecure: true, ..quick() }).await.unwrap());
 }
 
 #[tokio::test]
