@@ -126,3 +126,23 @@ async fn contexts_elsewhere_are_not_asked_for() {
     }
     assert!(bench.served.seen().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_is_no_host_and_needs_no_pin() {
+    let bench = Bench::new().await;
+    let [first, second] = ["first", "second"].map(|name| bench.directory.path().join(name));
+    let to = |directory: &std::path::Path| Destination::Layout { directory: directory.to_owned(), tag: "t".into() };
+    let mut request = bench.request("FROM HOST/base:1\n", &[]);
+    request.destinations = vec![to(&first)];
+    bench.build(request).await.unwrap();
+    let asked = bench.served.seen().len();
+    let text = format!("FROM named\nCOPY --from=oci:{}:t / /copied/\n", first.display());
+    let mut request = offline(&bench, &text);
+    request.client = client(Vec::new(), &[]);
+    request.lock = Some(Arc::new(lock::Lock::new(std::path::Path::new("base.lock"), None, true).unwrap()));
+    let layout = context::Source::parse(&format!("oci-layout://{}:t", first.display())).unwrap();
+    request.named_contexts.push(("named".into(), layout));
+    request.destinations = vec![to(&second)];
+    bench.build(request).await.unwrap();
+    assert_eq!(bench.served.seen().len(), asked);
+}

@@ -56,6 +56,8 @@ fn certificates(directory: &Path) -> Result<()> {
 impl Island {
     fn new(open: Registry) -> Result<Self> {
         packages::ensure()?;
+        // What is downloaded on first use cannot be in there.
+        packages::seccomp_profile()?;
         let files = Context::new()?.file("hosts", format!("127.0.0.1 localhost\n127.0.0.1 {NAME}\n"))?;
         let resolver = RESOLVER.trim_end_matches(":53");
         let files = files.file("resolv.conf", format!("nameserver {resolver}\noptions timeout:1 attempts:1\n"))?;
