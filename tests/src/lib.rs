@@ -19,6 +19,7 @@ pub mod dialect;
 pub mod oracle;
 pub mod packages;
 
+mod authority;
 mod bases;
 mod command;
 mod container;
@@ -41,6 +42,7 @@ mod traffic;
 
 use std::path::{Path, PathBuf};
 
+pub use authority::Authority;
 pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
 pub use container::{Container, Job, Live, Process, Variant};

@@ -1,6 +1,5 @@
 //! A registry as a company's GitLab has it: TLS of an own authority, and a token for every request.
 
-mod authority;
 mod tokens;
 
 use std::fs;
@@ -13,8 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::error::{At, Error, Result};
-use crate::{Container, Context, Registry, Running, http, packages, scratch};
-use authority::{Authority, NAMES};
+use crate::{Authority, Container, Context, Registry, Running, http, packages, scratch};
 use tokens::Tokens;
 
 pub use tokens::Asked;
@@ -24,6 +22,9 @@ pub const LOGIN: (&str, &str) = ("gitlab-ci-token", "glcbt-64_a-jobs-own-token")
 
 /// The only project whose repositories such a login may use.
 pub const PROJECT: &str = "group/project";
+
+/// The registry's name, and that of who gives out its tokens.
+const NAMES: [&str; 2] = ["registry.gitlab.example", "gitlab.example"];
 
 const SERVICE: &str = "container_registry";
 const ISSUER: &str = "gitlab-issuer";

@@ -16,8 +16,8 @@ use rustls::sign::SigningKey;
 use rustls::{ServerConfig, ServerConnection, SignatureScheme, Stream};
 use serde_json::{Value, json};
 
-use super::authority::Authority;
 use super::{ISSUER, LOGIN, PROJECT, SERVICE};
+use crate::Authority;
 use crate::error::{At, Result};
 
 /// How long nobody may keep a connection that says nothing.

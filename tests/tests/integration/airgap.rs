@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 use yadokari_tests::{
-    Base, Context, Executor, Form, Image, Job, Output, Registry, Result, Running, Variant, find, free_address,
-    packages, run,
+    Authority, Base, Context, Executor, Form, Image, Job, Output, Registry, Result, Running, Variant, find,
+    free_address, packages,
 };
 
 use crate::site;
@@ -33,26 +33,6 @@ struct Island {
     pid: u32,
 }
 
-/// Its certificate and key, and `ca.crt`, the authority's.
-fn certificates(directory: &Path) -> Result<()> {
-    let file = |name: &str| directory.join(name).display().to_string();
-    let (ca, ca_key, server, key, request, extensions) = (
-        file("ca.crt"),
-        file("ca.key"),
-        file("server.crt"),
-        file("server.key"),
-        file("server.csr"),
-        file("extensions"),
-    );
-    fs::write(&extensions, format!("subjectAltName=DNS:{NAME}\nbasicConstraints=CA:FALSE\n")).unwrap();
-    let curve = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"];
-    let authority = ["-x509", "-days", "30", "-subj", "/CN=Island Authority", "-keyout", &ca_key, "-out", &ca];
-    run("openssl", curve.iter().chain(&authority))?;
-    run("openssl", curve.iter().chain(&["-subj", "/CN=Island Registry", "-keyout", &key, "-out", &request]))?;
-    let sign = ["x509", "-req", "-days", "30", "-CAcreateserial", "-extfile", &extensions, "-in", &request];
-    run("openssl", sign.iter().chain(&["-CA", &ca, "-CAkey", &ca_key, "-out", &server])).map(drop)
-}
-
 impl Island {
     fn new(open: Registry) -> Result<Self> {
         packages::ensure()?;
@@ -61,14 +41,14 @@ impl Island {
         let files = Context::new()?.file("hosts", format!("127.0.0.1 localhost\n127.0.0.1 {NAME}\n"))?;
         let resolver = RESOLVER.trim_end_matches(":53");
         let files = files.file("resolv.conf", format!("nameserver {resolver}\noptions timeout:1 attempts:1\n"))?;
-        certificates(files.path())?;
+        let authority = Authority::obtain()?;
         let address = free_address()?;
         let config = json!({
             "version": "0.1",
             "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": open.storage()}},
             "http": {"addr": address, "tls": {
-                "certificate": files.path().join("server.crt"), "key": files.path().join("server.key"),
+                "certificate": authority.file("server.crt"), "key": authority.file("server.key"),
             }},
         });
         let files = files.file("config.yml", config.to_string())?;
@@ -134,7 +114,7 @@ impl Island {
             .readonly_volume(self.files.path().join("hosts"), "/etc/hosts")
             .readonly_volume(self.files.path().join("resolv.conf"), "/etc/resolv.conf")
             .volume(lock, "/locks")
-            .file("/kaniko/ssl/certs/company.crt", fs::read(self.files.path().join("ca.crt")).unwrap())
+            .file("/kaniko/ssl/certs/company.crt", fs::read(Authority::obtain()?.file("ca.crt")).unwrap())
             .watched(&watch);
         let job = Job::new(["/kaniko/executor", "--context", "/workspace"]).args(words.iter().copied());
         let output = self.inside(|| container.run(job.env("SOURCE_DATE_EPOCH", site::EPOCH)))?;

@@ -7,15 +7,15 @@ use crate::error::{At, Result};
 use crate::{cache, run};
 
 /// The names that the server's certificate is for.
-pub(super) const NAMES: [&str; 2] = ["registry.gitlab.example", "gitlab.example"];
+const NAMES: [&str; 3] = ["registry.gitlab.example", "gitlab.example", "registry.lan"];
 
-/// Its files: made once, and kept.
+/// Its files: made once, and kept. Its server is `registry.gitlab.example`, `gitlab.example` or `registry.lan`.
 #[derive(Clone, Debug)]
-pub(super) struct Authority(PathBuf);
+pub struct Authority(PathBuf);
 
 impl Authority {
     /// Makes the authority, the certificate of a server of [`NAMES`], and one that signs tokens.
-    pub(super) fn obtain() -> Result<Self> {
+    pub fn obtain() -> Result<Self> {
         crate::packages::ensure()?;
         let names = NAMES.map(|name| format!("DNS:{name}")).join(",");
         cache::once("authority", &format!("1 {names}"), |directory| {
@@ -44,12 +44,12 @@ impl Authority {
     }
 
     /// Where a file of it is: `ca.crt`, `server.crt`, `server.key`, `tokens.crt`, `tokens.key`.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// What is in such a file.
-    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
         let file: &Path = &self.file(name);
         fs::read(file).at("read", file)
     }
