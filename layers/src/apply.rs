@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::materialise::IMPLIED_MODE;
 use crate::root::{at, names, times};
 use crate::tar::{self, Item};
-use crate::{Change, Changes, Content, Entry, Error, RelPath, Result, Root, Skipped, Timestamp};
+use crate::{Change, Changes, Content, Entry, Error, Opened, RelPath, Result, Root, Skipped, Timestamp};
 
 /// Makes `changes` in `root`: first what they delete, then what they put. A directory in which something changes, but which
 /// is not itself put, keeps its time. Returns what the kernel refused to this process.
@@ -24,13 +24,13 @@ pub fn apply(changes: &Changes, root: &Root) -> Result<Vec<Skipped>> {
     }
     for (path, change) in changes.iter() {
         if let Change::Put(entry, content) = change {
-            applier.put(path, entry, &mut *open(entry, content)?)?;
+            applier.put(path, entry, &mut open(entry, content)?)?;
         }
     }
     applier.finish()
 }
 
-fn open(entry: &Entry, content: &Content) -> Result<Box<dyn Read>> {
+fn open(entry: &Entry, content: &Content) -> Result<Opened> {
     if entry.is_file() { content.open() } else { Content::Empty.open() }
 }
 

@@ -35,18 +35,35 @@ pub enum Content {
 
 impl Content {
     /// Opens the bytes for reading. Nothing about their number is promised: who reads checks it against the entry.
-    pub fn open(&self) -> Result<Box<dyn Read>> {
+    pub fn open(&self) -> Result<Opened> {
         Ok(match self {
-            Self::Empty => Box::new(io::empty()),
-            Self::Bytes(bytes) => Box::new(io::Cursor::new(Arc::clone(bytes))),
-            Self::In(root, path) => Box::new(root.open_file(path)?),
-            Self::Spooled(spooled) => Box::new(spooled.clone()),
-            Self::Host(path) => Box::new(File::open(path).map_err(|source| crate::Error::Host {
+            Self::Empty => Opened::Other(Box::new(io::empty())),
+            Self::Bytes(bytes) => Opened::Other(Box::new(io::Cursor::new(Arc::clone(bytes)))),
+            Self::In(root, path) => Opened::File(root.open_file(path)?),
+            Self::Spooled(spooled) => Opened::Other(Box::new(spooled.clone())),
+            Self::Host(path) => Opened::File(File::open(path).map_err(|source| crate::Error::Host {
                 operation: "open",
                 path: path.clone(),
                 source,
             })?),
         })
+    }
+}
+
+/// A content that is read.
+pub enum Opened {
+    /// A file, at its beginning.
+    File(File),
+    /// What is no file, or none of its own.
+    Other(Box<dyn Read>),
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(buffer),
+            Self::Other(other) => other.read(buffer),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ mod tree;
 pub mod upper;
 
 pub use blob::{Blob, BlobWriter, blob_path};
-pub use changes::{Change, Changes, Content};
+pub use changes::{Change, Changes, Content, Opened};
 pub use digest::{Digest, Hasher, HashingReader, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};
 pub use entry::{Entry, Kind, Timestamp, XattrName, XattrValue};
 pub use error::{Error, Result};

@@ -146,7 +146,7 @@ mod tests {
         for (path, change) in placing.finish().iter() {
             let Change::Put(entry, content) = change else { panic!("nothing is deleted") };
             let mut text = String::new();
-            content.open().unwrap().read_to_string(&mut text).unwrap();
+            std::io::Read::read_to_string(&mut content.open().unwrap(), &mut text).unwrap();
             lines.push(match &entry.kind {
                 Kind::Hardlink { target } => format!("{path} = {target}"),
                 Kind::Directory => format!("{path}/"),

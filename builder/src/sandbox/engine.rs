@@ -1,9 +1,10 @@
 //! What a driver does in its worker.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use yadokari_layers::Index;
+use yadokari_layers::tar::Pipe;
 
 use super::error::Result;
 use super::launch::Place;
@@ -38,7 +39,7 @@ pub(super) trait Engine {
 
     /// Writes the tar of what changed since the last commit or push. Returns false when nothing did, and then nothing was
     /// written. If something did, [`Engine::learn`] comes next.
-    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool>;
+    fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool>;
 
     /// Takes note of what the tar says that was pushed or committed.
     fn learn(&mut self, index: Arc<Index>);

@@ -1,9 +1,10 @@
 //! The flat driver: the root is a plain directory, mounted as the root of a mount namespace.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use yadokari_layers::tar::Pipe;
 use yadokari_layers::{Index, Root};
 
 use super::engine::{Engine, Prepared};
@@ -74,7 +75,7 @@ impl Engine for Flat {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+    fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool> {
         self.walked.commit(commit, out)
     }
 

@@ -11,12 +11,13 @@
 //! The mount points of one RUN's own mounts are in `points`, which lies right below its upper directory.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::mount::UnmountFlags;
+use yadokari_layers::tar::Pipe;
 use yadokari_layers::{Entry, Index, RelPath, Root, Timestamp, Tree, upper};
 
 use super::engine::{Engine, Prepared};
@@ -207,7 +208,7 @@ impl Engine for Overlay {
         Ok(Vec::new())
     }
 
-    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+    fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool> {
         let Some(step) = self.open.take() else { return Ok(false) };
         self.steps.push(step);
         let root = Arc::new(Self::root(&upper_of(step))?);

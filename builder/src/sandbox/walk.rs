@@ -1,10 +1,11 @@
 //! Finding what a RUN changed in a plain directory: the drivers without an overlay share it.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use yadokari_layers::materialise::{Materialised, Source, materialise};
+use yadokari_layers::tar::Pipe;
 use yadokari_layers::{RelPath, Root, Tree, apply, confirm, scan, tar};
 
 use super::error::{During, Result};
@@ -78,7 +79,7 @@ impl Walked {
     }
 
     /// Writes what changed since the last commit or push.
-    pub(super) fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+    pub(super) fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool> {
         let Some(mut before) = self.before.take() else { return Ok(false) };
         let after = scan::scan(&self.root, &BTreeSet::new())?;
         for path in self.forgiven.difference(&self.touched) {
@@ -119,7 +120,7 @@ pub(super) fn write(
     tree: &Tree,
     mut candidates: scan::Candidates,
     Commit { clamp, ignored }: &Commit,
-    out: &mut dyn Write,
+    out: &mut Pipe,
 ) -> Result<bool> {
     if !ignored.is_empty() {
         let counts = |path: &RelPath| !ignored.iter().any(|ignored| path.starts_with(ignored));
@@ -130,6 +131,6 @@ pub(super) fn write(
     if changes.is_empty() {
         return Ok(false);
     }
-    tar::stream(&changes, *clamp, out).during("writing what the RUN changed")?;
+    tar::pipe(&changes, *clamp, out).during("writing what the RUN changed")?;
     Ok(true)
 }

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
+use yadokari_layers::tar::Pipe;
 use yadokari_layers::{Digest, Index, compress};
 
 use super::channel::{self, Channel};
@@ -262,7 +263,7 @@ fn decode(index: &[u8]) -> Result<Arc<Index>> {
 
 fn commit(engine: &mut dyn Engine, how: &Commit, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {
     let pipe = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 18, std::fs::File::from(pipe));
+    let mut out = Pipe::new(pipe);
     let changed = engine.commit(how, &mut out)?;
     std::io::Write::flush(&mut out).on("write", "the layer's tar")?;
     Ok(changed)

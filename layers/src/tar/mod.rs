@@ -10,13 +10,15 @@
 mod header;
 mod indexer;
 mod pax;
+mod pipe;
 mod read;
 mod write;
 
 pub(crate) use indexer::Indexer;
+pub use pipe::Pipe;
 pub use read::read;
 pub(crate) use read::{Body, read_buffered};
-pub use write::{stream, write};
+pub use write::{pipe, stream, write};
 
 use crate::{Entry, Index, Result};
 

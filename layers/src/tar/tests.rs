@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use proptest::prelude::*;
 
@@ -214,6 +214,39 @@ fn passwd_and_group_are_kept() {
     assert_eq!(index.inline(&path("etc/shadow")), None);
 }
 
+/// What is written to a pipe, which a file stands for.
+fn streamed(changes: &Changes, clamp: Option<i64>) -> Vec<u8> {
+    let mut file = tempfile::tempfile().unwrap();
+    let mut pipe = Pipe::new(file.try_clone().unwrap().into());
+    super::pipe(changes, clamp, &mut pipe).unwrap();
+    pipe.flush().unwrap();
+    let mut tar = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut tar).unwrap();
+    tar
+}
+
+#[test]
+fn a_large_file_is_sent_as_it_is_and_must_have_its_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = directory.path().join("large");
+    let content: Vec<u8> = (0..(1 << 20) + 7).map(|n: u32| (n % 241) as u8).collect();
+    std::fs::write(&large, &content).unwrap();
+    let changes = |size| {
+        let mut changes = Changes::new();
+        changes.put(path("a"), Entry::file(size, 0o644, Timestamp::default()), Content::Host(large.clone()));
+        changes.put(path("b"), Entry::file(1, 0o644, Timestamp::default()), Content::Bytes((*b"b").into()));
+        changes
+    };
+    let size = content.len() as u64;
+    assert!(streamed(&changes(size), None) == write(&changes(size), None, Vec::new()).unwrap().0);
+    for (wrong, reason) in [(size - 1, "longer"), (size + 1, "shorter")] {
+        let mut pipe = Pipe::new(tempfile::tempfile().unwrap().into());
+        let error = super::pipe(&changes(wrong), None, &mut pipe).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
 fn entry(kind: Kind) -> Entry {
     Entry { kind, ..Entry::file(0, 0o644, Timestamp { secs: 1_700_000_000, nanos: 7 }) }
 }
@@ -346,7 +379,8 @@ proptest! {
         prop_assert_eq!(&super::index(&tar[..]).unwrap(), &index);
         prop_assert_eq!(index.len(), changes.len());
         prop_assert_eq!(&write(&changes, clamp, Vec::new()).unwrap().0, &tar);
-        prop_assert_eq!(stream(&changes, clamp, Vec::new()).unwrap(), tar);
+        prop_assert_eq!(stream(&changes, clamp, Vec::new()).unwrap(), tar.clone());
+        prop_assert_eq!(streamed(&changes, clamp), tar);
     }
 
     #[test]

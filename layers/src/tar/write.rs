@@ -6,8 +6,10 @@ use tar::{EntryType, Header};
 
 use super::header::number;
 use super::pax::{self, Records};
+use super::pipe::{Out, Pipe, Plain};
 use super::read::{MAX_EXTENSION, padding};
 use super::{Indexer, WHITEOUT};
+use crate::changes::Opened;
 use crate::digest::Hasher;
 use crate::{Change, Changes, Content, Entry, Error, Index, IndexBuilder, Kind, RelPath, Result, Timestamp};
 
@@ -28,16 +30,21 @@ const PIECE: usize = 128 * 1024;
 /// The returned index equals [`index`](super::index) of the bytes. A file whose content is shorter or longer than its
 /// entry's size, or not what its entry's digest says where it says one, is an error that names the path.
 pub fn write<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<(W, Index)> {
-    let (out, indexer) = write_all(changes, clamp, out, Some(Indexer::default()))?;
+    let (Plain(out), indexer) = write_all(changes, clamp, Plain(out), Some(Indexer::default()))?;
     Ok((out, indexer.unwrap_or_default().finish()))
 }
 
 /// Like [`write`], for whoever indexes the bytes where they arrive: contents are not hashed here.
 pub fn stream<W: Write>(changes: &Changes, clamp: Option<i64>, out: W) -> Result<W> {
-    Ok(write_all(changes, clamp, out, None)?.0)
+    write_all(changes, clamp, Plain(out), None).map(|(Plain(out), _)| out)
 }
 
-fn write_all<W: Write>(
+/// The same, to another process.
+pub fn pipe(changes: &Changes, clamp: Option<i64>, out: &mut Pipe) -> Result<()> {
+    write_all(changes, clamp, out, None).map(drop)
+}
+
+fn write_all<W: Out>(
     changes: &Changes,
     clamp: Option<i64>,
     out: W,
@@ -76,7 +83,7 @@ struct Writer<W> {
     buffer: Vec<u8>,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Out> Writer<W> {
     fn delete(&mut self, path: &RelPath) -> Result<()> {
         refuse_whiteout(path)?;
         let directory = path.parent().unwrap_or_default();
@@ -100,7 +107,10 @@ impl<W: Write> Writer<W> {
             let mut kept = (self.indexer.is_some() && IndexBuilder::wants(path, *size)).then(Vec::new);
             let mut hasher = (self.indexer.is_some() || digest.is_some()).then(Hasher::default);
             if *size > 0 || !matches!(content, Content::Empty) {
-                self.copy(path, *size, &mut content.open()?, |piece| {
+                let mut open = content.open()?;
+                let whole = kept.is_none() && hasher.is_none();
+                let left = if whole { *size - self.send(*size, &open)? } else { *size };
+                self.copy(path, left, &mut open, |piece| {
                     if let Some(hasher) = &mut hasher {
                         hasher.update(piece);
                     }
@@ -120,6 +130,14 @@ impl<W: Write> Writer<W> {
         match &mut self.indexer {
             Some(indexer) => indexer.put(path.clone(), entry, inline),
             None => Ok(()),
+        }
+    }
+
+    /// Sends what nobody here has to see of a content, and says how much that was.
+    fn send(&mut self, size: u64, content: &Opened) -> Result<u64> {
+        match content {
+            Opened::File(file) => Ok(self.out.send(file, size).map_err(failed)?.unwrap_or(0)),
+            Opened::Other(_) => Ok(0),
         }
     }
 

@@ -22,12 +22,13 @@ mod relocate;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, RenameFlags};
+use yadokari_layers::tar::Pipe;
 use yadokari_layers::{Index, RelPath, Root};
 
 use self::activate::Filled;
@@ -200,7 +201,7 @@ impl Engine for InPlace {
         })
     }
 
-    fn commit(&mut self, commit: &Commit, out: &mut dyn Write) -> Result<bool> {
+    fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool> {
         self.walked.commit(commit, out)
     }
 
