@@ -54,7 +54,7 @@ impl Bench {
         bench
     }
 
-    fn destination(&self, name: &str) -> Destination {
+    pub(super) fn destination(&self, name: &str) -> Destination {
         Destination::Registry(format!("{}/{name}", self.served.host()).parse().unwrap())
     }
 

@@ -7,7 +7,6 @@ use std::process::Command;
 use yadokari_layers::Kind;
 
 use super::*;
-use crate::cache::{Place, Scopes, Settings};
 use crate::image::Format;
 use crate::progress::said::Said;
 
@@ -27,8 +26,7 @@ async fn odd(bench: &Bench, config: Value) {
 
 /// A request whose image goes to another repository than `app`.
 fn request_to(bench: &Bench, repository: &str, text: &str) -> Request {
-    let destination = format!("{}/{repository}:1", bench.served.host()).parse().unwrap();
-    Request { destinations: vec![Destination::Registry(destination)], ..bench.request(text, &[]) }
+    Request { destinations: vec![bench.destination(&format!("{repository}:1"))], ..bench.request(text, &[]) }
 }
 
 async fn manifest_of(bench: &Bench, repository: &str) -> Manifest {
@@ -38,16 +36,7 @@ async fn manifest_of(bench: &Bench, repository: &str) -> Manifest {
 
 /// The log of a build with a cache.
 async fn cached(bench: &Bench, mut request: Request) -> String {
-    request.cache = Some(Settings {
-        place: Place::Registry(format!("{}/cache", bench.served.host()).parse().unwrap()),
-        also: Vec::new(),
-        ttl: Duration::from_secs(3600),
-        write: true,
-        copies: true,
-        runs: true,
-        scopes: Scopes::default(),
-        key: None,
-    });
+    request.cache = Some(bench.settings());
     let log = Said::default();
     let progress = Progress::to(Level::Debug, Box::new(log.clone()));
     build(request, Arc::new(progress), Interrupt::default()).await.unwrap();
