@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 use super::config::{self, Bind, SHIFT};
 use super::{Container, Job, Variant};
 use crate::error::{At, Error, Result};
-use crate::{Output, Running, capture, command, find, packages, run, scratch};
+use crate::{Output, Running, capture, command, packages, run, scratch};
 
 /// A container that ends, with all its processes and mounts, when the value is dropped.
 #[derive(Debug)]
@@ -189,15 +189,13 @@ impl Live {
             Some(path) => Stdio::from(fs::File::open(path).at("open", path)?),
             None => Stdio::null(),
         };
-        let mut runc = match &self.container.watched {
-            Some(file) => {
-                let mut strace = command("strace");
-                strace.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]);
-                strace.arg(file).arg(find("runc").unwrap_or_default()).arg("--root").arg(self.at("state"));
-                strace
-            }
-            None => self.runc_command(),
-        };
+        let mut runc = self.runc_command();
+        if let Some(file) = &self.container.watched {
+            let mut strace = command("strace");
+            strace.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]);
+            strace.arg(file).arg(runc.get_program()).args(runc.get_args());
+            runc = strace;
+        }
         runc.args(arguments).arg("--pid-file").arg(&pid_file).arg(&self.name);
         let running = Running::start_reading(&mut runc, stdin)?;
         Ok(Process { running: Some(running), pid_file, limit: job.limit })
