@@ -21,6 +21,7 @@
 mod archive;
 pub mod cache;
 pub mod check;
+mod claim;
 pub mod cli;
 pub mod context;
 mod csv;

@@ -8,6 +8,7 @@
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
 //! - a [`Context`] is a directory of files to build from;
 //! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
+//! - [`Crashes`] are builds that are killed, and what is there afterwards;
 //! - [`compare`] measures how long and with how much they build the same;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
@@ -24,6 +25,7 @@ mod bases;
 mod command;
 mod container;
 mod context;
+mod crash;
 mod error;
 mod executor;
 mod guarded;
@@ -47,6 +49,7 @@ pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};
 pub use container::{Container, Job, Live, Process, Variant};
 pub use context::{Context, Packing};
+pub use crash::{Chance, Crashes, Round};
 pub use error::{Error, Result};
 pub use executor::{Executor, Libc, is_static};
 pub use guarded::{Asked, GuardedRegistry, LOGIN, PROJECT};

@@ -243,6 +243,11 @@ fn look_invocation(look: Look, cache: Cache) -> Result<LookInvocation, Error> {
 
 fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error> {
     args.refuse_what_is_not_carried_out()?;
+    let home = paths::home();
+    let work_dir = given(&args.work_dir).or_else(|| args.kaniko.work_dir());
+    let work_dir = work_dir.unwrap_or_else(|| paths::work_dir(&home));
+    // Before anything is read: `/` may still be an image's, and logins hidden from its RUN.
+    sandbox::settle([&work_dir, &home]).map_err(Error::Sandbox)?;
     let env = |name: &str| std::env::var(name).ok();
     let is_build = cache == Cache::AsGiven;
     let report = given(&args.report).filter(|_| is_build).map(|path| (path, Report::default()));
@@ -287,9 +292,6 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let Session { client, mut hide } = args.registry.session(&pushed, &named, &progress, &gate)?;
     let (secrets, secret_files) = secrets::secrets(&args.secret, &variable, &progress)?;
     hide.extend(secret_files);
-    let home = paths::home();
-    let work_dir = given(&args.work_dir).or_else(|| args.kaniko.work_dir());
-    let work_dir = work_dir.unwrap_or_else(|| paths::work_dir(&home));
     let (pack, reports) = (args.layers.options()?, args.reports.reports(!names.is_empty(), &env)?);
     reports.admitted(&client)?;
     let lock = args.lock.lock()?;

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Holders;
+use crate::claim::{self, Claim};
 use crate::sandbox::Worker;
 
 /// A build's own directory below the work directory. It is gone, with all it held, when this is dropped.
 #[derive(Debug)]
 pub struct WorkDir {
-    directory: tempfile::TempDir,
+    directory: Claim,
     blobs: PathBuf,
     holders: Arc<Holders>,
     downloads: PathBuf,
@@ -19,12 +20,13 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes a directory below `parent`, which is made where it is missing.
+    /// Makes a directory below `parent`, which is made where it is missing. What a killed build left there is removed.
     pub fn create(parent: &Path) -> Result<Self, crate::Error> {
         let failed =
             |source| crate::Error::Host { operation: "make the work directory", path: parent.to_owned(), source };
         fs::create_dir_all(parent).map_err(failed)?;
-        let directory = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(failed)?;
+        claim::sweep(parent);
+        let directory = Claim::make(parent, "build", 0o700).map_err(failed)?;
         let blobs = directory.path().join("blobs");
         let downloads = directory.path().join("downloads");
         [&blobs, &downloads].into_iter().try_for_each(fs::create_dir).map_err(failed)?;

@@ -215,6 +215,26 @@ impl Worker {
         Ok((reply.ok_or(Error::Protocol("worker"))?, proxies))
     }
 
+    /// Takes the credential files away, which the worker puts back if this process is killed.
+    fn hide(&mut self, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Option<Hidden>> {
+        if self.footing.hide.is_empty() {
+            return Ok(None);
+        }
+        let (hidden, mut warnings) = Hidden::copy(&self.footing.hide)?;
+        self.guard(Some(&hidden))?;
+        warnings.extend(hidden.remove());
+        warnings.iter().for_each(|warning| warn(output, warning));
+        Ok(Some(hidden))
+    }
+
+    fn guard(&mut self, hidden: Option<&Hidden>) -> Result<()> {
+        let parts = hidden.map(Hidden::parts);
+        let files = parts.map(|(files, _)| files.to_vec()).unwrap_or_default();
+        let contents: Vec<_> = parts.iter().map(|(_, contents)| contents.as_fd()).collect();
+        self.tell(&Request::Guard(files), &contents)?;
+        self.done().map(drop)
+    }
+
     fn execute(
         &mut self,
         run: &Run,
@@ -315,17 +335,20 @@ impl Sandbox for Worker {
         let turn: Turn<'_> = turns.take(&self.interrupter.0.interrupted)?;
         // While a RUN runs in place, this one or another stage's, the paths of the sockets lead to something else.
         let mut agents = agents(run)?;
-        let (hidden, warnings) = Hidden::hide(&self.footing.hide);
-        warnings.iter().for_each(|warning| warn(output, warning));
+        let hidden = self.hide(output)?;
         let ran = self.execute(run, &mut agents, output);
         // A worker that was killed could not put `/` back; one that was interrupted did, and then this does nothing.
         let recovered = match &ran {
             Err(Error::Died(_)) => turn.recover(),
             _ => Ok(()),
         };
-        let revealed = hidden.reveal();
+        let revealed = hidden.as_ref().map_or(Ok(()), Hidden::reveal);
         let exit = ran?;
         recovered.and(revealed)?;
+        if hidden.is_some() {
+            // Somebody else's RUN may be next in `/`, and these files are to be hidden from it, too.
+            self.guard(None)?;
+        }
         Ok(exit)
     }
 

@@ -1,120 +1,199 @@
 //! Credential files that are ours, out of sight while a RUN runs in place.
 //!
-//! This is the builder's business: the worker's memory must not hold them.
+//! Meanwhile they are in a file in memory that no path leads to. The builder and the worker of that RUN have a descriptor of it,
+//! which a RUN cannot reach: each puts the files back where the other one was killed.
 
-use std::io::Write;
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
 use super::error::{During, Result, Syscall};
 
-/// Files that are gone until this is given up.
-#[derive(Debug, Default)]
-pub(super) struct Hidden(Vec<HiddenFile>);
+/// Copies of files that are to be gone for a while.
+#[derive(Debug)]
+pub(super) struct Hidden {
+    files: Vec<HiddenFile>,
+    /// Their contents, one after the other.
+    contents: File,
+}
 
-struct HiddenFile {
+/// What a file is, but for its content.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct HiddenFile {
     path: PathBuf,
-    content: Vec<u8>,
+    /// Where its content begins.
+    at: u64,
+    length: u64,
     mode: u32,
     owner: (u32, u32),
     modified: Option<SystemTime>,
 }
 
 impl Hidden {
-    /// Removes the files, and warns of those that cannot be removed. Files that do not exist need no hiding.
-    pub(super) fn hide(paths: &[PathBuf]) -> (Self, Vec<String>) {
-        let mut hidden = Self::default();
+    /// Copies the files, and warns of those that cannot be read. Files that do not exist need no hiding.
+    pub(super) fn copy(paths: &[PathBuf]) -> Result<(Self, Vec<String>)> {
+        let contents = rustix::fs::memfd_create("yadokari-hidden", MemfdFlags::CLOEXEC).on("memfd_create", "hidden")?;
+        let mut hidden = Self { files: Vec::new(), contents: contents.into() };
         let mut warnings = Vec::new();
         for path in paths {
-            match take(path) {
-                Ok(file) => hidden.0.extend(file),
-                // A file mounted into the container is EBUSY, one on a read-only file system EROFS.
-                Err(error) => warnings.push(format!("a RUN of root can read '{}': {error}", path.display())),
+            match hidden.copy_one(path) {
+                Ok(file) => hidden.files.extend(file),
+                Err(error) => warnings.push(is_seen(path, &error)),
             }
         }
-        (hidden, warnings)
+        Ok((hidden, warnings))
     }
 
-    /// Writes the files back.
-    pub(super) fn reveal(mut self) -> Result<()> {
-        self.put_back()
+    /// What somebody else has copied.
+    pub(super) fn received(files: Vec<HiddenFile>, contents: OwnedFd) -> Self {
+        Self { files, contents: contents.into() }
     }
 
-    fn put_back(&mut self) -> Result<()> {
-        let files = std::mem::take(&mut self.0);
-        let results: Vec<Result<()>> = files.iter().map(put).collect();
+    /// What [`Hidden::received`] takes.
+    pub(super) fn parts(&self) -> (&[HiddenFile], &File) {
+        (&self.files, &self.contents)
+    }
+
+    /// Removes the files, and warns of those that cannot be removed.
+    pub(super) fn remove(&self) -> Vec<String> {
+        // A file mounted into the container is EBUSY, one on a read-only file system EROFS.
+        let removed = self.files.iter().map(|file| (file, fs::remove_file(&file.path)));
+        removed.filter_map(|(file, removed)| Some(is_seen(&file.path, &removed.err()?))).collect()
+    }
+
+    /// Puts the files back as they were, whatever a RUN left in their place.
+    pub(super) fn reveal(&self) -> Result<()> {
+        let results: Vec<Result<()>> = self.files.iter().map(|file| self.put(file)).collect();
         results.into_iter().collect::<Result<()>>().during("writing back a credential file")
     }
-}
 
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // Only when something failed before: that is what the user hears of.
-        let _ = self.put_back();
+    fn copy_one(&mut self, path: &Path) -> io::Result<Option<HiddenFile>> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        let owner = (metadata.uid(), metadata.gid());
+        let (mode, modified) = (metadata.mode() & 0o7777, metadata.modified().ok());
+        // Through a symbolic link, it is the file that has to go.
+        let path = path.canonicalize()?;
+        let at = self.contents.seek(SeekFrom::End(0))?;
+        let length = io::copy(&mut file, &mut self.contents)?;
+        Ok(Some(HiddenFile { path, at, length, mode, owner, modified }))
+    }
+
+    /// Writes a file beside its place, and moves it there in one step: builder and worker may do so at the same time.
+    fn put(&self, file: &HiddenFile) -> Result<()> {
+        let HiddenFile { path, at, length, mode, owner, modified } = file;
+        let name = path.display();
+        if let Err(error) = make_room(path) {
+            // What cannot be removed has been there all the time.
+            let stays = matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::ReadOnlyFilesystem);
+            return if stays { Ok(()) } else { Err(error).on("unlink", name) };
+        }
+        let beside = path.with_file_name(format!(".yadokari-{}", std::process::id()));
+        make_room(&beside).on("unlink", beside.display())?;
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+        let mut made = made.on("open", beside.display())?;
+        // A descriptor that is shared has one position; opened anew it has its own.
+        let mut contents = self.reopened().on("open", "what is hidden")?;
+        contents.seek(SeekFrom::Start(*at)).on("lseek", &name)?;
+        io::copy(&mut contents.take(*length), &mut made).on("write", &name)?;
+        std::os::unix::fs::fchown(&made, Some(owner.0), Some(owner.1)).on("chown", &name)?;
+        made.set_permissions(Permissions::from_mode(*mode)).on("chmod", &name)?;
+        modified.map_or(Ok(()), |modified| made.set_modified(modified)).on("utimens", &name)?;
+        fs::rename(&beside, path).on("rename", &name)
+    }
+
+    fn reopened(&self) -> io::Result<File> {
+        File::open(format!("/proc/self/fd/{}", self.contents.as_raw_fd()))
     }
 }
 
-impl std::fmt::Debug for HiddenFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HiddenFile").field("path", &self.path).finish_non_exhaustive()
-    }
+fn is_seen(path: &Path, error: &io::Error) -> String {
+    format!("a RUN of root can read '{}': {error}", path.display())
 }
 
-fn take(path: &Path) -> Result<Option<HiddenFile>> {
-    let name = path.display();
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).on("stat", name),
+/// Removes whatever a RUN left at `path`, and makes the directory that it may have removed. No RUN is left by now.
+fn make_room(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
     };
-    // Through a symbolic link, it is the file that has to go.
-    let path = path.canonicalize().on("realpath", &name)?;
-    let content = std::fs::read(&path).on("read", &name)?;
-    std::fs::remove_file(&path).on("unlink", &name)?;
-    let owner = (metadata.uid(), metadata.gid());
-    Ok(Some(HiddenFile { path, content, mode: metadata.mode() & 0o7777, owner, modified: metadata.modified().ok() }))
-}
-
-fn put(hidden: &HiddenFile) -> Result<()> {
-    let HiddenFile { path, content, mode, owner, modified } = hidden;
-    let name = path.display();
-    // Whatever a RUN left in its place is not followed and not kept.
-    let _ = std::fs::remove_file(path);
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).on("open", &name)?;
-    file.write_all(content).on("write", &name)?;
-    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1)).on("chown", &name)?;
-    file.set_permissions(std::fs::Permissions::from_mode(*mode)).on("chmod", &name)?;
-    modified.map_or(Ok(()), |modified| file.set_modified(modified)).on("utimens", &name)
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => path.parent().map_or(Ok(()), fs::create_dir_all),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A directory with a file in it, hidden.
+    fn hidden() -> (tempfile::TempDir, PathBuf, Hidden) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let second = directory.path().join("token");
+        fs::write(&second, "another").unwrap();
+        let (hidden, warnings) = Hidden::copy(&[path.clone(), directory.path().join("absent"), second]).unwrap();
+        assert!(warnings.is_empty() && hidden.remove().is_empty() && !path.exists());
+        assert!(!format!("{hidden:?}").contains("secret"));
+        (directory, path, hidden)
+    }
+
     #[test]
     fn files_come_back_as_they_were() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
-        std::fs::write(&path, "secret").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let before = std::fs::metadata(&path).unwrap();
-        let (hidden, warnings) = Hidden::hide(&[path.clone(), directory.path().join("absent")]);
-        assert!(warnings.is_empty() && !path.exists());
-        assert!(!format!("{hidden:?}").contains("secret"));
+        fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        let (hidden, _) = Hidden::copy(std::slice::from_ref(&path)).unwrap();
+        hidden.remove();
         hidden.reveal().unwrap();
-        let after = std::fs::metadata(&path).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!((after.mode(), after.modified().unwrap()), (before.mode(), before.modified().unwrap()));
     }
 
     #[test]
-    fn files_come_back_even_when_nobody_asks() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("token");
-        std::fs::write(&path, "secret").unwrap();
-        drop(Hidden::hide(std::slice::from_ref(&path)));
-        assert!(path.exists());
+    fn files_come_back_whatever_is_in_their_place() {
+        let (directory, path, hidden) = hidden();
+        let is_back = || {
+            hidden.reveal().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"secret");
+            assert_eq!(fs::read(directory.path().join("token")).unwrap(), b"another");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().filter(|entry| entry.is_ok()).count(), 2);
+        };
+        std::os::unix::fs::symlink("token", &path).unwrap();
+        is_back();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir_all(path.join("below")).unwrap();
+        is_back();
+        fs::remove_dir_all(directory.path()).unwrap();
+        is_back();
+        // Whoever else was told to has done so already.
+        is_back();
+    }
+
+    #[test]
+    fn another_process_can_put_files_back() {
+        let (_directory, path, hidden) = hidden();
+        let (files, contents) = hidden.parts();
+        let message = postcard::to_stdvec(files).unwrap();
+        let received = Hidden::received(postcard::from_bytes(&message).unwrap(), contents.try_clone().unwrap().into());
+        drop(hidden);
+        received.reveal().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
     }
 }

@@ -70,7 +70,7 @@ pub use error::{Error, Failure, Fault, Result};
 pub use foreign::executes;
 pub use mount::{Mount, MountKind, Network, Secret, Sharing};
 pub use probe::{Probe, Report, Verdict, probe};
-pub use turn::{Gate, Inside};
+pub use turn::{Gate, Inside, settle};
 
 /// The hidden roles of our executable, as its first argument.
 const WORKER: &str = "__yadokari-worker";

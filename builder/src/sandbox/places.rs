@@ -40,7 +40,7 @@ pub(super) fn for_uppers(settings: &Settings) -> Result<Vec<Place>> {
     }
     let others = mounts.iter().filter(|mount| is_suitable(mount, settings));
     places.extend(others.map(|mount| Place {
-        directory: mount.point.join(format!(".yadokari-{}", std::process::id())),
+        directory: mount.point.clone(),
         tmpfs: None,
         detail: format!("on the volume '{}'", mount.point.display()),
     }));

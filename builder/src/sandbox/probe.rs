@@ -18,6 +18,7 @@ use super::places::{self, Place};
 use super::turn::Turns;
 use super::wire::Kind;
 use super::{Commit, Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
+use crate::claim;
 
 /// The directory of caches in the work directory.
 const CACHES: &str = "caches";
@@ -174,6 +175,7 @@ fn overlay(
     };
     let mut refused = None;
     for Place { directory, tmpfs, detail } in places::for_uppers(settings)? {
+        claim::sweep(&directory);
         let footing = Footing {
             executable: Arc::clone(executable),
             place: directory,
@@ -216,6 +218,7 @@ fn in_place(settings: &Settings, executable: &Arc<OwnedFd>, is_needed: bool) -> 
     let pinned = places::pinned(settings);
     let turns =
         if is_needed { Some(Arc::new(Turns::new(&place, pinned.clone(), settings.gate.clone())?)) } else { None };
+    claim::sweep(&place);
     let kind = Kind::InPlace { place: place.clone(), pinned, force: settings.force };
     let caches = settings.work_dir.join(CACHES).join("in-place");
     let executable = Arc::clone(executable);

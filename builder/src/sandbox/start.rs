@@ -19,16 +19,16 @@ use super::mount::leases::Caches;
 use super::probe::Footing;
 use super::wire::{Reply, Request, Start};
 use super::{WORKER, channel};
+use crate::claim::Claim;
 
 /// How often the directory for stages may be removed while a stage is about to use it.
 const ATTEMPTS: u32 = 100;
 
 /// Starts a worker. With a limit it is a trial, and killed when the limit has passed.
 pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> Result<Worker> {
-    let directory = Stage::make(&footing.place, stage)?;
-    let (path, root) = (&directory.path, footing.outside(0));
-    std::os::unix::fs::chown(path, Some(root), Some(root)).on("chown", path.display())?;
-    let opened = File::open(path).on("open", path.display())?;
+    let (directory, opened) = Stage::make(&footing.place, stage)?;
+    let root = footing.outside(0);
+    std::os::unix::fs::fchown(&opened, Some(root), Some(root)).on("chown", directory.path.display())?;
     // A trial asks for none.
     let caches = limit.is_none().then(|| Caches::open(&footing.caches, root)).transpose()?;
 
@@ -40,7 +40,11 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
     drop(command);
     let pid = Pid::from_child(&child);
     let at = caches.as_ref().map(|caches| caches.path().to_owned());
-    channel.send(&Start { kind: footing.kind.clone(), trial: limit.is_some(), caches: at }, &[opened.as_fd()])?;
+    let start = Start { kind: footing.kind.clone(), trial: limit.is_some(), caches: at };
+    // What is held by a descriptor is held until this process and the worker are gone.
+    let turns = footing.turns.as_ref().map(|turns| turns.lock());
+    let descriptors: Vec<_> = [Some(opened.as_fd()), turns].into_iter().flatten().collect();
+    channel.send(&start, &descriptors)?;
     let interrupter = Interrupter::of(&channel)?;
     let deadline = limit.map(|limit| Deadline::new(pid, limit)).transpose()?;
     let ids = footing.ids;
@@ -61,6 +65,7 @@ pub(super) fn start(footing: Footing, stage: &str, limit: Option<Duration>) -> R
 /// The directory of one stage, which is removed with all that is in it when this is dropped.
 #[derive(Debug)]
 pub(super) struct Stage {
+    claim: Option<Claim>,
     path: PathBuf,
     /// The directory for stages, if it was made for this one.
     made: Option<PathBuf>,
@@ -73,34 +78,27 @@ impl Stage {
     }
 
     /// Makes a directory that nobody else has, whatever other builds do in the same place.
-    fn make(place: &Path, stage: &str) -> Result<Self> {
+    fn make(place: &Path, stage: &str) -> Result<(Self, File)> {
         let made = (!place.is_dir()).then(|| place.to_owned());
-        std::fs::create_dir_all(place).on("mkdir", place.display())?;
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let name: String = stage.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect();
-        let name = format!("{name}-{}", std::process::id());
-        let mut path = place.join(&name);
         let mut attempt = 0;
-        loop {
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path, made }),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        let claim = loop {
+            std::fs::create_dir_all(place).on("mkdir", place.display())?;
+            match Claim::make(place, &format!("stage-{name}"), 0o755) {
                 // A stage that ends removes the directory for stages where it was the last one in it.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS => {
-                    std::fs::create_dir_all(place).on("mkdir", place.display())?;
-                }
-                Err(error) => return Err(error).on("mkdir", path.display()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+                made => break made.on("mkdir", place.display())?,
             }
-            attempt += 1;
-            path = place.join(format!("{name}-{attempt}"));
-        }
+        };
+        let held = claim.held().try_clone().on("fcntl", claim.path().display())?;
+        Ok((Self { path: claim.path().to_owned(), claim: Some(claim), made }, held))
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // What cannot be removed is in the work directory, where nobody minds it.
-        let _ = yadokari_layers::remove_all(&self.path);
+        drop(self.claim.take());
         self.made.iter().for_each(|place| drop(std::fs::remove_dir(place)));
     }
 }

@@ -1,10 +1,14 @@
 //! Whose turn it is to have `/`.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -14,6 +18,15 @@ use super::in_place;
 
 /// How often someone who waits for a turn looks whether he is interrupted.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long the workers of a killed build may take to put `/` back: a RUN has ten seconds to end by itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The file that is locked. It holds the paths that stay in `/`, with a zero between them.
+const LOCK: &str = "lock";
+
+/// The most of that file that is read.
+const MOST_PINNED: u64 = 1 << 20;
 
 /// Who has `/`: a command in place, or somebody of the builder who needs it as it was before the build. One at a time.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +80,10 @@ pub(super) struct Turns {
     /// What stays in `/`.
     pub(super) pinned: Vec<PathBuf>,
     gate: Gate,
-    _lock: File,
+    /// Held by this process alone: it says that the builder lives.
+    _builder: File,
+    /// Held by the workers, too.
+    lock: File,
 }
 
 /// A turn, until it is dropped.
@@ -81,17 +97,23 @@ impl Turns {
     /// Locks `/` against other builds, and puts it back if one was killed.
     pub(super) fn new(place: &Path, pinned: Vec<PathBuf>, gate: Gate) -> Result<Self> {
         std::fs::create_dir_all(place).on("mkdir", place.display())?;
-        let path = place.join("lock");
+        let Some(builder) = claim(place)? else {
+            return Err(Error::Foreign("another build in this container has '/'".to_owned()));
+        };
         let mut options = File::options();
-        let lock = options.create(true).truncate(false).write(true).open(&path).on("open", path.display())?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::Foreign("another build in this container has '/'".to_owned()));
-            }
-            done => done.on("flock", path.display())?,
-        }
-        in_place::recover(place, &pinned)?;
-        Ok(Self { place: place.to_owned(), pinned, gate, _lock: lock })
+        let path = place.join(LOCK);
+        let lock = options.create(true).truncate(false).read(true).write(true).open(&path);
+        let mut lock = lock.on("open", path.display())?;
+        wait_for(&lock, &path)?;
+        in_place::recover(place, &left_pinned(&lock).unwrap_or_else(|| pinned.clone()))?;
+        let names: Vec<&[u8]> = pinned.iter().map(|path| path.as_os_str().as_bytes()).collect();
+        lock.set_len(0).and_then(|()| lock.write_all(&names.join(&0))).on("write", path.display())?;
+        Ok(Self { place: place.to_owned(), pinned, gate, _builder: builder, lock })
+    }
+
+    /// The lock on `/`, which whoever changes it has to have.
+    pub(super) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Waits for a turn.
@@ -104,6 +126,58 @@ impl Turns {
                 return Ok(Turn { turns: self, _inside: inside });
             }
         }
+    }
+}
+
+/// Waits until a build that was killed has put `/` back, and does so itself where nobody is left who would. What is read from `/`
+/// before that may be an image's. `places` are the work directory and the home.
+pub fn settle(places: [&Path; 2]) -> Result<()> {
+    for place in places {
+        let path = place.join(LOCK);
+        // Where no build ever was in place, or we may not look, there is nothing to wait for.
+        let Ok(lock) = File::open(&path) else { continue };
+        // A build that lives keeps `/` in order for as long as it likes.
+        if let Some(_builder) = claim(place)? {
+            wait_for(&lock, &path)?;
+            if let Some(pinned) = left_pinned(&lock) {
+                in_place::recover(place, &pinned)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says that a builder lives that has `/`, unless there is another one.
+fn claim(place: &Path) -> Result<Option<File>> {
+    let builder = File::open(place).on("open", place.display())?;
+    Ok(try_lock(&builder, place)?.then_some(builder))
+}
+
+/// Takes the lock that lasts as long as a builder and its workers. Where there is no builder, they are putting `/` back.
+fn wait_for(lock: &File, path: &Path) -> Result<()> {
+    let since = Instant::now();
+    while !try_lock(lock, path)? {
+        if since.elapsed() > PATIENCE {
+            let late = Err(Error::Timeout(PATIENCE.as_secs()));
+            return late.during("waiting for a build that was killed to put '/' back");
+        }
+        std::thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// What had to stay in `/` for the last build: whatever else is there while its image is in `/` belongs to that.
+fn left_pinned(lock: &File) -> Option<Vec<PathBuf>> {
+    let mut text = Vec::new();
+    lock.take(MOST_PINNED).read_to_end(&mut text).ok().filter(|&length| length > 0)?;
+    Some(text.split(|&byte| byte == 0).map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+}
+
+/// Takes the lock, if nobody has it.
+fn try_lock(file: &File, path: &Path) -> Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        done => done.map(|()| true).on("flock", path.display()),
     }
 }
 

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use yadokari_layers::Digest;
 
+use super::hide::HiddenFile;
 use super::{Commit, Exit, Failure, Run};
 
 /// The largest index of a layer, unpacked.
 pub(super) const INDEX_LIMIT: u64 = 1 << 30;
 
-/// The first message to a worker. The stage's directory comes with it.
+/// The first message to a worker. The stage's directory comes with it, and the lock on `/` where there is one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
     /// The driver, and what it needs.
@@ -78,6 +79,8 @@ pub(super) enum Request {
     Layer(Digest, Digest, Option<serde_bytes::ByteBuf>),
     /// Put on the root what comes as a descriptor: a layer's blob, or its tar.
     Push(Form),
+    /// Put these files back if the builder is killed; their contents come as a descriptor. None: no longer.
+    Guard(Vec<HiddenFile>),
     /// Execute; the standard output and error come as descriptors. Each mount that is a cache has a slot.
     Run(Box<Run>, Vec<Option<u32>>),
     /// Write what changed to the descriptor that comes along.

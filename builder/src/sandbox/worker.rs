@@ -21,6 +21,7 @@ use super::channel::{self, Channel};
 use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
 use super::flat::Flat;
+use super::hide::Hidden;
 use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
@@ -40,26 +41,29 @@ const SHORT_TICK: Duration = Duration::from_millis(10);
 /// The worker's whole life.
 pub(super) fn main() -> ExitCode {
     let Ok(mut channel) = channel::inherited() else { return ExitCode::FAILURE };
-    let ended = match begin(&mut channel) {
+    // Kept to the end: as long as this process has them, no other build takes what is locked by them.
+    let mut locks = Vec::new();
+    let ended = match begin(&mut channel, &mut locks) {
         Ok((engine, supplies)) => serve(&mut channel, engine, supplies),
         Err(error) => channel.send(&Reply::Failed(error.failure()), &[]),
     };
+    drop(locks);
     // Where nobody listens any more, there is nobody to tell.
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Enters the namespaces and makes the stage's directories.
-fn begin(channel: &mut Channel) -> Result<(Box<dyn Engine>, Supplies)> {
+fn begin(channel: &mut Channel, locks: &mut Vec<OwnedFd>) -> Result<(Box<dyn Engine>, Supplies)> {
     sys::ignore_ending_signals();
     rustix::process::setsid().on("setsid", "the worker")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
-    let Some((Start { kind, trial, caches }, mut descriptors)) = channel.receive()? else {
+    let Some((Start { kind, trial, caches }, descriptors)) = channel.receive()? else {
         return Err(Error::Interrupted);
     };
-    let stage = descriptors.pop().ok_or(Error::Protocol("builder"))?;
-    rustix::process::fchdir(&stage).on("chdir", "the stage's directory")?;
-    drop(stage);
+    *locks = descriptors;
+    let stage = locks.first().ok_or(Error::Protocol("builder"))?;
+    rustix::process::fchdir(stage).on("chdir", "the stage's directory")?;
     if kind.user() {
         namespace::unshare_user()?;
         channel.send(&Reply::Unshared, &[])?;
@@ -133,8 +137,14 @@ fn prepare_trial() -> Result<()> {
 }
 
 /// Answers requests until the builder hangs up.
-fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supplies) -> Result<()> {
-    let running = watch(channel)?;
+fn serve(channel: &mut Channel, engine: Box<dyn Engine>, supplies: Supplies) -> Result<()> {
+    let guarded = watch(channel)?;
+    let served = answer(channel, engine, supplies, &guarded);
+    put_back(&guarded.lock().unwrap_or_else(PoisonError::into_inner));
+    served
+}
+
+fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supplies, guarded: &Guarded) -> Result<()> {
     let mut layers = Vec::new();
     let mut awaited = Awaited::Base(0);
     while let Some((request, descriptors)) = channel.receive()? {
@@ -165,10 +175,15 @@ fn serve(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Suppl
                     }
                 }
             },
+            Request::Guard(files) => {
+                let hidden = descriptors.into_iter().next().map(|contents| Hidden::received(files, contents));
+                *guarded.lock().unwrap_or_else(PoisonError::into_inner) = hidden;
+                Ok(Reply::Done(Vec::new()))
+            }
             Request::Run(run, slots) => {
-                let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
+                let running = guarded.lock().unwrap_or_else(PoisonError::into_inner);
                 let ran = execute(&mut *engine, &supplies, (*run, slots), descriptors, channel);
-                drop(guard);
+                drop(running);
                 ran.map(|(exit, warnings)| Reply::Exited(exit, warnings))
             }
             Request::Commit(how) => commit(&mut *engine, &how, descriptors).map(Reply::Committed),
@@ -218,12 +233,21 @@ fn tell_found(known: &[bool], filled: &Unpacked, channel: &mut Channel) -> Resul
     found.try_for_each(|(index, _)| channel.send(&Reply::Index(index.encode()?), &[]))
 }
 
+/// Puts the builder's files back, now that it has hung up.
+fn put_back(hidden: &Option<Hidden>) {
+    // A builder that still lives does the same, and says what goes wrong with it.
+    let _ = hidden.as_ref().map(Hidden::reveal);
+}
+
+/// What is to be put back when the builder is killed. It is locked while a RUN is under way.
+type Guarded = Arc<Mutex<Option<Hidden>>>;
+
 /// Ends this process when the builder hangs up, unless a RUN is under way, which ends in order. Unpacking and committing
 /// can stop anywhere: the stage is thrown away.
-fn watch(channel: &Channel) -> Result<Arc<Mutex<()>>> {
-    let running = Arc::new(Mutex::new(()));
+fn watch(channel: &Channel) -> Result<Guarded> {
+    let guarded = Guarded::default();
     let socket = channel.as_fd().try_clone_to_owned().on("fcntl", "the socket")?;
-    let seen = Arc::clone(&running);
+    let seen = Arc::clone(&guarded);
     let watcher = move || {
         loop {
             let mut fds = [PollFd::new(&socket, PollFlags::RDHUP)];
@@ -232,11 +256,12 @@ fn watch(channel: &Channel) -> Result<Arc<Mutex<()>>> {
             }
         }
         // Held until the end, so that no RUN begins.
-        let _running = seen.lock();
+        let hidden = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        put_back(&hidden);
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).on("clone", "the watcher")?;
-    Ok(running)
+    Ok(guarded)
 }
 
 fn layer(

@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 use super::config::{self, Bind, SHIFT};
 use super::{Container, Job, Variant};
 use crate::error::{At, Error, Result};
-use crate::{Output, Running, capture, command, packages, run, scratch};
+use crate::{Listing, Output, Running, capture, command, packages, run, scratch};
 
 /// A container that ends, with all its processes and mounts, when the value is dropped.
 #[derive(Debug)]
@@ -116,6 +116,23 @@ impl Live {
     /// The root filesystem, without what is mounted in it.
     pub fn rootfs(&self) -> PathBuf {
         self.at("merged")
+    }
+
+    /// All of the container's own files but what builds write to: every kind, mode, size, content, owner and time. The
+    /// executor's own directories keep no time: the work directory comes and goes in one, the credentials in the other.
+    pub fn own_files(&self) -> Result<Listing> {
+        let mut listing = Listing::of(&self.rootfs())?;
+        listing.0.retain(|path, _| !path.starts_with("kaniko/work"));
+        for own in ["kaniko", "kaniko/.docker"] {
+            listing.0.entry(own.into()).and_modify(|entry| entry.mtime = 0);
+        }
+        Ok(listing)
+    }
+
+    /// What builds left in their work directory: nothing, if all is well, but the lock by which they take turns.
+    pub fn left_behind(&mut self, work_dir: &str) -> Result<String> {
+        let line = format!("if [ -d {work_dir} ]; then find {work_dir} -mindepth 1 ! -path {work_dir}/lock; fi");
+        self.exec(["/busybox/sh", "-c", &line])?.text("find")
     }
 
     /// Only what was written to the root filesystem: the overlay's upper directory.

@@ -45,7 +45,7 @@ fn a_look_tells_findings_and_errors_and_builds_nothing() -> Result<()> {
 
     let output = execute(&mut live, "check --dockerfile Good")?;
     assert_eq!((output.code(), output.stdout.trim_end().lines().count()), (0, 1), "{output}");
-    assert_eq!(site::left_behind(&mut live, "/kaniko/work")?, "");
+    assert_eq!(live.left_behind("/kaniko/work")?, "");
     Ok(())
 }
 
@@ -79,6 +79,6 @@ fn findings_fail_a_build_where_the_file_says_so() -> Result<()> {
         assert_eq!(output.code(), 0, "{output}");
         assert_eq!(printed(&output).contains("warning["), name == "Dockerfile", "{output}");
     }
-    assert_eq!(site::left_behind(&mut live, "/kaniko/work")?, "");
+    assert_eq!(live.left_behind("/kaniko/work")?, "");
     Ok(())
 }

@@ -160,7 +160,7 @@ fn every_driver_makes_the_same_layers() -> Result<()> {
                 wrong.push(format!("{} {text}\n{output}", place.name));
             }
         }
-        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{}", place.name);
+        assert_eq!(live.left_behind(place.work_dir())?, "", "{}", place.name);
     }
     for n in 0..CASES.len() {
         wrong.extend(compare(&registry, n)?);
@@ -252,7 +252,7 @@ fn a_failing_commands_exit_code_is_ours() -> Result<()> {
             assert!(says.iter().all(|words| text.contains(words)), "{} {output}", place.name);
             assert!(!text.contains("echo never\n[") && !text.contains("panicked"), "{output}");
         }
-        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{}", place.name);
+        assert_eq!(live.left_behind(place.work_dir())?, "", "{}", place.name);
     }
     assert_eq!(registry.tags("drivers/failed")?, [""; 0]);
     Ok(())

@@ -7,20 +7,9 @@ use yadokari_tests::{Base, CREDENTIALS, Context, Image, Listing, Live, Registry,
 
 use crate::site::{self, printed};
 
-/// All of the container's own files but what builds write to: every kind, mode, size, content, owner and time. The
-/// executor's own directories keep no time: the work directory comes and goes in one, the credentials in the other.
-fn everything(live: &Live) -> Result<Listing> {
-    let mut listing = Listing::of(&live.rootfs())?;
-    listing.0.retain(|path, _| !path.starts_with("kaniko/work"));
-    for own in ["kaniko", "kaniko/.docker"] {
-        listing.0.entry(own.into()).and_modify(|entry| entry.mtime = 0);
-    }
-    Ok(listing)
-}
-
 /// What differs from `before`, and whether the shell, the programs and the mounts of the container still do.
 fn is_as_before(live: &mut Live, before: &Listing, when: &str) -> Result<()> {
-    assert_eq!(before.difference(&everything(live)?), "", "{when}");
+    assert_eq!(before.difference(&live.own_files()?), "", "{when}");
     let script =
         "test -s /etc/resolv.conf && test -s /etc/hosts && test -d /proc/1 && test -c /dev/null && echo $(ls -A /)";
     let seen = live.exec(["/bin/sh", "-c", script])?.text(when)?;
@@ -28,7 +17,7 @@ fn is_as_before(live: &mut Live, before: &Listing, when: &str) -> Result<()> {
         seen.starts_with(".dockerenv bin busybox dev etc kaniko proc") && seen.ends_with("sys workspace"),
         "{when}: {seen}"
     );
-    assert_eq!(site::left_behind(live, "/kaniko/work")?, "", "{when}");
+    assert_eq!(live.left_behind("/kaniko/work")?, "", "{when}");
     Ok(())
 }
 
@@ -49,7 +38,7 @@ fn the_containers_own_root_is_as_before_after_every_end() -> Result<()> {
         .iter()
         .try_fold(Context::new()?, |context, (name, text)| context.file(&format!("Dockerfile.{name}"), text))?;
     let mut live = site::container(Variant::Docker, context.path())?.start()?;
-    let before = everything(&live)?;
+    let before = live.own_files()?;
     is_as_before(&mut live, &before, "before anything")?;
 
     let good = |live: &mut Live, n: u32, when: &str| -> Result<()> {

@@ -54,7 +54,7 @@ fn a_work_directory_that_fills_up_is_said_with_what_it_takes() -> Result<()> {
         let run = build("run")?;
         assert_eq!(run.code(), 1, "{driver}: {}", printed(&run));
         assert!(run.stderr.contains("is on a disk with ") && run.stderr.contains("which may be why"), "{}", run.stderr);
-        assert_eq!(site::left_behind(&mut live, "/small")?, "");
+        assert_eq!(live.left_behind("/small")?, "");
     }
     Ok(())
 }

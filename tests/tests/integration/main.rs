@@ -8,6 +8,7 @@ mod cache;
 mod checks;
 mod contexts;
 mod copies;
+mod crashes;
 mod differential;
 mod drivers;
 mod executor_image;

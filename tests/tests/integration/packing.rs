@@ -32,7 +32,7 @@ fn a_layer_is_compressed_while_the_next_command_runs() -> Result<()> {
         let line = |text_of: &str| text.lines().position(|line| line.contains(text_of)).unwrap_or(usize::MAX);
         assert!(line("[stage-0 2/2] RUN") < line("[stage-0 1/2] done"), "{name}: {output}");
         assert!(line("[stage-0 1/2] done") < line("[stage-0 2/2] done"), "{name}: {output}");
-        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{name}");
+        assert_eq!(live.left_behind(place.work_dir())?, "", "{name}");
         digests.push(registry.manifest("packing/overlap", name)?.unwrap_or_default().0);
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use yadokari_tests::{Base, Container, Executor, Job, Live, Output, Registry, Result, Variant};
+use yadokari_tests::{Base, Container, Executor, Job, Output, Registry, Result, Variant};
 
 /// The SOURCE_DATE_EPOCH of all builds here.
 pub(crate) const EPOCH: &str = "1000000000";
@@ -32,12 +32,6 @@ pub(crate) fn job_at(host: &str, dockerfile: &str, name: &str) -> Job {
     let (destination, argument) = (format!("{host}/{name}"), format!("REGISTRY={host}"));
     let words = ["--dockerfile", dockerfile, "--destination", &destination, "--build-arg", &argument];
     Executor::job_at(host).env("SOURCE_DATE_EPOCH", EPOCH).args(words)
-}
-
-/// What builds left in their work directory: nothing, if all is well, but the lock by which they take turns.
-pub(crate) fn left_behind(live: &mut Live, work_dir: &str) -> Result<String> {
-    let line = format!("if [ -d {work_dir} ]; then find {work_dir} -mindepth 1 ! -path {work_dir}/lock; fi");
-    live.exec(["/busybox/sh", "-c", &line])?.text("find")
 }
 
 /// Everything that a command printed.

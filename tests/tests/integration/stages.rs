@@ -53,7 +53,7 @@ fn independent_stages_run_at_once_and_in_place_in_turns() -> Result<()> {
         }
         let found = digest(&registry, &tag)?;
         assert_eq!(expected.get_or_insert_with(|| found.clone()), &found, "{tag}: {output}");
-        assert_eq!(site::left_behind(&mut live, place.work_dir())?, "", "{tag}");
+        assert_eq!(live.left_behind(place.work_dir())?, "", "{tag}");
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn a_stage_that_fails_ends_the_commands_of_the_others() -> Result<()> {
     let text = printed(&output);
     assert!(text.contains("exit code 7") && !text.contains("given up") && !text.contains("interrupted"), "{output}");
     assert_eq!(live.exec(["/busybox/sh", "-c", "ps -o args | grep '^sleep 100' || true"])?.text("ps")?, "");
-    assert_eq!(site::left_behind(&mut live, place.work_dir())?, "");
+    assert_eq!(live.left_behind(place.work_dir())?, "");
     assert_eq!(registry.tags("stages/failed")?, [""; 0]);
     Ok(())
 }

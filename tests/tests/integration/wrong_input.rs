@@ -83,7 +83,7 @@ fn a_wrong_dockerfile() -> Result<()> {
     for (n, (what, _, code, says)) in DOCKERFILES.into_iter().enumerate() {
         let output = live.exec(site::job(&registry, &format!("Dockerfile.{n}"), "wrong/app:1"))?;
         refused(what, &output, code, says);
-        assert_eq!(site::left_behind(&mut live, WORK)?, "", "{what}");
+        assert_eq!(live.left_behind(WORK)?, "", "{what}");
     }
     assert_eq!(registry.tags("wrong/app")?, [""; 0]);
     Ok(())
@@ -113,7 +113,7 @@ fn a_wrong_command_line() -> Result<()> {
             all.extend(["--destination".to_owned(), format!("{host}/wrong/app:1")]);
         }
         refused(&words.join(" "), &live.exec(all)?, code, says);
-        assert_eq!(site::left_behind(&mut live, WORK)?, "", "{words:?}");
+        assert_eq!(live.left_behind(WORK)?, "", "{words:?}");
     }
     let nothing = live.exec(["/kaniko/executor"])?;
     refused("no destination", &nothing, USAGE, &["--destination", "--no-push"]);
@@ -137,7 +137,7 @@ fn a_refused_login_is_told_before_anything_is_built() -> Result<()> {
             refused(who, &output, NO_PERMISSION, &[registry.host(), "refused access", "authentication required"]);
             let text = printed(&output);
             assert!(!text.contains("] COPY") && !text.contains("not this one"), "{who}: {text}");
-            assert_eq!(site::left_behind(&mut live, WORK)?, "", "{who}");
+            assert_eq!(live.left_behind(WORK)?, "", "{who}");
         }
     }
     assert_eq!(registry.tags("wrong/app")?, [""; 0]);
@@ -164,7 +164,7 @@ fn a_full_disk() -> Result<()> {
             let code = if dockerfile == "Dockerfile.0" { IO } else { output.code() };
             refused(dockerfile, &output, code, &["No space left on device"]);
             assert!(output.code() != 0, "{output}");
-            assert_eq!(site::left_behind(&mut live, "/small")?, "", "{variant:?} {dockerfile}");
+            assert_eq!(live.left_behind("/small")?, "", "{variant:?} {dockerfile}");
         }
     }
     assert_eq!(registry.tags("full/app")?, [""; 0]);
@@ -191,7 +191,7 @@ fn a_registry_that_goes_away_in_mid_push() -> Result<()> {
     registry.stop();
     let output = process.wait()?;
     refused("a registry that goes away", &output, UNAVAILABLE, &["push to", registry.host(), "cannot reach"]);
-    assert_eq!(site::left_behind(&mut live, WORK)?, "");
+    assert_eq!(live.left_behind(WORK)?, "");
     registry.restart()?;
     assert_eq!(registry.tags("gone/app")?, [""; 0]);
     Ok(())
@@ -208,7 +208,7 @@ fn a_registry_that_fails_says_so_in_its_own_words() -> Result<()> {
         let job = ["/kaniko/executor".to_owned()].into_iter().chain(words).chain([format!("{address}/a/b:1")]);
         let output = live.exec(job.collect::<Vec<_>>())?;
         refused(says, &output, UNAVAILABLE, &["push to", &address, &status.to_string(), says]);
-        assert_eq!(site::left_behind(&mut live, WORK)?, "");
+        assert_eq!(live.left_behind(WORK)?, "");
     }
     Ok(())
 }
