@@ -19,10 +19,6 @@ COPY --from=made /large /large
 RUN echo mine > /etc/mine && ln /first /second && usleep 50000
 ";
 
-/// What lists the processes of a container but for its shell, what that waits with, and this.
-const PROCESSES: &str = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done 2>/dev/null \
- | grep -vE '^$|while sleep 3600|^sleep 3600|for p in|^tr |^grep '; true";
-
 /// Where the volume of a container is that has one.
 const VOLUME: &str = "/volume";
 
@@ -137,7 +133,7 @@ impl Crashes {
         let difference = self.before.difference(&self.live.own_files()?);
         let left = self.live.left_behind(work_dir(self.driver))?;
         let left: Vec<&str> = left.lines().filter(|path| !path.contains("/caches")).collect();
-        let running = self.live.exec(["/busybox/sh", "-c", PROCESSES])?.text("ps")?;
+        let running = self.live.processes()?;
         let found = [("changed", difference), ("left behind", left.join("\n")), ("running", running)];
         wrong.extend(
             found.into_iter().filter(|(_, text)| !text.is_empty()).map(|(what, text)| format!("{what}: {text}")),

@@ -9,6 +9,7 @@
 //! - a [`Context`] is a directory of files to build from;
 //! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
 //! - [`Crashes`] are builds that are killed, and what is there afterwards;
+//! - a [`Soak`] is many builds in one container;
 //! - [`compare`] measures how long and with how much they build the same;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
@@ -40,6 +41,7 @@ mod registry;
 mod scratch;
 mod settings;
 mod snapshot;
+mod soak;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +65,7 @@ pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
 pub use snapshot::run_times;
+pub use soak::{Held, Soak};
 pub use traffic::Traffic;
 
 pub(crate) use image::unpack;

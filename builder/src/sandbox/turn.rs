@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -103,11 +104,11 @@ impl Turns {
         let mut options = File::options();
         let path = place.join(LOCK);
         let lock = options.create(true).truncate(false).read(true).write(true).open(&path);
-        let mut lock = lock.on("open", path.display())?;
+        let lock = lock.on("open", path.display())?;
         wait_for(&lock, &path)?;
         in_place::recover(place, &left_pinned(&lock).unwrap_or_else(|| pinned.clone()))?;
         let names: Vec<&[u8]> = pinned.iter().map(|path| path.as_os_str().as_bytes()).collect();
-        lock.set_len(0).and_then(|()| lock.write_all(&names.join(&0))).on("write", path.display())?;
+        lock.set_len(0).and_then(|()| lock.write_all_at(&names.join(&0), 0)).on("write", path.display())?;
         Ok(Self { place: place.to_owned(), pinned, gate, _builder: builder, lock })
     }
 
@@ -185,5 +186,32 @@ impl Turn<'_> {
     /// Puts `/` back after a worker died.
     pub(super) fn recover(&self) -> Result<()> {
         in_place::recover(&self.turns.place, &self.turns.pinned).during("a worker died")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_to_stay_is_that_of_the_last_build() {
+        let directory = tempfile::tempdir().unwrap();
+        for pinned in [vec!["/kaniko", "/workspace", "/a longer path than before"], vec!["/kaniko"], vec!["/a", "/b"]] {
+            let pinned: Vec<PathBuf> = pinned.into_iter().map(PathBuf::from).collect();
+            drop(Turns::new(directory.path(), pinned.clone(), Gate::default()).unwrap());
+            assert_eq!(left_pinned(&File::open(directory.path().join(LOCK)).unwrap()), Some(pinned));
+        }
+    }
+
+    #[test]
+    fn a_build_that_lives_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        settle([directory.path(), &directory.path().join("absent")]).unwrap();
+        let turns = Turns::new(directory.path(), vec!["/kaniko".into()], Gate::default()).unwrap();
+        settle([directory.path(), directory.path()]).unwrap();
+        let second = Turns::new(directory.path(), Vec::new(), Gate::default());
+        assert!(matches!(second, Err(Error::Foreign(text)) if text.contains("another build")));
+        drop(turns);
+        Turns::new(directory.path(), Vec::new(), Gate::default()).unwrap();
     }
 }

@@ -35,6 +35,10 @@ pub struct Process {
     limit: Duration,
 }
 
+/// What lists processes, but for its own.
+const PROCESSES: &str = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done 2>/dev/null \
+ | grep -vE '^$|while sleep 3600|^sleep 3600|for p in|^tr |^grep '; true";
+
 /// What a runtime puts into `/etc`, from the host.
 const BROUGHT: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
@@ -133,6 +137,11 @@ impl Live {
     pub fn left_behind(&mut self, work_dir: &str) -> Result<String> {
         let line = format!("if [ -d {work_dir} ]; then find {work_dir} -mindepth 1 ! -path {work_dir}/lock; fi");
         self.exec(["/busybox/sh", "-c", &line])?.text("find")
+    }
+
+    /// The command lines of its processes, but for the shell that waits in it and what that waits with.
+    pub fn processes(&mut self) -> Result<String> {
+        self.exec(["/busybox/sh", "-c", PROCESSES])?.text("ps")
     }
 
     /// Only what was written to the root filesystem: the overlay's upper directory.

@@ -14,13 +14,14 @@ const UNSAFE: &str = "builder/src/sandbox/sys.rs";
 
 /// The pages that say what each part of the Dockerfile language does, what a cache key is made of, where logins come from, how
 /// registries are spoken to, what a build without a way outside does, and what Kaniko had to mend.
-const BEHAVIOURS: [&str; 6] = [
+const BEHAVIOURS: [&str; 7] = [
     "docs/dockerfile/",
     "docs/cache-keys.md",
     "docs/credentials.md",
     "docs/registry.md",
     "docs/air-gap.md",
     "docs/kaniko-behaviours.md",
+    "docs/security/",
 ];
 
 /// A tracked file, its path from the workspace on.
