@@ -26,5 +26,6 @@ mod secrets;
 mod site;
 mod snapshot;
 mod stages;
+mod supply;
 mod trust;
 mod wrong_input;
