@@ -1,4 +1,4 @@
-//! What the executor is made of: which packages may be compiled, and what their licences are.
+//! Which packages may be compiled, from where, and with which licences.
 
 use std::fs;
 use std::path::Path;
