@@ -3,22 +3,25 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
-use serde_json::Value;
+use walkdir::WalkDir;
 
 use crate::bases::{busybox_program, file_digest};
-use crate::command::{PATIENCE, capture, command, find, line};
 use crate::error::{At, Error, Result};
-use crate::{Container, Job, Registry, Variant, cache, packages, proxies, run};
+use crate::release::certificates;
+use crate::{
+    Commit, Container, Job, Libc, Registry, Release, Shipped, Variant, cache, is_static, packages, proxies, workspace,
+};
 
-/// What the executable is linked with, always statically.
+/// The images that are shipped, by their tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Libc {
-    /// musl: what is shipped.
-    Musl,
-    /// glibc, where the musl target cannot be had.
-    Gnu,
+pub enum Tag {
+    /// The executor and nothing else.
+    Latest,
+    /// With a shell.
+    Debug,
 }
 
 /// The executor, built from this workspace.
@@ -27,7 +30,8 @@ pub struct Executor {
     directory: PathBuf,
 }
 
-const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// What anybody may write into: whoever runs the image need not be root.
+const OPEN: [&str; 3] = ["kaniko", "kaniko/.docker", "workspace"];
 
 impl Executor {
     /// Builds it, with musl where that can be had: once in a process, and after that without a question to cargo.
@@ -37,10 +41,7 @@ impl Executor {
         let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*built {
             Some(executor) => Ok(executor.clone()),
-            None => {
-                let libc = if Libc::Musl.obtain() { Libc::Musl } else { Libc::Gnu };
-                Ok(built.insert(Self::build_with(libc)?).clone())
-            }
+            None => Ok(built.insert(Self::build_with(Libc::available())?).clone()),
         }
     }
 
@@ -49,18 +50,25 @@ impl Executor {
         packages::ensure()?;
         // The same place in the target directory serves every checkout that shares it.
         let _lock = cache::lock("executor-build")?;
-        let program = libc.build()?;
-        let checkout = file_name_of(&crate::workspace());
-        Self::around(&program, &format!("{checkout}-{libc:?}"))
+        let shipped = Release::here(libc).build()?;
+        let checkout = file_name_of(&workspace());
+        Self::around(&shipped.executable, Some(&shipped), &format!("{checkout}-{libc:?}"))
     }
 
-    /// The same around an executable that is there already, and static.
+    /// The same around an executable that is there already, and static. There are no papers about it.
     pub fn of(program: &Path) -> Result<Self> {
         packages::ensure()?;
         if !is_static(&fs::read(program).at("read", program)?) {
             return Err(Error::NotStatic { program: program.to_owned() });
         }
-        Self::around(program, "given")
+        Self::around(program, None, "given")
+    }
+
+    /// The root filesystems of `shipped`, in a directory that is empty.
+    pub fn assemble(shipped: &Shipped, directory: &Path) -> Result<Self> {
+        let directory = directory.to_owned();
+        fill(&directory, &shipped.executable, Some(shipped))?;
+        Ok(Self { directory })
     }
 
     /// The executable.
@@ -108,12 +116,27 @@ impl Executor {
         .args(proxies().into_iter().flat_map(|(name, value)| ["--build-arg".to_owned(), format!("{name}={value}")]))
     }
 
-    fn around(program: &Path, name: &str) -> Result<Self> {
-        let recipe = format!("2 {}", file_digest(program)?);
-        let directory = cache::once(&format!("executor-{name}").to_lowercase(), &recipe, |directory| {
-            plain(&directory.join("plain"), program)?;
-            debug(&directory.join("debug"), program)
-        })?;
+    /// The command that builds one of the images that are shipped, as the executable in it does, whoever runs it and when.
+    pub fn image(&self, tag: Tag, commit: Option<&Commit>) -> Command {
+        let (target, context) = match tag {
+            Tag::Latest => ("executor", self.rootfs()),
+            Tag::Debug => ("debug", self.debug_rootfs()),
+        };
+        let mut build = Command::new(self.program());
+        build.arg("--context").arg(context).arg("--dockerfile").arg(workspace().join("Dockerfile.executor"));
+        build.args(["--target", target]);
+        if let Some(commit) = commit {
+            build.arg("--label").arg(format!("org.opencontainers.image.revision={}", commit.id));
+            build.env("SOURCE_DATE_EPOCH", &commit.time);
+        }
+        build
+    }
+
+    fn around(program: &Path, papers: Option<&Shipped>, name: &str) -> Result<Self> {
+        let written = papers.map(|papers| format!("{}{}", papers.materials, papers.licences));
+        let recipe = format!("3 {} {}", file_digest(program)?, written.unwrap_or_default());
+        let name = format!("executor-{name}").to_lowercase();
+        let directory = cache::once(&name, &recipe, |directory| fill(directory, program, papers))?;
         Ok(Self { directory })
     }
 
@@ -126,86 +149,37 @@ impl Executor {
     }
 }
 
-impl Libc {
-    fn target(self) -> String {
-        let libc = if self == Self::Musl { "musl" } else { "gnu" };
-        format!("{}-unknown-linux-{libc}", std::env::consts::ARCH)
-    }
-
-    /// Whether the toolchain has the target, or could fetch it.
-    pub fn obtain(self) -> bool {
-        let has = || {
-            let sysroot = run(&rustc(), ["--print", "sysroot"]).map(|output| PathBuf::from(output.stdout.trim()));
-            sysroot.is_ok_and(|sysroot| sysroot.join("lib/rustlib").join(self.target()).join("lib").is_dir())
-        };
-        has() || (run("rustup", ["target", "add", &self.target()]).is_ok() && has())
-    }
-
-    /// Builds the executable, statically linked.
-    fn build(self) -> Result<PathBuf> {
-        let target = self.target();
-        let directory = cache::target();
-        let mut cargo = command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-        cargo.current_dir(crate::workspace()).arg("build").args(["--release", "--package", "yadokari"]);
-        cargo.args(["--target", &target, "--target-dir"]).arg(&directory);
-        match self {
-            Self::Musl => cargo.env(format!("CC_{}", target.replace('-', "_")), "musl-gcc"),
-            // Only with --target does this spare the build scripts, which are not static.
-            Self::Gnu => cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"),
-        };
-        let line = line(&cargo);
-        capture(&mut cargo, PATIENCE * 6)?.ok(&line)?;
-        let program = directory.join(target).join("release/yadokari");
-        if is_static(&fs::read(&program).at("read", &program)?) {
-            Ok(program)
-        } else {
-            Err(Error::NotStatic { program })
-        }
-    }
-}
-
-fn rustc() -> String {
-    std::env::var("RUSTC")
-        .ok()
-        .or_else(|| find("rustc").map(|path| path.to_string_lossy().into_owned()))
-        .unwrap_or_default()
-}
-
-/// Whether a 64-bit little-endian ELF file names no interpreter, that is, no dynamic linker.
-pub fn is_static(elf: &[u8]) -> bool {
-    const INTERPRETER: u32 = 3;
-    let bytes = |at: usize, size: usize| elf.get(at..at + size).unwrap_or_default();
-    let number = |at, size| bytes(at, size).iter().rev().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
-    let kinds = (0..count).map(|n| number(table + n * size, 4));
-    elf.starts_with(b"\x7fELF\x02\x01") && count > 0 && !kinds.into_iter().any(|kind| kind == INTERPRETER as usize)
+/// Both root filesystems.
+fn fill(directory: &Path, program: &Path, papers: Option<&Shipped>) -> Result<()> {
+    plain(&directory.join("plain"), program, papers)?;
+    debug(&directory.join("debug"), program, papers)
 }
 
 /// The shipped image.
-fn plain(root: &Path, program: &Path) -> Result<()> {
+fn plain(root: &Path, program: &Path, papers: Option<&Shipped>) -> Result<()> {
     for directory in ["kaniko/.docker", "kaniko/ssl/certs", "workspace"] {
         let directory = root.join(directory);
         fs::create_dir_all(&directory).at("create", &directory)?;
     }
-    let put = |from: &Path, to: &str| fs::copy(from, root.join(to)).at("copy", from).map(drop);
-    put(program, "kaniko/executor")?;
+    fs::copy(program, root.join("kaniko/executor")).at("copy", program)?;
     // Called by this name the program fills a directory with base images.
     symlink("executor", root.join("kaniko/warmer")).at("link", root.join("kaniko/warmer"))?;
-    if Path::new(CERTIFICATES).is_file() {
-        put(Path::new(CERTIFICATES), "kaniko/ssl/certs/ca-certificates.crt")?;
+    let write = |path: &str, text: &str| fs::write(root.join(path), text).at("write", root.join(path));
+    write("kaniko/ssl/certs/ca-certificates.crt", &certificates())?;
+    write("kaniko/.docker/config.json", "{}")?;
+    if let Some(papers) = papers {
+        // Scanners of images know a bill of materials by the end of its name.
+        write("kaniko/executor.cdx.json", &papers.materials)?;
+        write("kaniko/THIRD-PARTY-LICENSES", &papers.licences)?;
+        let licence = workspace().join("LICENSE");
+        write("kaniko/LICENSE", &fs::read_to_string(&licence).at("read", &licence)?)?;
     }
-    let config = root.join("kaniko/.docker/config.json");
-    fs::write(&config, Value::Object(serde_json::Map::new()).to_string()).at("write", &config)?;
-    for (path, mode) in [("", 0o755), ("kaniko", 0o777), ("kaniko/.docker", 0o777), ("workspace", 0o777)] {
-        let path = root.join(path);
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).at("chmod", &path)?;
-    }
-    Ok(())
+    modes(root)
 }
 
 /// The same with a shell.
-fn debug(root: &Path, program: &Path) -> Result<()> {
-    plain(root, program)?;
+fn debug(root: &Path, program: &Path, papers: Option<&Shipped>) -> Result<()> {
+    plain(root, program, papers)?;
     for directory in ["busybox", "bin"] {
         fs::create_dir(root.join(directory)).at("create", root.join(directory))?;
     }
@@ -214,22 +188,29 @@ fn debug(root: &Path, program: &Path) -> Result<()> {
     for applet in applets {
         symlink("busybox", root.join("busybox").join(&applet)).at("link", &applet)?;
     }
-    symlink("/busybox/sh", root.join("bin/sh")).at("link", root.join("bin/sh"))
+    symlink("/busybox/sh", root.join("bin/sh")).at("link", root.join("bin/sh"))?;
+    modes(root)
+}
+
+/// Modes that no umask has a part in.
+fn modes(root: &Path) -> Result<()> {
+    for entry in WalkDir::new(root) {
+        let entry = entry.map_err(std::io::Error::from).at("list", root)?;
+        let path = entry.path();
+        let is_open = OPEN.iter().any(|open| path == root.join(open));
+        let is_program = ["executor", "busybox"].iter().any(|name| entry.file_name() == *name);
+        let mode = match (entry.file_type().is_dir(), entry.file_type().is_file()) {
+            (true, _) if is_open => 0o777,
+            (true, _) => 0o755,
+            (_, true) if is_program => 0o755,
+            (_, true) => 0o644,
+            _ => continue,
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("chmod", path)?;
+    }
+    Ok(())
 }
 
 fn file_name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn busybox_is_static_and_this_test_is_not() {
-        packages::ensure().unwrap();
-        assert!(is_static(&fs::read(find("busybox").unwrap()).unwrap()));
-        assert!(!is_static(&fs::read(std::env::current_exe().unwrap()).unwrap()));
-        assert!(!is_static(b"#!/bin/sh\n"));
-    }
 }

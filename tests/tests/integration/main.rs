@@ -29,5 +29,6 @@ mod site;
 mod snapshot;
 mod soak;
 mod stages;
+mod supply;
 mod trust;
 mod wrong_input;
