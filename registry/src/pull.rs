@@ -1,9 +1,9 @@
 //! From a reference to the one image that this machine runs.
 
 use bytes::Bytes;
-use oci_spec::image::ImageManifest;
+use oci_spec::image::{Descriptor, ImageManifest};
 
-use crate::client::{Client, RegistryStore};
+use crate::client::{Client, RegistryStore, clean};
 use crate::manifest::digest_of;
 use crate::media::ManifestKind;
 use crate::store::read_small;
@@ -46,7 +46,11 @@ pub async fn resolve(store: &dyn Store, version: &Version, platform: &Platform) 
     let mut manifest = store.read_manifest(version).await?.ok_or_else(|| absent(version))?;
     let root = manifest.digest;
     for _ in 0..MAX_DEPTH {
-        let refuse = |reason: String| Error::Manifest { digest: manifest.digest, store: store.describe(), reason };
+        let refuse = |reason: String| Error::Manifest {
+            digest: manifest.digest,
+            store: store.describe(),
+            reason: clean(&reason),
+        };
         match manifest.kind() {
             Some(ManifestKind::Image) => {
                 let image = manifest.image()?;
@@ -55,9 +59,11 @@ pub async fn resolve(store: &dyn Store, version: &Version, platform: &Platform) 
                 return Ok(Resolved { root, manifest, image, config });
             }
             Some(ManifestKind::Index) => {
-                let digest = choose(&manifest, platform).map_err(|reason| refuse(reason.to_string()))?;
+                let (chosen, digest) = choose(&manifest, platform).map_err(|reason| refuse(reason.to_string()))?;
                 let version = Version::Digest(digest);
-                manifest = store.read_manifest(&version).await?.ok_or_else(|| absent(&version))?;
+                let read = store.read_manifest(&version).await?.ok_or_else(|| absent(&version))?;
+                agree(&chosen, &read).map_err(refuse)?;
+                manifest = read;
             }
             Some(ManifestKind::Schema1) => {
                 return Err(refuse(
@@ -88,8 +94,23 @@ pub async fn pull_manifest(client: &Client, reference: &Reference, platform: &Pl
     Err(failed.unwrap_or_else(offline))
 }
 
-/// The digest of the best manifest in an index: of those that suit equally, the first.
-fn choose(index: &Manifest, platform: &Platform) -> Result<crate::Digest> {
+/// Whether a manifest is what its index says, besides its digest, which was compared when it was read.
+fn agree(said: &Descriptor, read: &Manifest) -> Result<(), String> {
+    let (says, has) = (said.size(), read.bytes.len() as u64);
+    if says != has {
+        return Err(format!("it says that {} has {says} bytes, which has {has}", read.digest));
+    }
+    let media_type = said.media_type().to_string();
+    match ManifestKind::of(&media_type) {
+        Some(kind) if Some(kind) != read.kind() => {
+            Err(format!("it says that {} is {media_type}, which is {}", read.digest, read.media_type))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The best manifest in an index: of those that suit equally, the first.
+fn choose(index: &Manifest, platform: &Platform) -> Result<(Descriptor, crate::Digest)> {
     let index = index.index()?;
     let mut best = None;
     let mut offered = Vec::new();
@@ -106,9 +127,9 @@ fn choose(index: &Manifest, platform: &Platform) -> Result<crate::Digest> {
         }
     }
     match (best, &index.manifests()[..]) {
-        (Some((_, descriptor)), _) => digest_of(descriptor),
+        (Some((_, descriptor)), _) => Ok((descriptor.clone(), digest_of(descriptor)?)),
         // The specification lets an index leave platforms out; with one entry there is nothing to choose.
-        (None, [only]) if only.platform().is_none() => digest_of(only),
+        (None, [only]) if only.platform().is_none() => Ok((only.clone(), digest_of(only)?)),
         (None, _) => Err(Error::Unsupported {
             what: format!(
                 "platform {platform} (the image is for {})",

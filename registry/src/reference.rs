@@ -215,7 +215,7 @@ fn check_repository(path: &str) -> Result<(), &'static str> {
     }
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let (first, rest) = match tag.as_bytes() {
         [first, rest @ ..] => (*first, rest),

@@ -136,9 +136,14 @@ pub enum Written {
 /// bytes, and a larger one is refused.
 pub async fn read_small(store: &dyn Store, digest: &Digest, size: Option<u64>, limit: u64) -> Result<bytes::Bytes> {
     let mut bytes = Vec::new();
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes"));
+    // What says that it is too large is not asked for.
+    if size.is_some_and(|size| size > limit) {
+        return Err(Error::Io { operation: "take blob", path: digest.to_string().into(), source: too_large() });
+    }
     let mut take = |piece: &[u8]| {
         if (bytes.len() + piece.len()) as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+            return Err(too_large());
         }
         bytes.extend_from_slice(piece);
         Ok(())

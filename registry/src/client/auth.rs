@@ -14,9 +14,10 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
-use super::answer::Answer;
+use super::answer::{Answer, clean};
 use super::challenge::Challenge;
-use super::endpoint::{host_of, is_loopback, shown};
+use super::endpoint::{host_of, shown};
+use super::reach::{is_loopback, may_lead};
 use super::retry::Failed;
 use super::transport::Connection;
 use crate::{Error, Login, Secret};
@@ -308,7 +309,10 @@ impl Connection<'_> {
 
     /// The token server's URL, if the login may go there.
     fn realm(&self, origin: &Url, wanted: &TokenRequest<'_>, login: Option<&Login>) -> Result<Url, Error> {
-        let broken = |reason| Error::Protocol { operation: self.token_operation(), url: shown(origin), reason };
+        let broken = |reason: String| {
+            let reason = clean(&reason);
+            Error::Protocol { operation: self.token_operation(), url: shown(origin), reason }
+        };
         token_server(origin, wanted.realm, login.is_some()).map_err(broken)
     }
 
@@ -321,9 +325,11 @@ impl Connection<'_> {
     }
 }
 
-/// The token server that a challenge names. A login goes there in plain text only where the registry itself is spoken to so.
+/// The token server that a challenge names, which may be on another host, as Docker Hub's and GitLab's are. A login goes there in plain
+/// text only where the registry itself is spoken to so.
 fn token_server(origin: &Url, realm: &str, has_login: bool) -> Result<Url, String> {
     let url: Url = realm.parse().map_err(|error| format!("its challenge names the token server '{realm}': {error}"))?;
+    may_lead(origin, &url).map_err(|place| format!("its challenge names a token server at {place}"))?;
     let plain_is_fine = !has_login || origin.scheme() == "http" || is_loopback(&url) && is_loopback(origin);
     match url.scheme() {
         "https" => Ok(url),
@@ -387,12 +393,17 @@ mod tests {
         ] {
             assert_eq!(server(origin, realm, has_login).unwrap().as_str(), realm, "{origin} {has_login}");
         }
+        // Without a login, too, nobody is led to what only this machine can reach.
+        assert!(server(https, "http://169.254.169.254/latest/api/token", false).is_err());
         for (origin, realm, reason) in [
             (https, "http://auth.example/token", "in plain text"),
-            (https, "http://localhost/token", "in plain text"),
+            ("https://localhost/", "http://auth.example/token", "in plain text"),
             (https, "ftp://auth.example/token", "the scheme ftp"),
             (http, "file:///etc/passwd", "the scheme file"),
             (https, "/token", "names the token server '/token'"),
+            (https, "https://169.254.169.254/latest", "of a metadata server"),
+            ("http://localhost:5000/", "http://169.254.169.254/latest", "of a metadata server"),
+            (https, "https://127.0.0.1:6443/", "the local address 127.0.0.1:6443"),
         ] {
             let error = server(origin, realm, true).unwrap_err();
             assert!(error.contains(reason), "{realm}: {error}");

@@ -21,6 +21,9 @@ impl RegistryStore {
         let url = self.url(&format!("blobs/{digest}")).await?;
         let call = Call::new(Method::HEAD, url, format!("look for blob {digest}"), scopes, &[200, 404]);
         let answer = self.connection().send(&call).await?;
+        if answer.status() == 200 {
+            answer.expect(digest, &self.describe())?;
+        }
         let length = answer.header("content-length").and_then(|length| length.parse().ok());
         Ok((answer.status() == 200).then(|| length.map_or(Size::Untold, Size::Told)))
     }

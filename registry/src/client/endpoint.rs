@@ -1,9 +1,8 @@
 //! Where a repository is served: host, path, and which of HTTPS and plain HTTP.
 
-use std::net::IpAddr;
-
 use reqwest::Url;
 
+use super::reach::may_lead;
 use crate::reference::{DOCKER_HUB, check_host, is_hub};
 use crate::{Error, Result};
 
@@ -41,30 +40,6 @@ pub(crate) fn source(what: &str, text: &str) -> Result<(String, String)> {
     Ok((if is_hub(&host) { DOCKER_HUB.into() } else { host }, path.trim_matches('/').into()))
 }
 
-/// Whether a host is this machine itself, to which plain HTTP is as safe as anything.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some(host) if host == "localhost" || host.ends_with(".localhost") => true,
-        Some(host) => address(host).is_some_and(|address| address.is_loopback()),
-        None => false,
-    }
-}
-
-/// Whether a URL names an address that only this machine or this link can reach: where cloud metadata services live,
-/// and where a public registry has no business to send anybody.
-pub(crate) fn is_local(url: &Url) -> bool {
-    let link_local = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified(),
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),
-    };
-    is_loopback(url) || url.host_str().and_then(address).is_some_and(link_local)
-}
-
-/// An address, with IPv4 addresses taken out of their IPv6 disguise.
-fn address(host: &str) -> Option<IpAddr> {
-    host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|address| address.to_canonical())
-}
-
 /// A URL for messages: without its query, where upload sessions and storage signatures keep their secrets, and
 /// without a user.
 pub(crate) fn shown(url: &Url) -> String {
@@ -81,7 +56,7 @@ pub(crate) fn host_of(url: &Url) -> String {
 ///
 /// A step down from HTTPS to plain HTTP is refused, and so is one from a public host into this machine or link.
 pub(crate) fn next_location(base: &Url, location: &str) -> Result<Url, String> {
-    let next = base.join(location).map_err(|error| format!("its Location '{location}' is no URL: {error}"))?;
+    let next = target(base, location)?;
     match (base.scheme(), next.scheme()) {
         (_, "https") | ("http", "http") => {}
         ("https", "http") => {
@@ -95,17 +70,20 @@ pub(crate) fn next_location(base: &Url, location: &str) -> Result<Url, String> {
 
 /// The same for what anybody may read: a step down to plain HTTP is taken there, as browsers and Go's client do.
 pub(crate) fn next_page(base: &Url, location: &str) -> Result<Url, String> {
-    let next = base.join(location).map_err(|error| format!("its Location '{location}' is no URL: {error}"))?;
+    let next = target(base, location)?;
     match next.scheme() {
         "http" | "https" => stay_outside(base, next),
         scheme => Err(format!("its Location has the scheme {scheme}")),
     }
 }
 
+/// A `Location` as a URL. The text may hold a signature, so the error does not quote it.
+fn target(base: &Url, location: &str) -> Result<Url, String> {
+    base.join(location).map_err(|error| format!("its Location is no URL: {error}"))
+}
+
 fn stay_outside(base: &Url, next: Url) -> Result<Url, String> {
-    if is_local(&next) && !is_local(base) && next.host_str() != base.host_str() {
-        return Err(format!("its Location leads to the local address {}", host_of(&next)));
-    }
+    may_lead(base, &next).map_err(|place| format!("its Location leads to {place}"))?;
     Ok(next)
 }
 
@@ -134,11 +112,17 @@ mod tests {
             "https://localhost/x",
             "https://[::ffff:127.0.0.1]/",
             "https://0.0.0.0/",
+            "https://metadata.google.internal/",
+            "file:///etc/passwd",
+            "unix:/run/x",
+            "data:,x",
         ] {
             assert!(next(base, location).is_err(), "{location}");
         }
         assert!(next("http://localhost:5000/v2/", "http://127.0.0.1:9000/x").is_ok());
+        assert!(next("http://localhost:5000/v2/", "http://169.254.169.254/latest").is_err());
         assert!(next("http://registry.lan/v2/", "https://registry.lan/v2/").is_ok());
+        assert!(!next(base, "https://[storage/x?sig=secret").unwrap_err().contains("secret"));
         let page = |location: &str| next_page(&base.parse().unwrap(), location);
         assert!(page("http://mirror.example/x").is_ok());
         assert!(page("ftp://x/").is_err() && page("http://169.254.169.254/latest").is_err());

@@ -10,6 +10,7 @@ use yadokari_layers::{Digest, Hasher};
 
 use super::answer::Answer;
 use super::endpoint::{host_of, next_location, next_page, shown};
+use super::reach::Zone;
 use super::retry::{Backoff, Failed, http_date};
 use super::{Client, ClientInner};
 use crate::{Error, Result, Secret};
@@ -81,7 +82,7 @@ impl Request {
         self
     }
 
-    /// Adds a header. Its value is taken for secret.
+    /// Adds a header. Its value is not shown; where redirects lead it goes along, but for [`Request::direct`].
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let bad = || Error::Configuration { what: format!("header '{name}'"), reason: "it is not valid".into() };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
@@ -103,7 +104,8 @@ impl Request {
         self
     }
 
-    /// Follows no redirect: what carries secrets in its body or its headers goes to its URL alone.
+    /// Follows no redirect: what carries secrets in its body or its headers goes to its URL alone. That may be a metadata server,
+    /// which no other request asks.
     pub fn direct(mut self) -> Self {
         self.direct = true;
         self
@@ -193,13 +195,25 @@ impl ClientInner {
         let operation = format!("{verb} {}", call.shown());
         self.patience.wait(&host_of(&call.url)).await;
         let mut url = call.url.clone();
+        match (Zone::of(&url), call.direct) {
+            (_, true) => self.clients.reach().free(&url),
+            // What a metadata server tells is this machine's login. Only who looks for one asks it.
+            (Zone::Metadata, false) => {
+                let reason = "it is an address of a metadata server, which nothing is fetched from";
+                return Err(Error::Configuration { what: call.shown(), reason: reason.into() }.into());
+            }
+            _ => self.clients.reach().name(&url),
+        }
         let mut redirects = 0;
+        let mut ours = true;
         loop {
+            // Who was led elsewhere does not come back with the login.
+            ours &= url.origin() == call.url.origin();
             let mut request = self.clients.ordinary().request(call.method.clone(), url.clone());
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }
-            if let Some(value) = call.authorization.as_ref().filter(|_| url.origin() == call.url.origin()) {
+            if let Some(value) = call.authorization.as_ref().filter(|_| ours) {
                 let bad = |_| Error::Configuration {
                     what: format!("the login for {}", host_of(&url)),
                     reason: "it holds characters that no header can".into(),
@@ -224,7 +238,7 @@ impl ClientInner {
                 }
                 let next = if call.lenient { next_page(&url, location) } else { next_location(&url, location) };
                 let mut next = next.map_err(|reason| answer.broken(reason))?;
-                if next.origin() == url.origin() && next.username().is_empty() {
+                if ours && next.origin() == url.origin() && next.username().is_empty() {
                     // Neither can fail on a URL with a host; where it does there is no login.
                     _ = next.set_username(url.username());
                     _ = next.set_password(url.password());

@@ -1,9 +1,8 @@
 //! Finding, reading and writing manifests.
 
 use reqwest::Method;
-use yadokari_layers::{Digest, Mismatch};
+use yadokari_layers::Digest;
 
-use super::answer::Answer;
 use super::auth::Scopes;
 use super::repository::RegistryStore;
 use super::transport::{Body, Call};
@@ -39,13 +38,12 @@ impl RegistryStore {
         if answer.status() == 404 {
             return Ok(None);
         }
-        match (version, declared_digest(&answer)) {
-            (Version::Digest(digest), None) => return Ok(Some(*digest)),
-            (Version::Digest(expected), Some(found)) if found != *expected => {
-                let mismatch = Mismatch::Digest { expected: *expected, found };
-                return Err(Error::Mismatch { store: self.describe(), mismatch });
+        match (version, answer.declared_digest()) {
+            (Version::Digest(digest), _) => {
+                answer.expect(digest, &self.describe())?;
+                return Ok(Some(*digest));
             }
-            (_, Some(digest)) => return Ok(Some(digest)),
+            (Version::Tag(_), Some(digest)) => return Ok(Some(digest)),
             (Version::Tag(_), None) => {}
         }
         Ok(self.fetch_manifest(version).await?.map(|manifest| manifest.digest))
@@ -62,7 +60,7 @@ impl RegistryStore {
             Manifest::new("", bytes.clone()).expect(*expected, &store)?;
         }
         let manifest = Manifest::received(answer.header("content-type"), bytes, &store)?;
-        declared_digest(&answer).map_or(Ok(()), |declared| manifest.expect(declared, &store))?;
+        answer.declared_digest().map_or(Ok(()), |declared| manifest.expect(declared, &store))?;
         Ok(Some(manifest))
     }
 
@@ -81,7 +79,8 @@ impl RegistryStore {
         loop {
             match self.connection().send(&call).await {
                 Ok(answer) => {
-                    return declared_digest(&answer)
+                    return answer
+                        .declared_digest()
                         .map_or(Ok(()), |declared| manifest.expect(declared, &self.describe()));
                 }
                 // While another client links a blob anew, a registry may for a moment not see it.
@@ -133,9 +132,4 @@ impl RegistryStore {
         call.accept = Some(media::ACCEPT);
         Ok(call)
     }
-}
-
-/// The digest that the registry declares; one of another algorithm cannot be compared with ours.
-fn declared_digest(answer: &Answer) -> Option<Digest> {
-    answer.header("docker-content-digest")?.trim().parse().ok()
 }

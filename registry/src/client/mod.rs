@@ -13,6 +13,7 @@ mod login;
 mod manifests;
 mod options;
 mod patience;
+mod reach;
 mod repository;
 mod retry;
 mod sending;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
 
+pub(crate) use self::answer::clean;
 pub use self::fetch::{Download, Reply, Request};
 pub use self::hosts::Hosts;
 pub use self::options::{Bundle, ClientOptions, Listener, Notice, Proxies, RegistryTls, RetryPolicy, Timeouts};
@@ -102,7 +104,10 @@ impl Client {
     }
 
     fn at(&self, registry: &str, repository: String) -> RegistryStore {
-        RegistryStore::new(Arc::clone(&self.0), endpoint::Endpoint { registry: registry.into(), repository })
+        let endpoint = endpoint::Endpoint { registry: registry.into(), repository };
+        // What is no URL is an error when it is asked.
+        _ = Url::parse(&format!("https://{}/", endpoint.host())).map(|url| self.0.clients.reach().name(&url));
+        RegistryStore::new(Arc::clone(&self.0), endpoint)
     }
 }
 

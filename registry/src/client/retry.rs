@@ -67,7 +67,8 @@ impl<'c> Backoff<'c> {
         let first = *self.first.get_or_insert_with(Instant::now);
         // A registry that asks for an hour gets its error reported now: waiting less would only be refused again.
         let policy = self.client.options.retry;
-        if self.tries >= policy.tries || first.elapsed() + delay > policy.give_up_after {
+        let left = policy.give_up_after.checked_sub(first.elapsed());
+        if self.tries >= policy.tries || left.is_none_or(|left| delay > left) {
             return Err(failed.error);
         }
         self.spare(&failed.error, delay);
@@ -123,7 +124,7 @@ pub(crate) fn http_date(text: &str) -> Option<u64> {
     else {
         return None;
     };
-    if !(1970..10_000).contains(&year) || !(1..=31).contains(&day) {
+    if !(1970..10_000).contains(&year) || !(1..=31).contains(&day) || hours > 23 || minutes > 59 || seconds > 60 {
         return None;
     }
     // Days of the civil calendar, with years that begin in March so that the leap day is the last one.
@@ -150,6 +151,13 @@ mod tests {
             ("soon", None),
             ("-1", None),
             ("Sun, 06 Nov 1994 08:49 GMT", None),
+            // What would be no number any more.
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("Sun, 06 Nov 1994 18446744073709551615:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:18446744073709551615:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:18446744073709551615 GMT", None),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(253_402_300_799 - 784_111_777)),
         ];
         for (text, seconds) in table {
             assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
@@ -174,6 +182,19 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_millis(70));
         assert!(backoff.wait(failed(Again::After(Duration::from_secs(3600)))).await.is_err());
         assert!(backoff.wait(failed(Again::No)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_wait_beyond_all_numbers_is_a_refusal_as_any_that_is_too_long() {
+        let delay = Duration::from_millis(1);
+        let retry = RetryPolicy { delay, ..RetryPolicy::default() };
+        let client = Client::new(ClientOptions { retry, ..ClientOptions::default() }).unwrap();
+        let mut backoff = Backoff::new(&client.0, "host");
+        assert!(backoff.wait(failed(Again::Later)).await.is_ok());
+        // Only with what has passed since then is it too much for a duration.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let longest = retry_after("18446744073709551615", SystemTime::now()).unwrap();
+        assert!(backoff.wait(failed(Again::After(longest))).await.is_err());
     }
 
     #[tokio::test]

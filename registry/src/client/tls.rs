@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::endpoint::{HUB_HOST, host_of};
 use super::options::{Bundle, ClientOptions, Notice, Proxies, RegistryTls};
+use super::reach::{Reach, Resolver};
 use crate::reference::is_hub;
 use crate::{Error, Result};
 
@@ -36,12 +37,21 @@ pub(crate) struct Clients {
     unverified: Option<reqwest::Client>,
     /// Those of registries with something special about them, by host.
     special: HashMap<String, reqwest::Client>,
+    resolver: Resolver,
 }
 
 impl Clients {
     /// Builds them. Everything that needs files happens here, before any build step can touch them.
     pub(crate) fn new(options: &ClientOptions) -> Result<Self> {
-        let (trusted, ordinary) = Trusted::of(options)?;
+        let resolver = Resolver::default();
+        for proxy in [&options.proxies.http, &options.proxies.https].into_iter().flatten() {
+            // One without a scheme is spoken to in plain HTTP, and one that is no URL is an error of its own.
+            let url = Url::parse(proxy).ok().filter(Url::has_host);
+            if let Some(url) = url.or_else(|| Url::parse(&format!("http://{proxy}")).ok()) {
+                resolver.0.free(&url);
+            }
+        }
+        let (trusted, ordinary) = Trusted::of(options, &resolver)?;
         let mut special = HashMap::new();
         for tls in merged(&options.tls) {
             let host = host(&tls.registry);
@@ -61,7 +71,12 @@ impl Clients {
         let careless = options.unverified || !options.unverified_registries.is_empty();
         let everything = Special { unverified: true, ..Special::default() };
         let unverified = if careless { Some(trusted.client(options, &everything)?) } else { None };
-        Ok(Self { ordinary, unverified, special })
+        Ok(Self { ordinary, unverified, special, resolver })
+    }
+
+    /// Which names may stand for what.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.resolver.0
     }
 
     /// The client that makes requests.
@@ -94,11 +109,15 @@ struct Special {
 
 /// The authorities that all clients trust. One certificate that rustls cannot read fails a whole client; those that
 /// nobody named one by one must not do that.
-struct Trusted(Vec<Certificate>);
+struct Trusted {
+    authorities: Vec<Certificate>,
+    resolver: Resolver,
+}
 
 impl Trusted {
     /// All of them, and the client that trusts them and nothing else.
-    fn of(options: &ClientOptions) -> Result<(Self, reqwest::Client)> {
+    fn of(options: &ClientOptions, resolver: &Resolver) -> Result<(Self, reqwest::Client)> {
+        let of = |authorities| Self { authorities, resolver: resolver.clone() };
         let built_in =
             webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok());
         let mut groups = vec![("the built-in authorities", built_in.collect()), ("the system's authorities", system())];
@@ -108,7 +127,7 @@ impl Trusted {
                 Err(error) => warn(options, format!("{error}; nothing in it is trusted")),
             }
         }
-        let all = Self(groups.iter().flat_map(|(_, group)| group).cloned().collect());
+        let all = of(groups.iter().flat_map(|(_, group)| group).cloned().collect());
         if let Ok(client) = all.client(options, &Special::default()) {
             return Ok((all, client));
         }
@@ -121,19 +140,19 @@ impl Trusted {
             }
             good.extend(usable);
         }
-        let good = Self(good);
+        let good = of(good);
         let client = good.client(options, &Special::default())?;
         Ok((good, client))
     }
 
     fn client(&self, options: &ClientOptions, special: &Special) -> Result<reqwest::Client> {
-        let mut builder = builder(options)?;
+        let mut builder = builder(options)?.dns_resolver(self.resolver.clone());
         if let Some(identity) = special.identity.clone() {
             builder = builder.identity(identity);
         }
         finish(match special.unverified {
             true => builder.tls_certs_only([]).tls_danger_accept_invalid_certs(true),
-            false => builder.tls_certs_only(self.0.iter().chain(&special.authorities).cloned()),
+            false => builder.tls_certs_only(self.authorities.iter().chain(&special.authorities).cloned()),
         })
     }
 }
@@ -269,7 +288,7 @@ mod tests {
     #[test]
     fn a_client_can_be_built_from_the_built_in_authorities_alone() {
         let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der).unwrap());
-        let trusted = Trusted(built_in.collect());
+        let trusted = Trusted { authorities: built_in.collect(), resolver: Resolver::default() };
         assert!(trusted.client(&ClientOptions::default(), &Special::default()).is_ok());
     }
 
@@ -314,6 +333,21 @@ mod tests {
         let error = Clients::new(&options).err().unwrap();
         assert!(error.to_string().starts_with("proxy for HTTP:"), "{error}");
         assert!(!format!("{error:?} {options:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_may_be_anywhere() {
+        use reqwest::dns::Resolve as _;
+        for (proxy, is_found) in [
+            (Some("http://user:pw@localhost:3128"), true),
+            (Some("localhost:3128"), true),
+            (Some("http://10.0.0.1:3128"), false),
+            (None, false),
+        ] {
+            let proxies = Proxies { https: proxy.map(str::to_owned), ..Proxies::default() };
+            let clients = Clients::new(&ClientOptions { proxies, ..ClientOptions::default() }).unwrap();
+            assert_eq!(clients.resolver.resolve("localhost".parse().unwrap()).await.is_ok(), is_found, "{proxy:?}");
+        }
     }
 
     #[test]

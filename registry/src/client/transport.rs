@@ -9,11 +9,12 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONT
 use reqwest::{Method, RequestBuilder, Url};
 use yadokari_layers::Growing;
 
-use super::answer::{Answer, clean};
+use super::answer::{Answer, Secrets};
 use super::auth::Scopes;
 use super::body::{Progress, stream};
-use super::endpoint::{Endpoint, host_of, is_loopback, next_location};
+use super::endpoint::{Endpoint, host_of, next_location};
 use super::patience::warning;
+use super::reach::is_loopback;
 use super::retry::{Again, Backoff, Failed};
 use super::{ClientInner, challenge};
 use crate::error::Failure;
@@ -90,9 +91,11 @@ impl Connection<'_> {
         let mut authorization = self.known(&origin, &call.scopes).await?;
         let mut renewed = false;
         let mut redirects = 0;
+        let mut ours = true;
         loop {
-            // The login is the registry's: storage behind a redirect, or an upload session elsewhere, never sees it.
-            let ours = url.origin() == origin.origin();
+            // The login is the registry's: storage behind a redirect, or an upload session elsewhere, never sees it. Nor does the
+            // registry when others lead back to it: what to ask it with our login is not theirs to say.
+            ours &= url.origin() == origin.origin();
             let (progress, started) = (Arc::new(Progress::default()), Instant::now());
             let mut request = self.request(call, &method, &url, &progress)?;
             if let Some(value) = authorization.as_ref().filter(|_| ours).and_then(|given| given.value()) {
@@ -137,7 +140,7 @@ impl Connection<'_> {
             // Some registries refuse HEAD as a method, and the signatures of some storage cover only GET. If GET is
             // refused too, its answer at least has a body with the registry's words.
             if method == Method::HEAD && matches!(status, 401 | 403 | 405) {
-                (method, url) = (Method::GET, call.url.clone());
+                (method, url, ours) = (Method::GET, call.url.clone(), true);
                 continue;
             }
             return Err(answer.refused(&self.endpoint.registry).await);
@@ -175,7 +178,7 @@ impl Connection<'_> {
         let registry = &self.endpoint.registry;
         let answer = self.client.execute(Some(registry), request, operation, progress).await?;
         for text in answer.headers(WARNING.as_str()).filter_map(warning) {
-            let text = format!("{registry} warns: {}", clean(&text));
+            let text = format!("{registry} warns: {}", answer.said(&text));
             self.client.warn_once(&text, || text.clone());
         }
         Ok(answer)
@@ -318,7 +321,7 @@ impl ClientInner {
             reason: format!("the request cannot be built: {}", error.without_url()),
         })?;
         self.admit(request.url(), operation)?;
-        let host = host_of(request.url());
+        let (host, secrets) = (host_of(request.url()), Secrets::of(&request));
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
         let http = self.clients.of(&self.options, registry, request.url());
         let mut response = std::pin::pin!(http.execute(request));
@@ -327,7 +330,7 @@ impl ClientInner {
             let complete = progress.is_some_and(Progress::is_complete);
             let limit = if complete { timeouts.commit } else { timeouts.silence };
             match tokio::time::timeout(limit, &mut response).await {
-                Ok(Ok(response)) => return Ok(Answer::new(response, operation.into(), timeouts.silence)),
+                Ok(Ok(response)) => return Ok(Answer::new(response, operation.into(), timeouts.silence, secrets)),
                 Ok(Err(error)) => return Err(unreachable(Failure::Transport(error.without_url())).into()),
                 Err(_) if progress.map(Progress::sent) != before => {}
                 Err(_) if progress.is_some_and(Progress::is_complete) && !complete => {}

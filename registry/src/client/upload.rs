@@ -8,7 +8,7 @@ use super::repository::RegistryStore;
 use super::retry::Failed;
 use super::sending::{Sending, Session};
 use super::transport::{Body, Call};
-use crate::{BlobSource, Result, Upload, Written};
+use crate::{BlobSource, Result, Store as _, Upload, Written};
 
 impl RegistryStore {
     /// Asks the registry for the right to push, before a build spends its time: starts an upload session, and
@@ -99,8 +99,8 @@ impl RegistryStore {
         let operation = format!("upload blob {digest} to {}", self.endpoint.name());
         let mut call = Call::new(Method::PUT, url, operation, self.pushing(), &[200, 201, 204]);
         call.body = body;
-        self.connection().once(&call).await?;
-        Ok(())
+        let answer = self.connection().once(&call).await?;
+        Ok(answer.expect(digest, &self.describe())?)
     }
 
     /// Asks for a link. It is a favour: whatever goes wrong, a plain upload still can go right, and says what is
@@ -112,7 +112,8 @@ impl RegistryStore {
         let scopes = Scopes::mount(&self.endpoint.repository, source);
         let call = Call::new(Method::POST, url, operation, scopes, &[201, 202]);
         match self.connection().once(&call).await {
-            Ok(answer) if answer.status() == 201 => Mount::Done,
+            Ok(answer) if answer.status() == 201 && answer.expect(digest, source).is_ok() => Mount::Done,
+            Ok(answer) if answer.status() == 201 => Mount::Refused,
             Ok(answer) => Session::of(&answer).map_or(Mount::Refused, Mount::Session),
             Err(_) => Mount::Refused,
         }

@@ -1,15 +1,19 @@
 //! Tests that need more than one module: one table of cases over all stores, and the client's behaviour on the wire.
 
 mod auth;
+mod bounds;
 mod expiry;
 mod fetch;
 mod growing;
+mod hostile;
+mod lies;
 mod lists;
 mod offline;
 mod patience;
 mod renewal;
 mod sending;
 mod stores;
+mod stranger;
 mod tls;
 mod wire;
 

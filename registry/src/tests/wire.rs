@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{answer, client, count, fixture, image, quick, repository};
 use crate::memory::{Effect, Fault, Locations, Memory, Serving};
 use crate::{
-    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, Size, Store as _, Version,
-    Written, media, pull_manifest,
+    BlobSource as _, BytesBlob, ClientOptions, Digest, Error, Failure, Manifest, Platform, Size, Store as _, Timeouts,
+    Version, Written, media, pull_manifest,
 };
 
 fn refusal(status: u16, headers: &[(&str, &str)]) -> Effect {
@@ -288,7 +288,10 @@ async fn a_pull_falls_back_from_mirrors_and_keeps_the_registrys_error() {
 
 #[tokio::test]
 async fn a_manifest_is_not_read_beyond_its_limit() {
-    let (_memory, served, store) = fixture().await;
+    let (_memory, served, _) = fixture().await;
+    // As much time as usual: what is looked at here is the size.
+    let usual = ClientOptions { timeouts: Timeouts::default(), ..quick() };
+    let store = repository(&client(usual), &served, "app");
     let long = " ".repeat((16 << 20) + 1);
     served.inject(Fault { method: "GET", path: "/manifests/", times: 1, effect: answer(200, &[], &long) });
     let error = store.read_manifest(&Version::Tag("1".into())).await.unwrap_err();
