@@ -195,7 +195,7 @@ pub enum Error {
 pub enum ExitCode {
     /// The command line is wrong (2, as with every other tool).
     Usage = 2,
-    /// The Dockerfile is wrong, or names a file that is not there; or an image is wrong.
+    /// The Dockerfile is wrong, or names a file that is not there; or an image is wrong, or holds more than it may.
     Data = 65,
     /// The Dockerfile, the context or an image does not exist.
     NoInput = 66,
@@ -232,8 +232,18 @@ impl Error {
         }
     }
 
+    /// The layer that this is about, where it is about one.
+    pub(crate) fn layer(&self) -> Option<yadokari_layers::Digest> {
+        match self {
+            Self::Layers(error) => error.layer(),
+            Self::Sandbox(error) => error.layer(),
+            _ => None,
+        }
+    }
+
     /// The exit code of a build that failed so.
     pub fn exit_code(&self) -> u8 {
+        use yadokari_layers::Error as Layers;
         let code = match self {
             Self::Run { code, .. } => return *code,
             Self::Interrupted(signal) => return 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
@@ -251,12 +261,13 @@ impl Error {
             | Self::Pinned { source, .. }
             | Self::Push { source, .. }
             | Self::Tidy { source, .. } => registry_code(source),
-            Self::Layers(yadokari_layers::Error::Mismatch(_) | yadokari_layers::Error::DiffId { .. }) => {
-                ExitCode::Protocol
-            }
-            Self::Layers(yadokari_layers::Error::Entry { .. }) => ExitCode::Data,
+            Self::Layers(error) => match error.cause() {
+                Layers::Mismatch(_) | Layers::DiffId { .. } => ExitCode::Protocol,
+                Layers::Entry { .. } | Layers::Limit { .. } => ExitCode::Data,
+                _ => ExitCode::Io,
+            },
             Self::Stale { .. } | Self::Abandoned => ExitCode::Unavailable,
-            Self::Layers(_) | Self::Host { .. } | Self::DiskFull { .. } => ExitCode::Io,
+            Self::Host { .. } | Self::DiskFull { .. } => ExitCode::Io,
             // The sandbox is where layers are read, and not to blame for them.
             Self::Sandbox(error) => match error.fault() {
                 Some(Fault::Mismatch) => ExitCode::Protocol,

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join;
-use yadokari_layers::{Digest, Key, pack};
+use yadokari_layers::{Digest, Key, Limits, pack};
 use yadokari_registry::Platform;
 
 pub use error::{Error, ExitCode};
@@ -97,6 +97,8 @@ pub struct Request {
     pub jobs: NonZeroUsize,
     /// Whether all layers that the build makes on top of the base image become one.
     pub squash: bool,
+    /// How much each layer of a base image, or of the cache, and each archive may hold.
+    pub limits: Limits,
     /// Where RUN steps run.
     pub sandbox: sandbox::Settings,
     /// What RUN steps may mount, and what fetches of private sources log in with.

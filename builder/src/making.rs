@@ -39,8 +39,10 @@ impl<'a> Making<'a> {
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
     /// it is as if the cache had never had it; one that was made here and cannot be had back is made again.
     pub(crate) async fn make(&self) -> Result<Made, Error> {
-        // A step may be found twice: by its key, and by content. What layers are merged into may be found, too.
-        let mut tries: usize = self.prepared.plans.iter().map(|plan| 2 * plan.steps().count() + 1).sum();
+        // A step may be found twice: by its key, and by content. What layers are merged into may be found, too. Once, nothing is
+        // believed any more of what the cache says of layers.
+        let plans = self.prepared.plans.iter();
+        let mut tries: usize = plans.map(|plan| 2 * plan.steps().count() + 1).sum::<usize>() + 1;
         loop {
             match self.attempt().await {
                 // Each time there is a layer less that is believed in.
@@ -89,7 +91,7 @@ impl<'a> Making<'a> {
 
     fn images(&self, fetch: &dyn Fetch) -> Result<Vec<Image>, Error> {
         let (request, prepared) = (self.request, self.prepared);
-        let blobs = Blobs::new(&prepared.work, fetch);
+        let blobs = Blobs::new(&prepared.work, fetch).with_limits(request.limits);
         let pending = (0..prepared.plans.len()).map(|number| self.pending(number, fetch)).collect();
         let readers = Readers::new(prepared.work.holders(), pending);
         let begun = |layer: &Growing| self.uploads.begin(layer);

@@ -43,12 +43,13 @@ impl Prepared {
         let work = WorkDir::create(&request.sandbox.work_dir)?;
         let secrets = request.secrets.clone();
         let secret = Arc::new(move |name: &str| secrets.text(name));
-        let remotes = remote::Fetcher::new(request.client.clone(), work.downloads(), secret);
-        let cache = request.cache.clone().map(|settings| Cache::open(settings, &request.client, Arc::clone(progress)));
-        let cache = cache.map(Arc::new);
+        let remotes =
+            remote::Fetcher::new(request.client.clone(), work.downloads(), secret).with_limits(request.limits);
+        let open = |settings| Cache::open(settings, &request.client, Arc::clone(progress)).with_limits(request.limits);
+        let cache = request.cache.clone().map(open).map(Arc::new);
         let sources = Sources::new(request.client.clone()).with_cache(cache.clone());
         let sources = sources.with_warm(request.warm.as_deref()).with_progress(Arc::clone(progress));
-        let sources = sources.with_lock(request.lock.clone());
+        let sources = sources.with_lock(request.lock.clone()).with_limits(request.limits);
         let platforms = request.index.clone().unwrap_or_else(|| vec![request.options.platform.clone()]);
         let (mut plans, mut said) = (Vec::new(), Vec::new());
         let mut warn = |warning: &dockerfile::Diagnostic| {

@@ -1,6 +1,7 @@
 //! What a build takes from elsewhere: base images, images copied from, and what ADD names.
 
 mod bounds;
+mod layouts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -8,9 +9,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{join_all, try_join, try_join_all};
-use yadokari_layers::{Compression, Digest, Index, blob_path};
+use yadokari_layers::{Compression, Digest, Index, Limits, blob_path};
 use yadokari_registry::media::LayerCompression;
-use yadokari_registry::{Client, ImageManifest, Layout, Reference, Resolved, Size, Store, Version, digest_of, resolve};
+use yadokari_registry::{Client, ImageManifest, Layout, Reference, Resolved, Size, Store, digest_of, resolve};
 
 use crate::cache::{Cache, LayerOrigin};
 use crate::context::Contexts;
@@ -23,6 +24,7 @@ use crate::progress::{Progress, read_to};
 use crate::{remote, sandbox};
 
 use bounds::Bounds;
+use layouts::{layout_name, only_tag};
 
 /// The scheme of images in an OCI layout directory: `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@DIGEST`.
 const LAYOUT: &str = "oci:";
@@ -39,6 +41,8 @@ pub struct Sources {
     /// For each layer, held by whoever brings it.
     bringing: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     sent: Arc<Sent>,
+    /// What layers may hold.
+    limits: Limits,
 }
 
 #[derive(Default)]
@@ -81,7 +85,17 @@ impl Sources {
         let (found, bringing, sent) = Default::default();
         let progress = Arc::new(Progress::silent());
         let bounds = Bounds { client, lock: None };
-        Self { bounds, cache: None, warm: None, progress, found, bringing, sent }
+        Self { bounds, cache: None, warm: None, progress, found, bringing, sent, limits: Limits::default() }
+    }
+
+    /// The same, with what layers may hold.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What layers may hold.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The same, with the layers that a layout directory has. It may be missing.
@@ -384,6 +398,10 @@ impl Fetch for Fetcher<'_> {
         }
     }
 
+    fn distrust(&self, layer: &Digest, with_indexes: bool, error: &crate::Error) -> bool {
+        self.sources.cache.as_ref().is_some_and(|cache| cache.distrust(layer, with_indexes, error))
+    }
+
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
         let missing = layers.iter().filter(|layer| !fs::exists(blob_path(directory, &layer.digest)).unwrap_or(false));
         let missing: Vec<&LayerRef> = missing.collect();
@@ -406,33 +424,6 @@ impl Fetch for Fetcher<'_> {
             self.progress.pulled(&from, brought.len(), size, start.elapsed());
         }
         Ok(())
-    }
-}
-
-/// `DIR`, `DIR:TAG`, `DIR@sha256:…` or `DIR:TAG@sha256:…`, of which the digest counts. A colon before a slash belongs to
-/// the directory.
-fn layout_name(text: &str) -> (&str, Option<Version>) {
-    if let Some((directory, digest)) = text.rsplit_once('@')
-        && let Ok(digest) = digest.parse()
-    {
-        return (layout_name(directory).0, Some(Version::Digest(digest)));
-    }
-    match text.rsplit_once(':') {
-        Some((directory, tag)) if !tag.contains('/') => (directory, Some(Version::Tag(tag.to_owned()))),
-        _ => (text, None),
-    }
-}
-
-/// A layout that holds one image needs no tag in its name.
-async fn only_tag(layout: &Layout) -> Result<Version, yadokari_registry::Error> {
-    let tags = layout.tags().await?;
-    match &tags[..] {
-        [only] => Ok(Version::Tag(only.clone())),
-        _ if tags.iter().any(|tag| tag == "latest") => Ok(Version::Tag("latest".into())),
-        _ => Err(yadokari_registry::Error::NotFound {
-            what: format!("a tag to choose by itself (there are: {})", tags.join(", ")),
-            store: layout.describe(),
-        }),
     }
 }
 
@@ -469,19 +460,4 @@ pub(crate) fn compression(media_type: &str) -> Option<Compression> {
         LayerCompression::Gzip => Compression::Gzip,
         LayerCompression::Zstd => Compression::Zstd,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layout_names_hold_a_tag_or_a_digest_or_neither() {
-        assert_eq!(layout_name("/a/b"), ("/a/b", None));
-        assert_eq!(layout_name("/a/b:c"), ("/a/b", Some(Version::Tag("c".into()))));
-        assert_eq!(layout_name("/a:b/c"), ("/a:b/c", None));
-        let digest = Digest::of("x");
-        assert_eq!(layout_name(&format!("d@{digest}")), ("d", Some(Version::Digest(digest))));
-        assert_eq!(layout_name(&format!("d:t@{digest}")), ("d", Some(Version::Digest(digest))));
-    }
 }

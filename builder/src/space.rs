@@ -23,10 +23,13 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 pub(crate) fn explained(error: Error, directory: &Path, needed: impl FnOnce() -> Option<String>) -> Error {
     use yadokari_layers::Error as Layers;
     let is_full = match &error {
-        Error::Host { source, .. }
-        | Error::Layers(Layers::Host { source, .. } | Layers::Path { source, .. } | Layers::Stream { source, .. }) => {
-            is_full(source)
-        }
+        Error::Host { source, .. } => is_full(source),
+        Error::Layers(error) => match error.cause() {
+            Layers::Host { source, .. } | Layers::Path { source, .. } | Layers::Stream { source, .. } => {
+                is_full(source)
+            }
+            _ => false,
+        },
         Error::Sandbox(source) if !source.operation().is_some_and(|call| NO_DISK.contains(&call)) => {
             source.raw_os_error().is_some_and(|number| is_full(&io::Error::from_raw_os_error(number)))
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use yadokari_layers::materialise::{Source, materialise};
-use yadokari_layers::{Digest, Index, Kind, Root, Tree, apply::apply_tar, tar};
+use yadokari_layers::{Digest, Index, Kind, Limits, Root, Tree, apply::apply_tar, tar};
 
 fuzz_target!(|bytes: &[u8]| {
     let tar = match bytes.strip_prefix(b"raw\n") {
@@ -26,13 +26,14 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(index) = &index {
         check_index(index, tar.len());
     }
+    check_limits(&tar);
     let directory = tempfile::tempdir().expect("the directory of temporary files is there");
     let (inside, outside) = (directory.path().join("root"), directory.path().join("victim"));
     fs::create_dir_all(inside.join("lower/deep")).expect("a new directory can be made");
     fs::write(inside.join("lower/file"), "lower").expect("a new file can be written");
     fs::write(&outside, "kept").expect("a new file can be written");
     let root = Root::open(&inside).expect("the directory was just made");
-    let applied = apply_tar(&tar[..], &root);
+    let applied = apply_tar(&tar[..], &Limits::NONE, &root);
     assert_eq!(fs::read_to_string(&outside).expect("the file outside is still there"), "kept");
     assert_eq!(fs::read_dir(directory.path()).expect("it can be listed").count(), 2, "something outside was written");
     let mut found = BTreeSet::new();
@@ -46,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
             fs::create_dir(&at).expect("a new directory can be made");
             let root = Root::open(&at).expect("the directory was just made");
             let (blob, digest) = (Box::new(Cursor::new(&tar[..])), Digest::of(&tar));
-            let filled = materialise(&root, vec![Source { blob, digest, diff_id: digest, index }]).ok()?;
+            let filled = materialise(&root, vec![Source { blob, digest, diff_id: digest, index, limits: Limits::NONE }]).ok()?;
             let (mut found, mut size) = (BTreeSet::new(), 0);
             walk(&at, &at, &mut found, &mut size);
             Some((found, size, filled.tree.layers().to_vec()))
@@ -55,6 +56,8 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(known, found);
         }
         assert_eq!(fs::read_to_string(&outside).expect("the file outside is still there"), "kept");
+        let names = fs::read_dir(directory.path()).expect("it can be listed").count();
+        assert_eq!(names, 4, "something outside was written");
     }
     // Where no link leads elsewhere, not even one that a later entry replaces, and the kernel refused nothing, the tree of
     // the indexes is the directory.
@@ -96,12 +99,27 @@ fn check_index(index: &Index, size: usize) {
     let records = index.records();
     assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0));
     let stored = index.encode().expect("an index has a stored form");
-    assert_eq!(&Index::decode(&stored, 64 << 20).expect("a stored form can be read"), index);
+    assert_eq!(&Index::decode(&stored, &Limits::NONE).expect("a stored form can be read"), index);
     let files = records.iter().filter_map(|(_, record)| record.entry()).map(|entry| match entry.kind {
         Kind::File { size, .. } => size,
         _ => 0,
     });
     assert!(files.sum::<u64>() <= size as u64);
+}
+
+/// Within limits a tar has no more entries and bytes than these say, and it is the first thing beyond them that is refused.
+fn check_limits(tar: &[u8]) {
+    let limits = Limits { size: 4096, entries: 4 };
+    let (mut entries, mut bytes) = (0, 0);
+    let read = tar::read(tar, &limits, |_, _, content| {
+        entries += 1;
+        bytes += std::io::copy(content, &mut std::io::sink()).unwrap_or(0);
+        Ok(())
+    });
+    assert!(entries <= limits.entries && bytes <= limits.size);
+    let all = tar::read(tar, &Limits::NONE, |_, _, _| Ok(()));
+    assert!(read.is_ok() <= all.is_ok(), "a tar is good only where it is limited");
+    assert!(read.is_err() || tar.len() as u64 <= limits.size);
 }
 
 fn walk(base: &Path, directory: &Path, found: &mut BTreeSet<Vec<u8>>, size: &mut u64) {

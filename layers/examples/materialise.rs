@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use yadokari_layers::materialise::{Source, materialise};
-use yadokari_layers::{Digest, HashingReader, Index, Root, compress, tar};
+use yadokari_layers::{Digest, HashingReader, Index, Limits, Root, compress, tar};
 
 /// The size of the pieces in which everything is read.
 const PIECE: usize = 128 * 1024;
@@ -41,7 +41,7 @@ fn main() -> Done<()> {
                 let layer = |(blob, (diff_id, index)): (&String, &(Digest, Arc<Index>))| {
                     let index = is_known.then(|| Arc::clone(index));
                     let (blob, digest) = (Box::new(File::open(blob)?) as _, *diff_id);
-                    Ok(Source { blob, digest, diff_id: *diff_id, index })
+                    Ok(Source { blob, digest, diff_id: *diff_id, index, limits: Limits::default() })
                 };
                 let layers = blobs.iter().zip(&known).map(layer).collect::<Done<Vec<_>>>()?;
                 Ok(materialise(&Root::open(directory)?, layers)?.tree.len())

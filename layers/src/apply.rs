@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::materialise::IMPLIED_MODE;
 use crate::root::{at, names, times};
 use crate::tar::{self, Item};
-use crate::{Change, Changes, Content, Entry, Error, Opened, RelPath, Result, Root, Skipped, Timestamp};
+use crate::{Change, Changes, Content, Entry, Error, Limits, Opened, RelPath, Result, Root, Skipped, Timestamp};
 
 /// Makes `changes` in `root`: first what they delete, then what they put. A directory in which something changes, but which
 /// is not itself put, keeps its time. Returns what the kernel refused to this process.
@@ -36,9 +36,9 @@ fn open(entry: &Entry, content: &Content) -> Result<Opened> {
 
 /// Puts one more layer on `root`. Whiteouts and opaque markers remove what was there before this layer, wherever in the tar
 /// they stand; everything else replaces. Directories that the layer takes for granted are made with mode 0755.
-pub fn apply_tar(tar: impl Read, root: &Root) -> Result<Vec<Skipped>> {
+pub fn apply_tar(tar: impl Read, limits: &Limits, root: &Root) -> Result<Vec<Skipped>> {
     let mut applier = Applier::new(root);
-    tar::read(tar, |path, item, content| match item {
+    tar::read(tar, limits, |path, item, content| match item {
         Item::Put(entry) => applier.put(&path, &entry, content),
         Item::Delete => applier.delete(&path),
         Item::Opaque => applier.hide(&path),
@@ -185,7 +185,7 @@ mod tests {
             .file(".wh.f", "")
             .file(".wh.absent", "")
             .end();
-        assert_eq!(apply_tar(&tar[..], &root).unwrap(), []);
+        assert_eq!(apply_tar(&tar[..], &Limits::NONE, &root).unwrap(), []);
         assert_eq!(names(&root), ["a", "a/new", "a/x", "b", "c", "c/new", "d", "d/new", "e", "e/new"]);
         assert_eq!(root.entry(&path("b")).unwrap().unwrap().kind, Kind::File { size: 3, content: None });
     }
@@ -210,7 +210,7 @@ mod tests {
             .dir("put/")
             .file("put/new", "")
             .end();
-        apply_tar(&tar[..], &root).unwrap();
+        apply_tar(&tar[..], &Limits::NONE, &root).unwrap();
         let time = |path: &RelPath| root.entry(path).unwrap().unwrap().mtime.secs;
         assert_eq!(names(&root).iter().filter(|name| name.starts_with("usr/lib/")).count(), 1);
         assert_eq!(["usr/lib", "usr", "put"].map(|name| time(&path(name))), [5, 5, 1_000_000]);
@@ -234,7 +234,7 @@ mod tests {
             Hostile::default().entry(b'3', b"dev", b"", b"").symlink("dev", target).dir("dev/x"),
         ] {
             let (_dir, root) = temp();
-            _ = apply_tar(&tar.end()[..], &root);
+            _ = apply_tar(&tar.end()[..], &Limits::NONE, &root);
             assert_eq!(std::fs::read_to_string(outside.path().join("victim")).unwrap(), "kept");
             assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
         }
@@ -262,7 +262,7 @@ mod tests {
         changes.put(path("link"), Entry { kind: link, ..Entry::file(0, 0o4755, at) }, Content::Empty);
         changes.put(path("replaced"), Entry::file(0, 0o600, at), Content::Empty);
         apply(&changes, &a).unwrap();
-        apply_tar(&tar::write(&changes, None, Vec::new()).unwrap().0[..], &b).unwrap();
+        apply_tar(&tar::write(&changes, None, Vec::new()).unwrap().0[..], &Limits::NONE, &b).unwrap();
         let now = |lines: Vec<String>| lines.into_iter().filter(|line| !line.contains("old")).collect::<Vec<_>>();
         assert_eq!(now(listing(&a, true)), now(listing(&b, true)));
         assert_eq!(names(&a), ["kept", "kept/new", "kept/x", "link", "replaced"]);

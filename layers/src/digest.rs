@@ -227,6 +227,17 @@ pub enum Mismatch {
     },
 }
 
+impl Mismatch {
+    /// The digest that was asked for.
+    pub fn blob(&self) -> Digest {
+        match self {
+            Self::Digest { expected: digest, .. } | Self::TooLong { digest, .. } | Self::TooShort { digest, .. } => {
+                *digest
+            }
+        }
+    }
+}
+
 impl Verifier {
     /// Expects a blob of digest `expected`, and of `size` bytes where the size is known.
     pub fn new(expected: Digest, size: Option<u64>) -> Self {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{Digest, InvalidPath, Mismatch, RelPath};
+use crate::{Digest, InvalidPath, Limit, Mismatch, RelPath};
 
 /// The result of working with layers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call on a path inside a root failed.
-    #[error("{operation} '/{path}': {source}")]
+    #[error("{operation} '/{}': {source}", printable(path))]
     Path {
         /// The system call or what it was for.
         operation: &'static str,
@@ -53,10 +53,28 @@ pub enum Error {
         /// What was found.
         found: Digest,
     },
+    /// What is wrong with one layer, or with unpacking it.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// The compressed blob.
+        layer: Digest,
+        /// What it is.
+        source: Box<Error>,
+    },
+    /// A layer or an archive holds more than it may.
+    #[error("{} is beyond the {allowed} {limit} that are allowed (--{})", printable(what), limit.name())]
+    Limit {
+        /// What is too much: an entry, by its name, or what belongs to none.
+        what: String,
+        /// Which limit it is.
+        limit: Limit,
+        /// As much is allowed.
+        allowed: u64,
+    },
     /// A tar entry that no layer may hold.
-    #[error("entry '{name}': {reason}")]
+    #[error("entry '{}': {reason}", printable(name))]
     Entry {
-        /// The entry's name as it stands in the tar, made printable.
+        /// The entry's name as it stands in the tar.
         name: String,
         /// Why it is refused.
         reason: &'static str,
@@ -65,7 +83,7 @@ pub enum Error {
     #[error(transparent)]
     InvalidPath(#[from] InvalidPath),
     /// Symbolic links that lead to each other.
-    #[error("'/{0}': too many levels of symbolic links")]
+    #[error("'/{}': too many levels of symbolic links", printable(.0))]
     SymlinkLoop(RelPath),
     /// An index of another version, or not an index.
     #[error("not a layer index of version {expected}: {reason}")]
@@ -86,6 +104,31 @@ impl Error {
         }
     }
 
+    /// The same, with the layer that it is about. Where that is said already, nothing is added.
+    pub fn in_layer(self, layer: Digest) -> Self {
+        match self {
+            Self::Layer { .. } | Self::Mismatch(_) | Self::DiffId { .. } => self,
+            other => Self::Layer { layer, source: Box::new(other) },
+        }
+    }
+
+    /// The layer that it is about, where that is known.
+    pub fn layer(&self) -> Option<Digest> {
+        match self {
+            Self::Layer { layer, .. } | Self::DiffId { layer, .. } => Some(*layer),
+            Self::Mismatch(mismatch) => Some(mismatch.blob()),
+            _ => None,
+        }
+    }
+
+    /// What is wrong, whichever layer it is about.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Layer { source, .. } => source.cause(),
+            other => other,
+        }
+    }
+
     /// The kernel's error number, where the kernel refused something.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.io()?.raw_os_error()
@@ -102,9 +145,47 @@ impl Error {
     }
 
     fn io(&self) -> Option<&io::Error> {
-        match self {
+        match self.cause() {
             Self::Path { source, .. } | Self::Host { source, .. } | Self::Stream { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+/// Names are chosen by whoever made the layer, and are shown in terminals and logs, to which control characters are orders.
+pub(crate) fn printable(name: &impl std::fmt::Display) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    name.to_string().chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_errors_give_no_orders_to_terminals() {
+        let name = "a\u{1b}[2J\n::error::b\0c";
+        let path = RelPath::new("a\nb").unwrap();
+        let source = || io::Error::from(io::ErrorKind::NotFound);
+        for error in [
+            Error::Entry { name: name.to_owned(), reason: "is odd" },
+            Error::Limit { what: format!("entry '{name}'"), limit: Limit::Size, allowed: 1 },
+            Error::Path { operation: "open", path: path.clone(), source: source() },
+            Error::SymlinkLoop(path).in_layer(Digest::of("")),
+            RelPath::new(name).unwrap_err().into(),
+        ] {
+            let text = error.to_string();
+            assert!(!text.chars().any(char::is_control) && text.contains("\\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_its_layer_once() {
+        let (layer, other) = (Digest::of("layer"), Digest::of("other"));
+        let error = Error::Entry { name: "a".into(), reason: "is odd" }.in_layer(layer).in_layer(other);
+        assert_eq!(error.to_string(), format!("layer {layer}: entry 'a': is odd"));
+        assert_eq!(error.layer(), Some(layer));
+        let mismatch = Error::from(Mismatch::Digest { expected: layer, found: other }).in_layer(other);
+        assert_eq!(mismatch.layer(), Some(layer));
     }
 }

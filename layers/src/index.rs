@@ -6,7 +6,8 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Entry, Error, RelPath, Result};
+use crate::limits::Counted;
+use crate::{Entry, Error, Limits, RelPath, Result};
 
 /// Files that name resolution needs (`--chown=app`, `USER app`): their contents are kept in the index.
 pub const INLINE: [&str; 2] = ["etc/passwd", "etc/group"];
@@ -51,13 +52,6 @@ pub struct Index {
 struct Storing<'a> {
     records: &'a [(RelPath, Record)],
     inline: Vec<(&'a RelPath, &'a serde_bytes::Bytes)>,
-}
-
-/// The stored form. The version comes before everything else, outside the compressed part.
-#[derive(Deserialize)]
-struct Stored {
-    records: Vec<(RelPath, Record)>,
-    inline: Vec<(RelPath, serde_bytes::ByteBuf)>,
 }
 
 impl Index {
@@ -106,8 +100,9 @@ impl Index {
         encoder.finish().map_err(unwritten)
     }
 
-    /// Reads the stored form. `limit` bounds the decompressed size in bytes, since indexes also come from registries.
-    pub fn decode(bytes: &[u8], limit: u64) -> Result<Self> {
+    /// Reads the stored form. Indexes also come from registries, and may say what is in no layer: one that is not sorted, or that
+    /// no layer within `limits` can have, is refused before more memory is used than such a layer needs.
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self> {
         let failed = |reason: String| Error::Index { expected: Self::VERSION, reason };
         let (version, rest) = bytes.split_first_chunk().ok_or_else(|| failed("it is too short".into()))?;
         let version = u32::from_le_bytes(*version);
@@ -116,14 +111,47 @@ impl Index {
         }
         let mut plain = Vec::new();
         let mut decoder = zstd::stream::Decoder::new(rest).map_err(|error| failed(error.to_string()))?;
-        io::copy(&mut io::Read::take(&mut decoder, limit), &mut plain).map_err(|error| failed(error.to_string()))?;
-        let stored: Stored = postcard::from_bytes(&plain).map_err(|error| failed(error.to_string()))?;
-        if !stored.records.is_sorted_by(|(a, _), (b, _)| a < b) {
-            return Err(failed("its paths are not sorted".into()));
+        let most = limits.index_size();
+        io::copy(&mut io::Read::take(&mut decoder, most), &mut plain).map_err(|error| failed(error.to_string()))?;
+        let mut counted = Counted::new(limits);
+        let mut records: Vec<(RelPath, Record)> = Vec::new();
+        let rest = each(&plain, |(path, record): (RelPath, Record)| {
+            counted.entry(&path, record.entry()).map_err(|error| error.to_string())?;
+            if path.is_root() || records.last().is_some_and(|(before, _)| *before >= path) {
+                return Err("its paths are not sorted".to_owned());
+            }
+            records.push((path, record));
+            Ok(())
+        });
+        let mut inline = BTreeMap::new();
+        let rest = each(rest.map_err(failed)?, |(path, content): (RelPath, serde_bytes::ByteBuf)| {
+            if !IndexBuilder::wants(&path, content.len() as u64) {
+                return Err(format!("it holds the content of '{path}'"));
+            }
+            inline.insert(path, content.into_vec());
+            Ok(())
+        });
+        match rest.map_err(failed)? {
+            [] => Ok(Self { records, inline }),
+            _ => Err(failed("it goes on after its end".into())),
         }
-        let inline = stored.inline.into_iter().map(|(path, bytes)| (path, bytes.into_vec())).collect();
-        Ok(Self { records: stored.records, inline })
     }
+}
+
+/// Gives the parts of a sequence to `take`, one at a time, and returns what follows it: how many there are is not believed
+/// before they are there.
+fn each<'b, T: Deserialize<'b>>(
+    bytes: &'b [u8],
+    mut take: impl FnMut(T) -> Result<(), String>,
+) -> Result<&'b [u8], String> {
+    let broken = |error: postcard::Error| error.to_string();
+    let (length, mut rest): (u64, _) = postcard::take_from_bytes(bytes).map_err(broken)?;
+    for _ in 0..length {
+        let (part, after) = postcard::take_from_bytes(rest).map_err(broken)?;
+        take(part)?;
+        rest = after;
+    }
+    Ok(rest)
 }
 
 /// Collects what a layer says in the order of its tar; of two entries for one path the later one holds.
@@ -243,7 +271,7 @@ mod tests {
     #[test]
     fn an_index_survives_its_stored_form() {
         let index = sample();
-        let decoded = Index::decode(&index.encode().unwrap(), 1 << 20).unwrap();
+        let decoded = Index::decode(&index.encode().unwrap(), &Limits::default()).unwrap();
         assert_eq!(decoded, index);
         assert_eq!(decoded.inline(&path("etc/passwd")), Some(&b"hi"[..]));
     }
@@ -260,10 +288,43 @@ mod tests {
         let good = sample().encode().unwrap();
         let mut other = good.clone();
         other[0] = 99;
-        assert!(Index::decode(&other, 1 << 20).is_err());
-        assert!(Index::decode(&good[..good.len() - 1], 1 << 20).is_err());
-        assert!(Index::decode(&good[..2], 1 << 20).is_err());
-        assert!(Index::decode(&good, 8).is_err());
+        let decode = |bytes: &[u8]| Index::decode(bytes, &Limits::default());
+        assert!(decode(&other).is_err());
+        assert!(decode(&good[..good.len() - 1]).is_err());
+        assert!(decode(&good[..2]).is_err());
+        for entries in 0..=4 {
+            let limits = Limits { entries, ..Limits::default() };
+            assert_eq!(Index::decode(&good, &limits).is_ok(), entries == 4, "{entries}");
+        }
+        // A stored form that is 100 GB of zeros, if anyone reads it all.
+        let zeros = zstd::bulk::compress(&vec![0; 1 << 20], 19).unwrap();
+        let bomb = [&Index::VERSION.to_le_bytes()[..], &zeros.repeat(100_000)].concat();
+        let refused = Index::decode(&bomb, &Limits { entries: 1, ..Limits::default() }).unwrap_err().to_string();
+        assert!(refused.contains("after its end"), "{refused}");
+    }
+
+    #[test]
+    fn an_index_that_no_layer_can_have_is_refused() {
+        let stored = |records: &[(RelPath, Record)], inline: &[(RelPath, &[u8])]| {
+            let inline = inline.iter().map(|(path, bytes)| (path, serde_bytes::Bytes::new(bytes))).collect();
+            let plain = postcard::to_stdvec(&Storing { records, inline }).unwrap();
+            [&Index::VERSION.to_le_bytes()[..], &zstd::bulk::compress(&plain, 1).unwrap()].concat()
+        };
+        let refused = |records: &[(RelPath, Record)], inline: &[(RelPath, &[u8])]| {
+            let decoded = Index::decode(&stored(records, inline), &Limits::default());
+            decoded.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let gone = |name: &str| (path(name), Record::Delete);
+        assert_eq!(refused(&[gone("a"), gone("b")], &[(path("etc/passwd"), b"x")]), "");
+        assert!(refused(&[gone("b"), gone("a")], &[]).contains("not sorted"));
+        assert!(refused(&[gone("a"), gone("a")], &[]).contains("not sorted"));
+        assert!(refused(&[gone("")], &[]).contains("not sorted"));
+        assert!(refused(&[], &[(path("etc/shadow"), b"x")]).contains("'etc/shadow'"));
+        assert!(refused(&[], &[(path("etc/passwd"), &[0; (1 << 20) + 1])]).contains("'etc/passwd'"));
+        // Few bytes that claim to be more records than there is memory for.
+        let mut many = Index::VERSION.to_le_bytes().to_vec();
+        many.extend(zstd::bulk::compress(&postcard::to_stdvec(&u64::MAX).unwrap(), 1).unwrap());
+        assert!(Index::decode(&many, &Limits::NONE).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`Changes`]: what one step did. It becomes a layer by [`pack`](pack::pack), and a directory by
 //!   [`apply`](apply::apply); neither knows where it came from.
 //! - [`squash`]: what several layers do together, as changes.
+//! - [`Limits`]: how much a layer may hold.
 //! - [`Layer`], [`Key`]: the name of a finished layer and of a step that would make it.
 //! - [`Root`]: a directory that paths cannot leave. [`materialise`] fills one; [`scan`] and [`upper`] find where it may
 //!   have changed since, and [`confirm`] what did; [`fold`](upper::fold) makes an upper directory part of its lower one.
@@ -27,9 +28,12 @@ mod digest;
 mod entry;
 mod error;
 mod growing;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod key;
 mod layer;
+mod limits;
 mod links;
 pub mod materialise;
 pub mod pack;
@@ -54,6 +58,7 @@ pub use growing::{Growing, GrowingReader};
 pub use index::{INLINE, Index, IndexBuilder, Record};
 pub use key::{Key, KeyHasher};
 pub use layer::{Compression, Layer};
+pub use limits::{Limit, Limits};
 pub use links::follow_links;
 pub use path::{InvalidPath, RelPath};
 pub use root::{Lost, Root, Skipped, remove_all};

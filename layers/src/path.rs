@@ -18,9 +18,9 @@ pub struct RelPath(Arc<[u8]>);
 
 /// A name that is no path inside a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("path '{path}' {reason}")]
+#[error("path '{}' {reason}", crate::error::printable(path))]
 pub struct InvalidPath {
-    /// The path, made printable.
+    /// The path.
     pub path: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -47,7 +47,7 @@ impl RelPath {
     fn build(text: &[u8], on_parent: impl Fn(String) -> Result<(), InvalidPath>) -> Result<Self, InvalidPath> {
         let printable = || String::from_utf8_lossy(text).into_owned();
         if text.contains(&0) {
-            return Err(InvalidPath { path: printable().replace('\0', "\\0"), reason: "holds a NUL byte" });
+            return Err(InvalidPath { path: printable(), reason: "holds a NUL byte" });
         }
         let mut components: Vec<&[u8]> = Vec::new();
         for component in text.split(|&byte| byte == b'/') {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::materialise::Source;
-use crate::{Digest, Entry, Kind, RelPath, Root};
+use crate::{Digest, Entry, Kind, Limits, RelPath, Root};
 
 pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
@@ -67,6 +67,12 @@ impl Hostile {
         self
     }
 
+    /// Whatever mode it has.
+    pub(crate) fn moded(mut self, name: &str, mode: u32) -> Self {
+        self.raw(b'0', mode, name.as_bytes(), b"", 0, b"");
+        self
+    }
+
     fn raw(&mut self, kind: u8, mode: u32, name: &[u8], link: &[u8], size: u64, content: &[u8]) {
         let mut header = tar::Header::new_ustar();
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -100,7 +106,13 @@ impl Hostile {
 pub(crate) fn source(tar: &[u8], is_known: bool) -> Source<'static> {
     let index = is_known.then(|| Arc::new(crate::tar::index(tar).unwrap()));
     let diff_id = Digest::of(tar);
-    Source { blob: Box::new(std::io::Cursor::new(tar.to_vec())), digest: diff_id, diff_id, index }
+    Source {
+        blob: Box::new(std::io::Cursor::new(tar.to_vec())),
+        digest: diff_id,
+        diff_id,
+        index,
+        limits: Limits::default(),
+    }
 }
 
 /// Everything below a directory, one line for each path, for comparing and for reading in a failed test. Times of

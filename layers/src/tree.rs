@@ -69,14 +69,31 @@ impl Tree {
                 Record::Put(_) => {}
             }
         }
+        // What lies below a symbolic link of its own layer comes after all that the link may lead to or through.
+        let (mut links, mut links_behind, mut behind) = (Vec::new(), Vec::new(), Vec::new());
         for (position, (path, record)) in index.records().iter().enumerate() {
             let Some(entry) = record.entry() else { continue };
-            let path = self.place(path);
-            if !entry.is_directory() {
-                self.remove_below(&path);
+            let (node, bytes) = (Node { layer, record: position as u32 }, path.as_bytes());
+            let is_link = matches!(entry.kind, Kind::Symlink { .. });
+            while links.pop_if(|link: &mut &[u8]| !bytes.starts_with(link)).is_some() {}
+            if links.iter().any(|link| bytes.get(link.len()) == Some(&b'/')) {
+                if is_link { &mut links_behind } else { &mut behind }.push((path, entry, node));
+                continue;
             }
-            self.nodes.insert(path, Node { layer, record: position as u32 });
+            if is_link {
+                links.push(bytes);
+            }
+            self.put(path, entry, node);
         }
+        links_behind.into_iter().chain(behind).for_each(|(path, entry, node)| self.put(path, entry, node));
+    }
+
+    fn put(&mut self, path: &RelPath, entry: &Entry, node: Node) {
+        let path = self.place(path);
+        if !entry.is_directory() {
+            self.remove_below(&path);
+        }
+        self.nodes.insert(path, node);
     }
 
     /// Where a layer's entry lands: a symbolic link among its directories is followed, as it is when tars are unpacked
@@ -325,6 +342,15 @@ mod tests {
         let tree = tree(&[&["usr/", "usr/lib/", "lib -> usr/lib", "usr/lib/a"], &["lib/b", "-lib/a"]]);
         assert_eq!(paths(&tree), ["lib", "usr", "usr/lib", "usr/lib/b"]);
         assert_eq!(tree.visible(1), [None, Some(&path("usr/lib/b"))]);
+    }
+
+    #[test]
+    fn entries_below_a_link_of_their_own_layer_land_behind_all_of_its_links() {
+        let chain = ["a -> b", "a/x", "b -> c", "c -> d", "d/", "d/e -> ../f", "d/e/y", "f/"];
+        let tree = tree(&[&chain]);
+        assert_eq!(paths(&tree), ["a", "b", "c", "d", "d/e", "d/x", "f", "f/y"]);
+        let tree = self::tree(&[&["m -> n/q", "m/x", "n -> o", "n/q -> ../r", "o/", "r/"]]);
+        assert_eq!(paths(&tree), ["m", "n", "o", "o/q", "r", "r/x"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use yadokari::sandbox::{Commit, Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
-use yadokari_layers::{Changes, Content, Digest, Entry, Index, Kind, Record, RelPath, Timestamp, tar};
+use yadokari_layers::{Changes, Content, Digest, Entry, Index, Kind, Limits, Record, RelPath, Timestamp, tar};
 
 pub(crate) type Outcome = Result<(), Box<dyn StdError>>;
 
@@ -39,7 +39,7 @@ impl Bench {
     /// The base image's layer.
     pub(crate) fn base(&self, index: Option<Arc<Index>>) -> Result<LayerFile, Box<dyn StdError>> {
         let digest = Digest::of(std::fs::read(&self.base)?);
-        Ok(LayerFile { digest, diff_id: digest, index, blob: File::open(&self.base)? })
+        Ok(LayerFile { digest, diff_id: digest, index, blob: File::open(&self.base)?, limits: Limits::default() })
     }
 
     pub(crate) fn sh(&self, worker: &mut Worker, script: &str) -> Result<Output, Error> {
@@ -186,7 +186,13 @@ pub(crate) fn small_layer(bench: &Bench, changes: &Changes) -> Result<LayerFile,
     let path = bench.settings.home.join("small.tar");
     let (_, index) = tar::write(changes, None, File::create(&path)?)?;
     let digest = Digest::of("small");
-    Ok(LayerFile { digest, diff_id: digest, index: Some(Arc::new(index)), blob: File::open(&path)? })
+    Ok(LayerFile {
+        digest,
+        diff_id: digest,
+        index: Some(Arc::new(index)),
+        blob: File::open(&path)?,
+        limits: Limits::default(),
+    })
 }
 
 /// The processes that have an argument.

@@ -25,7 +25,7 @@ mod write;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use yadokari_layers::{Digest, Key};
+use yadokari_layers::{Digest, Key, Limits};
 use yadokari_registry::{Client, Store};
 
 use crate::dockerfile::printable;
@@ -49,6 +49,8 @@ pub struct Cache {
     /// Whether the first place is the one that is written to.
     writes: bool,
     progress: Arc<Progress>,
+    /// What layers may hold, and so their indexes.
+    limits: Limits,
     state: Mutex<State>,
 }
 
@@ -62,6 +64,8 @@ struct State {
     spoiled: HashSet<Digest>,
     /// What was said not to be used.
     ignored: HashSet<String>,
+    /// Whether it is not said any more what layers hold.
+    distrusted: bool,
     /// Records that were used and are to be kept.
     aging: Vec<Record>,
     /// Names that this build has written.
@@ -113,7 +117,12 @@ impl Cache {
                 }
             }
         }
-        Self { settings, places, writes, progress, state: Mutex::default() }
+        Self { settings, places, writes, progress, limits: Limits::default(), state: Mutex::default() }
+    }
+
+    /// The same, with what layers may hold.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Whether the layers of such steps are looked for and kept.
@@ -142,6 +151,22 @@ impl Cache {
         if self.lock().spoiled.insert(layer) {
             self.ignored(&format!("layer {layer}"), reason);
         }
+    }
+
+    /// Says that a layer cannot be unpacked, or is not what it should be. True where the cache may have had a part in that, which
+    /// it has not from now on: it named the layer, or, `with_indexes`, it said what layers hold.
+    pub fn distrust(&self, layer: &Digest, with_indexes: bool, reason: &dyn std::fmt::Display) -> bool {
+        let is_named = {
+            let state = self.lock();
+            state.layers.contains_key(layer) && !state.spoiled.contains(layer)
+        };
+        if is_named {
+            self.spoil(*layer, reason);
+        } else if with_indexes {
+            self.lock().distrusted = true;
+            self.ignored("what it says of the contents of layers", reason);
+        }
+        is_named || with_indexes
     }
 
     /// Says, once, that something is not used.

@@ -20,6 +20,7 @@ use super::export::ExportFlags;
 use super::gc::Gc;
 use super::kaniko::KanikoFlags;
 use super::layers::LayerFlags;
+use super::limits::LimitFlags;
 use super::log::LogFlags;
 use super::login::Login;
 use super::offline::LockFlags;
@@ -197,6 +198,8 @@ pub(super) struct Build {
     pub(super) force: bool,
     #[command(flatten)]
     pub(super) layers: LayerFlags,
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
     #[command(flatten)]
     pub(super) cache: CacheFlags,
     #[command(flatten)]

@@ -179,6 +179,7 @@ impl Pending {
         let secrets = request.secrets.clone();
         let lookup = Arc::new(move |name: &str| secrets.text(name));
         let fetcher = Fetcher::new(request.client.clone(), work.downloads(), lookup).with_login(self.login.clone());
+        let fetcher = fetcher.with_limits(request.limits);
         let mut single = None;
         let directory = match &self.context {
             ContextPlace::Directory(directory) => directory.clone(),

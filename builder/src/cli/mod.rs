@@ -10,6 +10,7 @@ mod export;
 mod gc;
 mod kaniko;
 mod layers;
+mod limits;
 mod log;
 mod login;
 mod naming;
@@ -319,6 +320,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         pack,
         jobs: args.jobs(),
         squash: args.layers.squash || args.kaniko.single_snapshot,
+        limits: args.limits.limits(),
         sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,

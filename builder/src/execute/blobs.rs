@@ -1,13 +1,14 @@
 //! The layers on disk: fetched when something needs their bytes, indexed as soon as they are there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use yadokari_layers::{
-    Content, Digest, Error as LayersError, Index, RelPath, Spool, Tree, blob_path, compress, materialise, tar,
+    Content, Digest, Error as LayersError, Index, Limits, RelPath, Spool, Tree, blob_path, compress, materialise, tar,
 };
 
 use super::{Hold, Holders, WorkDir};
@@ -28,6 +29,12 @@ pub trait Fetch: Sync {
     /// Takes note of what a layer says that had to be read for it.
     fn indexed(&self, _layer: &LayerRef, _index: &Arc<Index>) {}
 
+    /// Says what is wrong with a layer. True where that may be because of what was believed without reading it: then nothing
+    /// that did is believed again. `with_indexes` says whether [`Fetch::indexes`] said what any layer holds.
+    fn distrust(&self, _layer: &Digest, _with_indexes: bool, _error: &crate::Error) -> bool {
+        false
+    }
+
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
     /// verified; it can be fetched again once it is not.
     fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
@@ -39,7 +46,12 @@ pub struct Blobs<'a> {
     directory: PathBuf,
     holders: Arc<Holders>,
     fetch: &'a dyn Fetch,
+    limits: Limits,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
+    /// Whether the layers themselves did not say all of them.
+    is_told: AtomicBool,
+    /// The layers that were found out not to be what they were believed to be.
+    blamed: Mutex<HashSet<Digest>>,
     /// Held by whoever asks what layers say.
     asking: Mutex<()>,
     /// For each layer, held by whoever reads what it says.
@@ -50,8 +62,18 @@ impl<'a> Blobs<'a> {
     /// Keeps blobs in a work directory.
     pub fn new(work: &WorkDir, fetch: &'a dyn Fetch) -> Self {
         let (directory, holders) = (work.blobs().to_owned(), Arc::clone(work.holders()));
-        let (indexes, asking, reading) = Default::default();
-        Self { directory, holders, fetch, indexes, asking, reading }
+        let (indexes, is_told, blamed, asking, reading) = Default::default();
+        Self { directory, holders, fetch, limits: Limits::default(), indexes, is_told, blamed, asking, reading }
+    }
+
+    /// The same, with what layers may hold.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What each layer may hold.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Where the blobs are.
@@ -97,6 +119,7 @@ impl<'a> Blobs<'a> {
         };
         let _asking = lock(&self.asking);
         let found = self.fetch.indexes(&unknown);
+        self.is_told.fetch_or(!found.is_empty(), Ordering::Relaxed);
         let mut known = self.lock();
         known.extend(found);
         layers.iter().map(|layer| known.get(&layer.digest).map(Arc::clone)).collect()
@@ -106,6 +129,18 @@ impl<'a> Blobs<'a> {
     pub(super) fn found(&self, layer: &LayerRef, index: &Arc<Index>) {
         self.fetch.indexed(layer, index);
         self.lock().insert(layer.digest, Arc::clone(index));
+    }
+
+    /// The same error, or where it is about a layer that was believed to be something else: that this layer is stale.
+    pub(super) fn blamed(&self, error: crate::Error) -> crate::Error {
+        let Some(layer) = error.layer() else { return error };
+        let mut blamed = lock(&self.blamed);
+        let is_told = self.is_told.load(Ordering::Relaxed);
+        if blamed.contains(&layer) || self.fetch.distrust(&layer, is_told, &error) {
+            blamed.insert(layer);
+            return crate::Error::Stale { layer };
+        }
+        error
     }
 
     /// What one layer says.
@@ -121,7 +156,7 @@ impl<'a> Blobs<'a> {
         }
         let mut blob = self.open(layer)?;
         let (digest, diff_id) = (layer.digest, layer.diff_id);
-        let index = Arc::new(materialise::index(&mut blob, digest, diff_id)?);
+        let index = Arc::new(materialise::index(&mut blob, digest, diff_id, &self.limits)?);
         self.found(layer, &index);
         Ok(index)
     }
@@ -156,24 +191,27 @@ impl<'a> Blobs<'a> {
         wanted: &[RelPath],
         spool: &mut Spool,
     ) -> Result<HashMap<RelPath, Content>, crate::Error> {
-        let mut missing: std::collections::HashSet<&RelPath> = wanted.iter().collect();
+        let mut missing: HashSet<&RelPath> = wanted.iter().collect();
         let mut found = HashMap::new();
-        let tar = compress::decoder(self.open(layer)?)?;
-        tar::read(tar, |path, item, content| {
-            let tar::Item::Put(entry) = item else { return Ok(()) };
-            if entry.is_file() && missing.contains(&path) {
-                // Of two entries for one path the later one holds, as in the index.
-                found.insert(path, spool.take(content)?);
-            }
-            Ok(())
-        })?;
+        let blob = self.open(layer)?;
+        let read = compress::decoder(blob).and_then(|tar| {
+            tar::read(tar, &self.limits, |path, item, content| {
+                let tar::Item::Put(entry) = item else { return Ok(()) };
+                if entry.is_file() && missing.contains(&path) {
+                    // Of two entries for one path the later one holds, as in the index.
+                    found.insert(path, spool.take(content)?);
+                }
+                Ok(())
+            })
+        });
+        read.map_err(|error| error.in_layer(layer.digest))?;
         missing.retain(|path| !found.contains_key(*path));
         match missing.into_iter().next() {
-            Some(path) => Err(crate::Error::Layers(LayersError::Path {
-                operation: "find in its layer",
-                path: path.clone(),
-                source: std::io::Error::from(std::io::ErrorKind::NotFound),
-            })),
+            Some(path) => {
+                let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+                let error = LayersError::Path { operation: "find in its layer", path: path.clone(), source };
+                Err(error.in_layer(layer.digest).into())
+            }
             None => Ok(found),
         }
     }

@@ -197,6 +197,7 @@ impl<'a> PlanRun<'a> {
         // Of layers that are merged nobody but the cache wants one.
         let wanted = self.chain.contains(&stage) && !self.executor.squash;
         let done = StageRun::new(self, &job, stage).execute(wanted);
+        let done = done.map_err(|error| self.executor.blobs.blamed(error));
         // It is set once, since a stage begins once.
         job.end(done.map(|result| _ = self.results.0[stage].set(result)));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use yadokari_layers::{Compression, Entry, RelPath, Tree, blob_path, pack};
+use yadokari_layers::{Compression, Entry, Limits, RelPath, Tree, blob_path, pack};
 
 use super::blobs::Blobs;
 use super::copy::{Bytes, Placing, Restyle};
@@ -308,7 +308,7 @@ impl<'a> Mounts<'a> {
         let path = blob_path(scratch.path(), &layer.digest);
         let blob = File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })?;
         let (digest, diff_id, index) = (layer.digest, layer.diff_id, Some(layer.index));
-        Ok(LayerFile { digest, diff_id, index, blob })
+        Ok(LayerFile { digest, diff_id, index, blob, limits: Limits::NONE })
     }
 }
 

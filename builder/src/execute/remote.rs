@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use yadokari_layers::{Content, Entry, Kind, RelPath, Spool, Timestamp};
+use yadokari_layers::{Content, Entry, Kind, Limits, RelPath, Spool, Timestamp};
 
 use super::copy::{Bytes, Conflict, Placing};
 use super::unpack::{Archive, unpack_file};
@@ -49,6 +49,7 @@ pub(super) fn copy(
     copy: &Copy,
     source: &Elsewhere,
     spool: &mut Spool,
+    limits: &Limits,
     span: Option<Span>,
 ) -> Result<(), Refusal> {
     match &source.fetched {
@@ -58,7 +59,7 @@ pub(super) fn copy(
                 File::open(&file.path).map_err(failed)
             };
             let name = source.remote.to_string();
-            let archive = Archive { name: &name, open: &open, digest: Some(file.digest) };
+            let archive = Archive { name: &name, open: &open, digest: Some(file.digest), limits };
             if copy.unpack_downloads && unpack_file(placing, &archive, &copy.destination, spool, span)? {
                 return Ok(());
             }

@@ -343,7 +343,7 @@ impl<'a> StageRun<'a> {
         let copied = match &from {
             None => {
                 let context = executor.directory(&copy.from);
-                copy_from_context(&voice, context, &mut placing, copy, &mut spool, step.span)
+                copy_from_context(&voice, context, &mut placing, copy, &mut spool, blobs.limits(), step.span)
             }
             Some(layers) => copy_from_layers(&voice, blobs, &mut placing, copy, layers, &mut spool, step.span),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use yadokari_layers::{Content, RelPath, Spool, Tree};
+use yadokari_layers::{Content, Limits, RelPath, Spool, Tree};
 
 use super::blobs::Blobs;
 use super::copy::{Bytes, Conflict, Placing};
@@ -19,6 +19,7 @@ pub(super) fn copy_from_context(
     placing: &mut Placing<'_>,
     copy: &Copy,
     spool: &mut Spool,
+    limits: &Limits,
     span: Option<Span>,
 ) -> Result<(), crate::Error> {
     // A build that takes nothing from the context does not read it.
@@ -31,12 +32,12 @@ pub(super) fn copy_from_context(
             if several && matches!(elsewhere.fetched, Fetched::File(_)) && !copy.unpack_downloads {
                 needs_directory(placing, copy, span)?;
             }
-            let copied = remote::copy(placing, copy, elsewhere, spool, span);
+            let copied = remote::copy(placing, copy, elsewhere, spool, limits, span);
             copied.map_err(|refusal| refusal.at(source, span))?;
             continue;
         }
         let archive = copy.unpack && tree.content(&selected.path).is_some_and(|(_, found)| found.entry.is_file());
-        if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, span)? {
+        if archive && unpack::unpack(placing, context, &selected.path, &copy.destination, spool, limits, span)? {
             for (flag, given) in [("--chmod", copy.chmod.is_some()), ("--exclude", !copy.exclude.is_empty())] {
                 if given {
                     voice.warning(&format!("{flag} does not reach into the archive '{}'", selected.path));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use yadokari_layers::{Content, Digest, HashingReader, Kind, RelPath, Spool, tar};
+use yadokari_layers::{Content, Digest, Error as LayersError, HashingReader, Kind, Limits, RelPath, Spool, tar};
 
 use super::copy::{Conflict, Placing};
 use crate::archive::{XZ_MEMORY, decoder, head, is_archive};
@@ -18,12 +18,13 @@ pub(super) fn unpack(
     path: &RelPath,
     destination: &str,
     spool: &mut Spool,
+    limits: &Limits,
     span: Option<Span>,
 ) -> Result<bool, crate::Error> {
     let tree = context.tree()?;
     let holder = tree.content(path).map_or(path, |(holder, _)| holder);
     let open = || Ok(context.open_file(holder)?);
-    let archive = Archive { name: &path.to_string(), open: &open, digest: context.known_digest(holder) };
+    let archive = Archive { name: &path.to_string(), open: &open, digest: context.known_digest(holder), limits };
     unpack_file(placing, &archive, destination, spool, span)
 }
 
@@ -35,6 +36,8 @@ pub(super) struct Archive<'a> {
     pub(super) open: &'a dyn Fn() -> Result<File, crate::Error>,
     /// What its bytes were when the step's key was computed. It is an error that they are not what they were.
     pub(super) digest: Option<Digest>,
+    /// How much it may hold.
+    pub(super) limits: &'a Limits,
 }
 
 /// The same for any file.
@@ -61,7 +64,7 @@ pub(super) fn unpack_file(
     placing.directory_for_archive(&target).map_err(refuse)?;
     let mut failed = None;
     let mut bytes = HashingReader::new(open()?);
-    let read = tar::read(decoder(&mut bytes)?, |name, item, content| {
+    let read = tar::read(decoder(&mut bytes)?, archive.limits, |name, item, content| {
         let tar::Item::Put(mut entry) = item else {
             failed = Some(located(Diagnostic::new(format!("archive '{path}' holds a whiteout, '{name}'")), span));
             return Ok(());
@@ -80,7 +83,16 @@ pub(super) fn unpack_file(
         failed = placing.unpack(&target.join(&name), entry, content).map_err(refuse).err();
         Ok(())
     });
-    read?;
+    read.map_err(|error| match &error {
+        // What the archive is to blame for.
+        LayersError::Entry { .. } | LayersError::Limit { .. } => {
+            located(Diagnostic::new(format!("archive '{path}': {error}")), span)
+        }
+        LayersError::Stream { source, .. } if source.raw_os_error().is_none() => {
+            located(Diagnostic::new(format!("archive '{path}': {error}")), span)
+        }
+        _ => error.into(),
+    })?;
     failed.map_or(Ok(()), Err)?;
     let failed = |source| yadokari_layers::Error::Stream { operation: "read archive", source };
     let found = bytes.finish().map_err(failed)?;
@@ -126,6 +138,9 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
+    /// How much an archive of these tests may hold.
+    const LIMITS: Limits = Limits { size: 1 << 20, entries: 100 };
+
     /// What ADD of these files of a context to `/x` puts there, each unpacked if it is an archive.
     fn added(files: &[(&str, &[u8])]) -> Result<Vec<String>, crate::Error> {
         let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -139,7 +154,7 @@ mod tests {
         let mut lines = Vec::new();
         for (name, _) in files {
             let path = RelPath::new(name).unwrap();
-            if !unpack(&mut placing, &context, &path, "/x", &mut spool, None)? {
+            if !unpack(&mut placing, &context, &path, "/x", &mut spool, &LIMITS, None)? {
                 lines.push(format!("{name} as it is"));
             }
         }

@@ -68,5 +68,7 @@ impl Drop for WorkDir {
             // A panic there was reported by its own thread.
             _ = removal.join();
         }
+        // A context that was fetched may be deeper than what would else remove it can go.
+        _ = yadokari_layers::remove_all(self.directory.path());
     }
 }

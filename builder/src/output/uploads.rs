@@ -237,7 +237,7 @@ impl<'a> Uploads<'a> {
                     progress.info(&format!("wrote {}", path.display()));
                 }
                 Destination::Root(export) => {
-                    let blobs = Blobs::new(self.work, &AllHere);
+                    let blobs = Blobs::new(self.work, &AllHere).with_limits(self.sources.limits());
                     tokio::task::block_in_place(|| export::write(export, made, &blobs, progress))?;
                 }
                 Destination::Registry(_) | Destination::Layout { .. } => {}

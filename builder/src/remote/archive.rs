@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::process::{getegid, geteuid};
-use yadokari_layers::{Entry, Kind, RelPath, Root, tar};
+use yadokari_layers::{Entry, Kind, Limits, RelPath, Root, tar};
 
 use crate::archive::{self, decoder, head};
 
@@ -19,10 +19,10 @@ fn open(file: &Path) -> Result<File, crate::Error> {
 }
 
 /// Unpacks a tar into `directory`. Files belong to this process, and their attributes are left out: a context has neither.
-pub(super) fn unpack(file: &Path, directory: &Path) -> Result<(), crate::Error> {
+pub(super) fn unpack(file: &Path, limits: &Limits, directory: &Path) -> Result<(), crate::Error> {
     let root = Root::open(directory)?;
     let mut directories: Vec<(RelPath, Entry)> = Vec::new();
-    tar::read(decoder(open(file)?)?, |path, item, content| {
+    tar::read(decoder(open(file)?)?, limits, |path, item, content| {
         let tar::Item::Put(mut entry) = item else {
             // What layers use to delete files is, in a context, a file like any other; none has a use for it.
             let reason = "a name that starts with .wh. is kept for layers";
@@ -79,7 +79,8 @@ mod tests {
         let file = directory.path().join("archive");
         fs::write(&file, bytes).unwrap();
         fs::create_dir(directory.path().join("out")).unwrap();
-        unpack(&file, &directory.path().join("out")).map_err(|error| error.to_string())?;
+        unpack(&file, &Limits { size: 1 << 20, entries: 100 }, &directory.path().join("out"))
+            .map_err(|error| error.to_string())?;
         Ok(directory)
     }
 

@@ -81,7 +81,7 @@ impl Fetcher {
         let failed = |source| Error::Context { path: file.clone(), source };
         let path = self.new_directory("context-")?;
         if archive::is_archive(&file)? {
-            let unpacked = tokio::task::block_in_place(|| archive::unpack(&file, &path));
+            let unpacked = tokio::task::block_in_place(|| archive::unpack(&file, &self.limits, &path));
             unpacked.map_err(|error| wrong(&format!("build context {name}"), error.to_string()))?;
             return Ok(ContextTree { path, dockerfile: None });
         }

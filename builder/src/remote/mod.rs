@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
-use yadokari_layers::Digest;
+use yadokari_layers::{Digest, Limits};
 use yadokari_registry::{Client, Request};
 
 use crate::progress::Progress;
@@ -106,18 +106,25 @@ pub struct Fetcher {
     secrets: Arc<Lookup>,
     /// The login for repositories where no secret is one.
     login: Option<Login>,
+    /// What archives may hold.
+    limits: Limits,
 }
 
 impl Fetcher {
     /// Puts what is fetched below `directory`, which must exist and outlive its use. Private sources are asked with the
     /// logins that `secrets` knows.
     pub fn new(client: Client, directory: &Path, secrets: Arc<Lookup>) -> Self {
-        Self { client, directory: directory.to_owned(), secrets, login: None }
+        Self { client, directory: directory.to_owned(), secrets, login: None, limits: Limits::default() }
     }
 
     /// The same, with a login for repositories that have no secret.
     pub fn with_login(self, login: Option<Login>) -> Self {
         Self { login, ..self }
+    }
+
+    /// The same, with what archives may hold that are contexts.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Fetches a source.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use yadokari_layers::Index;
+use yadokari_layers::{Index, Limits};
 
 use super::channel::Channel;
 use super::error::{During, Error, Result, Syscall};
@@ -23,7 +23,7 @@ use super::mount::proxy::{Agent, Proxy};
 use super::probe::Footing;
 use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
-use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request};
+use super::wire::{Form, Kind, Reply, Request};
 use super::{
     Commit, Exit, Give, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked,
     doctor_lines,
@@ -130,7 +130,8 @@ impl Worker {
 
     fn send_layer(&mut self, layer: &LayerFile) -> Result<()> {
         let index = layer.index.as_ref().map(|index| index.encode()).transpose()?;
-        self.tell(&Request::Layer(layer.digest, layer.diff_id, index.map(Into::into)), &[layer.blob.as_fd()])
+        let request = Request::Layer(layer.digest, layer.diff_id, layer.limits, index.map(Into::into));
+        self.tell(&request, &[layer.blob.as_fd()])
     }
 
     /// Has layers unpacked. Returns the answer, and what each of the layers says.
@@ -140,7 +141,7 @@ impl Worker {
         let mut found = Vec::new();
         let answer = loop {
             match self.answer()? {
-                Reply::Index(index) => found.push(Arc::new(Index::decode(&index, INDEX_LIMIT)?)),
+                Reply::Index(index) => found.push(Arc::new(Index::decode(&index, &Limits::NONE)?)),
                 answer => break answer,
             }
         };
@@ -303,7 +304,7 @@ impl Sandbox for Worker {
 
     fn push(&mut self, layer: LayerFile) -> Result<Vec<String>> {
         let index = layer.index.as_ref().ok_or(Error::Protocol("builder"))?;
-        self.tell(&Request::Push(Form::Blob), &[layer.blob.as_fd()])?;
+        self.tell(&Request::Push(Form::Blob(layer.digest, layer.limits)), &[layer.blob.as_fd()])?;
         let warnings = self.done()?;
         self.learn(index)?;
         Ok(warnings)

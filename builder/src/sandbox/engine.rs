@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use yadokari_layers::Index;
 use yadokari_layers::tar::Pipe;
+use yadokari_layers::{Index, Limits};
 
 use super::error::Result;
 use super::launch::Place;
@@ -27,8 +27,8 @@ pub(super) trait Engine {
     /// See [`Sandbox::materialise`](super::Sandbox::materialise).
     fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
 
-    /// Puts the tar of a layer on the root. [`Engine::learn`] comes next.
-    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>>;
+    /// Puts the tar of a layer on the root, which may hold so much. [`Engine::learn`] comes next.
+    fn push(&mut self, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>>;
 
     /// Makes the root ready for a command with these mounts, and says where that runs. Whether or not it succeeds,
     /// [`Engine::finish`] is called afterwards.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use yadokari_layers::Digest;
 
 /// The result of working with a sandbox.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,6 +71,8 @@ pub struct Failure {
     pub errno: Option<i32>,
     /// What is wrong with a layer, where that is at its root.
     pub fault: Option<Fault>,
+    /// The layer that it is about, where it is about one.
+    pub layer: Option<Digest>,
 }
 
 /// What is wrong with a layer.
@@ -116,11 +119,33 @@ impl Error {
         use yadokari_layers::Error as Layers;
         match self {
             Self::During { source, .. } => source.fault(),
-            Self::Layers(Layers::Mismatch(_) | Layers::DiffId { .. }) => Some(Fault::Mismatch),
-            Self::Layers(Layers::Entry { .. }) => Some(Fault::Entry),
-            Self::Layers(Layers::Stream { .. }) => Some(Fault::Stream),
+            Self::Layers(error) => match error.cause() {
+                Layers::Mismatch(_) | Layers::DiffId { .. } => Some(Fault::Mismatch),
+                Layers::Entry { .. } | Layers::Limit { .. } => Some(Fault::Entry),
+                Layers::Stream { .. } => Some(Fault::Stream),
+                _ => None,
+            },
             Self::Remote(failure) => failure.fault,
             _ => None,
+        }
+    }
+
+    /// The layer that this error is about, where it is about one.
+    pub fn layer(&self) -> Option<Digest> {
+        match self {
+            Self::During { source, .. } => source.layer(),
+            Self::Layers(error) => error.layer(),
+            Self::Remote(failure) => failure.layer,
+            _ => None,
+        }
+    }
+
+    /// The same, with the layer that it is about.
+    pub(super) fn in_layer(self, layer: Digest) -> Self {
+        match self {
+            Self::During { phase, source } => Self::During { phase, source: Box::new(source.in_layer(layer)) },
+            Self::Layers(error) => Self::Layers(error.in_layer(layer)),
+            other => other,
         }
     }
 
@@ -131,6 +156,7 @@ impl Error {
             operation: self.operation().map(str::to_owned),
             errno: self.raw_os_error(),
             fault: self.fault(),
+            layer: self.layer(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Index, Root};
+use yadokari_layers::{Index, Limits, Root};
 
 use super::engine::{Engine, Prepared};
 use super::error::{During, Result};
@@ -45,8 +45,8 @@ impl Engine for Flat {
         self.walked.materialise(layers)
     }
 
-    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
-        self.walked.push(tar)
+    fn push(&mut self, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>> {
+        self.walked.push(tar, limits)
     }
 
     fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {

@@ -62,7 +62,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use yadokari_layers::{Digest, Index, RelPath};
+use yadokari_layers::{Digest, Index, Limits, RelPath};
 
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
@@ -151,6 +151,8 @@ pub struct LayerFile {
     pub index: Option<Arc<Index>>,
     /// The compressed blob, open for reading and at its start. Its digest has been verified.
     pub blob: File,
+    /// How much it may hold.
+    pub limits: Limits,
 }
 
 /// What came of filling a directory with layers.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::mount::UnmountFlags;
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Entry, Index, RelPath, Root, Timestamp, Tree, upper};
+use yadokari_layers::{Entry, Index, Limits, RelPath, Root, Timestamp, Tree, upper};
 
 use super::engine::{Engine, Prepared};
 use super::error::{During, Error, Result, Syscall};
@@ -170,15 +170,15 @@ impl Engine for Overlay {
         Ok(filled)
     }
 
-    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
+    fn push(&mut self, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>> {
         self.steps.extend(self.open.take());
         if self.steps.is_empty() {
-            return walk::put(&Self::root(BASE)?, tar);
+            return walk::put(&Self::root(BASE)?, tar, limits);
         }
         let step = self.begin()?;
         self.rootfs(step, None)?.mount().during("mounting the root")?;
         let root = Self::root(MERGED)?;
-        let done = walk::put(&root, tar);
+        let done = walk::put(&root, tar, limits);
         drop(root);
         let unmounted = rustix::mount::unmount(MERGED, UnmountFlags::empty()).on("umount", MERGED);
         self.steps.push(step);

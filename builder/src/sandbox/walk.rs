@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use yadokari_layers::materialise::{Materialised, Source, materialise};
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{RelPath, Root, Tree, apply, confirm, scan, tar};
+use yadokari_layers::{Limits, RelPath, Root, Tree, apply, confirm, scan, tar};
 
 use super::error::{During, Result};
 use super::files::Watched;
@@ -47,9 +47,9 @@ impl Walked {
     }
 
     /// Puts a layer on top.
-    pub(super) fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
+    pub(super) fn push(&mut self, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>> {
         self.forget();
-        put(&self.root, tar)
+        put(&self.root, tar, limits)
     }
 
     /// Walks the directory, unless that was done after the RUN before.
@@ -101,7 +101,13 @@ impl Walked {
 
 /// Fills an empty root with layers, and says what is in it.
 pub(super) fn fill(root: &Root, layers: Vec<LayerFile>) -> Result<(Tree, Unpacked)> {
-    let source = |LayerFile { digest, diff_id, index, blob }| Source { blob: Box::new(blob), digest, diff_id, index };
+    let source = |LayerFile { digest, diff_id, index, blob, limits }| Source {
+        blob: Box::new(blob),
+        digest,
+        diff_id,
+        index,
+        limits,
+    };
     let Materialised { tree, skipped } = materialise(root, layers.into_iter().map(source).collect())?;
     let filled =
         Unpacked { indexes: tree.layers().to_vec(), warnings: skipped.iter().map(ToString::to_string).collect() };
@@ -109,8 +115,8 @@ pub(super) fn fill(root: &Root, layers: Vec<LayerFile>) -> Result<(Tree, Unpacke
 }
 
 /// Puts a layer on a root.
-pub(super) fn put(root: &Root, tar: &mut dyn Read) -> Result<Vec<String>> {
-    let skipped = apply::apply_tar(tar, root).during("unpacking a layer")?;
+pub(super) fn put(root: &Root, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>> {
+    let skipped = apply::apply_tar(tar, limits, root).during("unpacking a layer")?;
     Ok(skipped.iter().map(ToString::to_string).collect())
 }
 

@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use yadokari_layers::Digest;
+use yadokari_layers::{Digest, Limits};
 
 use super::hide::HiddenFile;
 use super::{Commit, Exit, Failure, Run};
-
-/// The largest index of a layer, unpacked.
-pub(super) const INDEX_LIMIT: u64 = 1 << 30;
 
 /// The first message to a worker. The stage's directory comes with it, and the lock on `/` where there is one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,9 +72,10 @@ pub(super) enum Request {
     Materialise(u32),
     /// Make a tree beside the root of this many layers, which follow.
     Provide(u32),
-    /// A layer: its digest, its diff id, and its index as it is stored, where that is known; the blob comes as a descriptor.
-    Layer(Digest, Digest, Option<serde_bytes::ByteBuf>),
-    /// Put on the root what comes as a descriptor: a layer's blob, or its tar.
+    /// A layer: its digest, its diff id, how much it may hold, and its index as it is stored, where that is known; the blob comes
+    /// as a descriptor.
+    Layer(Digest, Digest, Limits, Option<serde_bytes::ByteBuf>),
+    /// Put on the root what comes as a descriptor.
     Push(Form),
     /// Put these files back if the builder is killed; their contents come as a descriptor. None: no longer.
     Guard(Vec<HiddenFile>),
@@ -92,9 +90,9 @@ pub(super) enum Request {
 /// In which form a layer comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Form {
-    /// Compressed or not: its beginning says.
-    Blob,
-    /// Not compressed.
+    /// A layer's blob, compressed or not: its beginning says. It has this digest, and may hold so much.
+    Blob(Digest, Limits),
+    /// The tar of one that is being made, not compressed.
     Tar,
 }
 

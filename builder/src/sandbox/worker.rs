@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Digest, Index, compress};
+use yadokari_layers::{Digest, Index, Limits, compress};
 
 use super::channel::{self, Channel};
 use super::engine::{Engine, Prepared};
@@ -26,7 +26,7 @@ use super::in_place::{self, InPlace};
 use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
-use super::wire::{Form, INDEX_LIMIT, Kind, Reply, Request, Start};
+use super::wire::{Form, Kind, Reply, Request, Start};
 use super::{Commit, Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
 
 /// How long a RUN may take to end by itself once it was told to.
@@ -161,20 +161,22 @@ fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supp
                 continue;
             }
             Request::Push(form) => push(&mut *engine, form, descriptors).map(Reply::Done),
-            Request::Layer(digest, diff_id, index) => match layer((digest, diff_id), index, descriptors) {
-                Err(error) => Err(error),
-                Ok(layer) => {
-                    layers.push(layer);
-                    if layers.len() < awaited.count() {
-                        continue;
-                    }
-                    let layers = std::mem::take(&mut layers);
-                    match awaited {
-                        Awaited::Base(_) => materialise(&mut *engine, layers, channel),
-                        Awaited::Source(_) => provide(&mut supplies, layers, channel),
+            Request::Layer(digest, diff_id, limits, index) => {
+                match layer((digest, diff_id), limits, index, descriptors) {
+                    Err(error) => Err(error),
+                    Ok(layer) => {
+                        layers.push(layer);
+                        if layers.len() < awaited.count() {
+                            continue;
+                        }
+                        let layers = std::mem::take(&mut layers);
+                        match awaited {
+                            Awaited::Base(_) => materialise(&mut *engine, layers, channel),
+                            Awaited::Source(_) => provide(&mut supplies, layers, channel),
+                        }
                     }
                 }
-            },
+            }
             Request::Guard(files) => {
                 let hidden = descriptors.into_iter().next().map(|contents| Hidden::received(files, contents));
                 *guarded.lock().unwrap_or_else(PoisonError::into_inner) = hidden;
@@ -266,24 +268,28 @@ fn watch(channel: &Channel) -> Result<Guarded> {
 
 fn layer(
     (digest, diff_id): (Digest, Digest),
+    limits: Limits,
     index: Option<serde_bytes::ByteBuf>,
     mut descriptors: VecDeque<OwnedFd>,
 ) -> Result<LayerFile> {
     let index = index.map(|index| decode(&index)).transpose()?;
     let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
-    Ok(LayerFile { digest, diff_id, index, blob: blob.into() })
+    Ok(LayerFile { digest, diff_id, index, blob: blob.into(), limits })
 }
 
 fn push(engine: &mut dyn Engine, form: Form, mut descriptors: VecDeque<OwnedFd>) -> Result<Vec<String>> {
     let file = std::fs::File::from(descriptors.pop_front().ok_or(Error::Protocol("builder"))?);
     match form {
-        Form::Blob => engine.push(&mut compress::decoder(file)?),
-        Form::Tar => engine.push(&mut std::io::BufReader::with_capacity(1 << 18, file)),
+        Form::Blob(digest, limits) => {
+            let tar = compress::decoder(file).map_err(Error::from);
+            tar.and_then(|mut tar| engine.push(&mut tar, &limits)).map_err(|error| error.in_layer(digest))
+        }
+        Form::Tar => engine.push(&mut std::io::BufReader::with_capacity(1 << 18, file), &Limits::NONE),
     }
 }
 
 fn decode(index: &[u8]) -> Result<Arc<Index>> {
-    Ok(Arc::new(Index::decode(index, INDEX_LIMIT)?))
+    Ok(Arc::new(Index::decode(index, &Limits::NONE)?))
 }
 
 fn commit(engine: &mut dyn Engine, how: &Commit, mut descriptors: VecDeque<OwnedFd>) -> Result<bool> {

@@ -7,6 +7,7 @@ mod exports;
 mod faults;
 mod forms;
 mod kaniko;
+mod layers;
 mod offline;
 mod pins;
 mod times;
@@ -80,6 +81,7 @@ impl Bench {
             pack: pack::Options { clamp: Some(0), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
             squash: false,
+            limits: Limits::default(),
             sandbox: sandbox::Settings {
                 driver: None,
                 work_dir,

@@ -17,7 +17,7 @@ use meter::{Amount, Meter};
 use yadokari_layers::materialise::{Source, materialise};
 use yadokari_layers::pack::{Options, pack};
 use yadokari_layers::scan::scan;
-use yadokari_layers::{Layer, Root, blob_path};
+use yadokari_layers::{Layer, Limits, Root, blob_path};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -133,7 +133,7 @@ fn bench_materialise(place: &Path, meter: &mut Meter) -> Result<Amount> {
 fn open(layers: &[Layer], blobs: &Path) -> Result<Vec<Source<'static>>> {
     let open = |layer: &Layer| {
         let blob = Box::new(File::open(blob_path(blobs, &layer.digest))?);
-        Ok(Source { blob, digest: layer.digest, diff_id: layer.diff_id, index: None })
+        Ok(Source { blob, digest: layer.digest, diff_id: layer.diff_id, index: None, limits: Limits::NONE })
     };
     layers.iter().map(open).collect()
 }

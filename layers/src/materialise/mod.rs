@@ -33,7 +33,7 @@ use self::pipe::Pipe;
 use self::plan::Plan;
 use crate::root::Place;
 use crate::tar;
-use crate::{Digest, Error, Index, Kind, Lost, RelPath, Result, Root, Skipped, Tree};
+use crate::{Digest, Error, Index, Kind, Limits, Lost, RelPath, Result, Root, Skipped, Tree};
 
 /// The mode of directories that no layer states.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
@@ -56,6 +56,8 @@ pub struct Source<'a> {
     pub diff_id: Digest,
     /// What the layer says, where that is known.
     pub index: Option<Arc<Index>>,
+    /// How much it may hold.
+    pub limits: Limits,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -77,7 +79,7 @@ pub struct Materialised {
 /// on other threads, and more than once where what one pass finds does not do.
 ///
 /// A visible path that its layer does not hold after all is an error: the index was another layer's. So is a layer without
-/// an index whose tar has not its diff id. After an error the root holds anything.
+/// an index whose tar has not its diff id. What is about a layer names it. After an error the root holds anything.
 pub fn materialise(root: &Root, mut layers: Vec<Source<'_>>) -> Result<Materialised> {
     let known: Option<Vec<Arc<Index>>> = layers.iter().map(|layer| layer.index.clone()).collect();
     let (indexes, found) = match known {
@@ -88,22 +90,25 @@ pub fn materialise(root: &Root, mut layers: Vec<Source<'_>>) -> Result<Materiali
         }
     };
     let tree = Tree::of(indexes);
-    let plan = Plan::of(&tree)?;
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let digests = &digests[..];
+    let in_layer = |layer: usize| move |error: Error| error.in_layer(digests[layer]);
+    let plan = Plan::of(&tree).map_err(|(layer, error)| in_layer(layer)(error))?;
     let (written, mut skipped) = match found {
         Some(found) if found.is_right(&tree) => (found.layers, found.skipped),
         found => {
             if found.is_some() {
                 root.remove(&RelPath::root())?;
             }
-            make_directories(root, &tree)?;
+            make_directories(root, &tree).map_err(|(layer, error)| in_layer(layer)(error))?;
             (Vec::new(), Vec::new())
         }
     };
     skipped.extend(write(root, &tree, &plan, &written, &mut layers)?);
-    skipped.extend(link(root, &plan, &skipped)?);
+    skipped.extend(link(root, &tree, &plan, &skipped).map_err(|(layer, error)| in_layer(layer)(error))?);
     for (path, found) in tree.iter().collect::<Vec<_>>().into_iter().rev() {
         if found.entry.is_directory() {
-            skipped.extend(root.set_metadata(path, found.entry)?);
+            skipped.extend(root.set_metadata(path, found.entry).map_err(in_layer(found.layer))?);
         }
     }
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
@@ -112,11 +117,11 @@ pub fn materialise(root: &Root, mut layers: Vec<Source<'_>>) -> Result<Materiali
 
 /// What the layer in `blob` says. The blob is decompressed on one thread, the tar checked against `diff_id` on another, and the
 /// contents on the caller's; `digest` is for errors.
-pub fn index(blob: &mut dyn Seekable, digest: Digest, diff_id: Digest) -> Result<Index> {
+pub fn index(blob: &mut dyn Seekable, digest: Digest, diff_id: Digest, limits: &Limits) -> Result<Index> {
     std::thread::scope(|scope| {
         let mut tar = pipe::pipe(scope, vec![(blob, true)]);
         tar.next_layer();
-        let index = tar::index_buffered(&mut tar)?;
+        let index = tar::index_buffered(&mut tar, limits).map_err(|error| error.in_layer(digest))?;
         check_diff_id(&tar, digest, diff_id)?;
         Ok(index)
     })
@@ -155,16 +160,19 @@ impl Found {
 
 /// Reads all layers, the highest first, and writes what it takes for visible.
 fn find(root: &Root, layers: &mut [Source<'_>]) -> Result<Found> {
-    let stated: Vec<_> = layers.iter().map(|layer| (layer.digest, layer.diff_id, layer.index.clone())).collect();
+    let stated = layers.iter().map(|layer| (layer.digest, layer.diff_id, layer.index.clone(), layer.limits));
+    let stated: Vec<_> = stated.collect();
     let pass = |writers: &writers::Writers<'_>| {
         std::thread::scope(|scope| {
             let blobs = layers.iter_mut().rev().map(|layer| (&mut *layer.blob as _, layer.index.is_none()));
             let mut tar = pipe::pipe(scope, blobs.collect());
             let (above, directories) = (Above::default(), Directories::new(root));
-            let mut finder = Finder { above, directories, writers, is_in_doubt: false };
+            let layer = Digest::of([]);
+            let mut finder = Finder { above, directories, writers, is_in_doubt: false, layer };
             let mut passed = Vec::new();
-            for (below, (layer, expected, index)) in stated.into_iter().enumerate().rev() {
-                let layer_passed = finder.pass(index.as_ref(), &mut tar)?;
+            for (below, (layer, expected, index, limits)) in stated.into_iter().enumerate().rev() {
+                let layer_passed = finder.pass(layer, index.as_ref(), &limits, &mut tar);
+                let layer_passed = layer_passed.map_err(|error| error.in_layer(layer))?;
                 check_diff_id(&tar, layer, expected)?;
                 if below > 0 {
                     finder.above.add(&layer_passed.index);
@@ -179,15 +187,13 @@ fn find(root: &Root, layers: &mut [Source<'_>]) -> Result<Found> {
     Ok(Found { layers, skipped, is_in_doubt })
 }
 
-/// Makes all directories, those that no layer states included.
-fn make_directories(root: &Root, tree: &Tree) -> Result<()> {
+/// Makes all directories, those that no layer states included. An error comes with the layer that it is about.
+fn make_directories(root: &Root, tree: &Tree) -> Result<(), (usize, Error)> {
     let mut directories = Directories::new(root);
     for (path, found) in tree.iter() {
-        if found.entry.is_directory() {
-            directories.make(path)?;
-        } else {
-            directories.of(path)?;
-        }
+        let is_directory = found.entry.is_directory();
+        let made = if is_directory { directories.make(path) } else { directories.of(path).map(drop) };
+        made.map_err(|error| (found.layer, error))?;
     }
     Ok(())
 }
@@ -211,7 +217,8 @@ fn write(root: &Root, tree: &Tree, plan: &Plan, written: &[Passed], layers: &mut
         while let Some((index, names, source)) = next() {
             let written = std::thread::scope(|scope| {
                 let mut tar = pipe::pipe(scope, vec![(&mut *source.blob as _, false)]);
-                pass::write(root, index, &names, &mut tar)
+                let limits = source.limits;
+                pass::write(root, index, &names, &limits, &mut tar).map_err(|error| error.in_layer(source.digest))
             });
             match written {
                 Ok(more) => skipped.extend(more),
@@ -233,8 +240,8 @@ fn write(root: &Root, tree: &Tree, plan: &Plan, written: &[Passed], layers: &mut
     })
 }
 
-/// Gives files their other names.
-fn link(root: &Root, plan: &Plan, skipped: &[Skipped]) -> Result<Vec<Skipped>> {
+/// Gives files their other names. An error comes with the layer that it is about.
+fn link(root: &Root, tree: &Tree, plan: &Plan, skipped: &[Skipped]) -> Result<Vec<Skipped>, (usize, Error)> {
     let is_lost = |skipped: &&Skipped| skipped.lost == Lost::Device;
     let lost: HashSet<&RelPath> = skipped.iter().filter(is_lost).map(|skipped| &skipped.path).collect();
     let mut directories = Directories::new(root);
@@ -245,8 +252,11 @@ fn link(root: &Root, plan: &Plan, skipped: &[Skipped]) -> Result<Vec<Skipped>> {
                 more.push(Skipped { path: path.clone(), lost: Lost::Device });
                 continue;
             }
-            let directory = directories.of(path)?;
-            root.link_at(Place { dir: directory.as_fd(), name: path.file_name().unwrap_or(b"."), path }, first)?;
+            let linked = directories.of(path).and_then(|directory| {
+                let place = Place { dir: directory.as_fd(), name: path.file_name().unwrap_or(b"."), path };
+                root.link_at(place, first)
+            });
+            linked.map_err(|error| (tree.get(path).map_or(0, |found| found.layer), error))?;
         }
     }
     Ok(more)

@@ -11,7 +11,7 @@ use super::writers::{Content, Job, Writers, stopped};
 use crate::digest::Hasher;
 use crate::root::Place;
 use crate::tar::{self, Body, Indexer, Item};
-use crate::{Entry, Error, Index, IndexBuilder, Kind, Record, RelPath, Result, Root, Skipped};
+use crate::{Digest, Entry, Error, Index, IndexBuilder, Kind, Limits, Record, RelPath, Result, Root, Skipped};
 
 /// A file of this size or more is written while it comes, a smaller one as soon as all of it is there.
 const LARGE: u64 = 512 * 1024;
@@ -34,14 +34,23 @@ pub(super) struct Finder<'a> {
     pub(super) directories: Directories<'a>,
     pub(super) writers: &'a Writers<'a>,
     pub(super) is_in_doubt: bool,
+    /// The layer that is read, for errors.
+    pub(super) layer: Digest,
 }
 
 impl Finder<'_> {
     /// Reads the next layer, which the caller adds to those above. The contents of one that is `known` are not hashed.
-    pub(super) fn pass(&mut self, known: Option<&Arc<Index>>, tar: &mut Pipe) -> Result<Passed> {
+    pub(super) fn pass(
+        &mut self,
+        layer: Digest,
+        known: Option<&Arc<Index>>,
+        limits: &Limits,
+        tar: &mut Pipe,
+    ) -> Result<Passed> {
         let mut indexer = Indexer::default();
+        self.layer = layer;
         tar.next_layer();
-        tar::read_buffered(&mut *tar, |path, item, body| self.take(&mut indexer, known, path, item, body))?;
+        tar::read_buffered(&mut *tar, limits, |path, item, body| self.take(&mut indexer, known, path, item, body))?;
         let made = indexer.finish();
         let index = match known {
             Some(known) => {
@@ -106,7 +115,13 @@ impl Finder<'_> {
 
     fn job(&mut self, path: &RelPath, entry: &Entry, slices: Vec<Slice>) -> Result<Job> {
         let directory = self.directories.of(path)?;
-        Ok(Job { directory, path: path.clone(), entry: entry.clone(), content: Content { slices, more: None } })
+        Ok(Job {
+            directory,
+            layer: self.layer,
+            path: path.clone(),
+            entry: entry.clone(),
+            content: Content { slices, more: None },
+        })
     }
 
     /// Passes the content of a file on to `look`, and to a writer.
@@ -178,12 +193,18 @@ fn missing(path: &RelPath) -> Error {
 
 /// Writes of a layer whose index is known what `names` says: each record under its name. Records without a name are
 /// passed over.
-pub(super) fn write(root: &Root, index: &Index, names: &[Option<RelPath>], tar: &mut Pipe) -> Result<Vec<Skipped>> {
+pub(super) fn write(
+    root: &Root,
+    index: &Index,
+    names: &[Option<RelPath>],
+    limits: &Limits,
+    tar: &mut Pipe,
+) -> Result<Vec<Skipped>> {
     let mut directories = Directories::new(root);
     let (mut written, mut skipped) = (vec![false; names.len()], Vec::new());
     let mut next = 0;
     tar.next_layer();
-    tar::read_buffered(tar, |path, item, body| {
+    tar::read_buffered(tar, limits, |path, item, body| {
         let Item::Put(entry) = item else { return Ok(()) };
         // Layers written by us are in the order of the index, others nearly so.
         let expected = index.records().get(next).is_some_and(|(expected, _)| *expected == path);

@@ -1,6 +1,6 @@
 //! Which names each record of each layer gets.
 
-use crate::{Error, Index, Kind, RelPath, Result, Tree};
+use crate::{Error, Found, Index, Kind, RelPath, Result, Tree};
 
 /// As many links lead from one to the next before they are taken for a loop.
 const MAX_LINKS: u32 = 64;
@@ -12,7 +12,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(tree: &Tree) -> Result<Self> {
+    /// An error comes with the layer that it is about.
+    pub(super) fn of(tree: &Tree) -> Result<Self, (usize, Error)> {
         check_parents(tree)?;
         let mut layers: Vec<Vec<Vec<RelPath>>> =
             tree.layers().iter().map(|index| vec![Vec::new(); index.len()]).collect();
@@ -28,9 +29,9 @@ impl Plan {
             }
         }
         for (layer, target, path) in links {
-            let (layer, record) = source(tree, layer, target).ok_or_else(|| Error::Entry {
-                name: path.to_string(),
-                reason: "is a hard link to a file that no layer holds",
+            let (layer, record) = source(tree, layer, target).ok_or_else(|| {
+                let reason = "is a hard link to a file that no layer holds";
+                (layer, Error::Entry { name: path.to_string(), reason })
             })?;
             layers[layer][record].push(path.clone());
         }
@@ -39,9 +40,9 @@ impl Plan {
 }
 
 /// What lies below a file cannot be made, in whatever order.
-fn check_parents(tree: &Tree) -> Result<()> {
+fn check_parents(tree: &Tree) -> Result<(), (usize, Error)> {
     let mut checked = None;
-    for (path, _) in tree.iter() {
+    for (path, Found { layer, .. }) in tree.iter() {
         let parent = path.parent();
         if parent == checked {
             continue;
@@ -49,7 +50,8 @@ fn check_parents(tree: &Tree) -> Result<()> {
         // A directory that a layer states was looked at itself.
         match path.ancestors().find_map(|above| tree.get(&above)) {
             Some(found) if !found.entry.is_directory() => {
-                return Err(Error::Entry { name: path.to_string(), reason: "lies below what is no directory" });
+                let reason = "lies below what is no directory";
+                return Err((layer, Error::Entry { name: path.to_string(), reason }));
             }
             _ => checked = parent,
         }

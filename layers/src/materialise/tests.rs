@@ -19,7 +19,7 @@ fn fill(layers: &[Vec<u8>], known: impl Fn(usize) -> bool) -> Result<(Vec<String
 fn check(name: &str, layers: Vec<Hostile>) -> Vec<String> {
     let layers: Vec<Vec<u8>> = layers.into_iter().map(Hostile::end).collect();
     let (_b, one_by_one) = temp();
-    layers.iter().for_each(|layer| _ = apply_tar(&layer[..], &one_by_one).unwrap());
+    layers.iter().for_each(|layer| _ = apply_tar(&layer[..], &Limits::NONE, &one_by_one).unwrap());
     let lines = listing(&one_by_one, true);
     for (known, which) in [(0, "none known"), (1, "every other known"), (2, "all known")] {
         let (found, materialised) = fill(&layers, |number| (number + known) % 2 == 1 || known == 2).unwrap();
@@ -170,7 +170,7 @@ proptest! {
         let is_layer = layers.iter().all(|layer| tar::index(&layer[..]).is_ok());
         if let Some((lines, _)) = is_layer.then(|| fill(&layers, |_| false).ok()).flatten() {
             let (_dir, root) = temp();
-            let applied = layers.iter().try_for_each(|layer| apply_tar(&layer[..], &root).map(drop));
+            let applied = layers.iter().try_for_each(|layer| apply_tar(&layer[..], &Limits::NONE, &root).map(drop));
             if applied.is_ok() {
                 let (lines, applied) = (untimed(lines), untimed(listing(&root, true)));
                 let is_implied = |line: &&String| line.ends_with("755 0:0 Directory");
@@ -301,7 +301,7 @@ fn a_blob_that_ends_early_is_an_error_that_is_not_a_writers() {
     let (_dir, root) = temp();
     let blob = Box::new(Cursor::new(layer[..1_000_000].to_vec()));
     let error = materialise(&root, vec![Source { blob, ..source(&layer, false) }]).unwrap_err();
-    assert!(matches!(&error, Error::Path { operation: "read content of", .. }), "{error:?}");
+    assert!(matches!(error.cause(), Error::Path { operation: "read content of", .. }), "{error:?}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_writer_that_fails_ends_everything() {
     let (dir, root) = temp();
     std::fs::remove_dir(dir.path()).unwrap();
     let error = materialise(&root, vec![source(&layer.end(), false)]).unwrap_err();
-    assert!(matches!(&error, Error::Path { operation: "create", .. }), "{error:?}");
+    assert!(matches!(error.cause(), Error::Path { operation: "create", .. }), "{error:?}");
 }
 
 #[test]

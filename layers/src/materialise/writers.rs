@@ -9,7 +9,7 @@ use std::thread::ScopedJoinHandle;
 
 use super::pipe::Slice;
 use crate::root::Place;
-use crate::{Entry, Error, RelPath, Result, Root, Skipped};
+use crate::{Digest, Entry, Error, RelPath, Result, Root, Skipped};
 
 /// As many files wait to be written. Each holds its directory open.
 const QUEUE: usize = 128;
@@ -29,6 +29,8 @@ const STOPPED: &str = "hand a file to a writer";
 pub(super) struct Job {
     /// The directory in which it is.
     pub(super) directory: Arc<OwnedFd>,
+    /// The layer that says so, for errors.
+    pub(super) layer: Digest,
     pub(super) path: RelPath,
     pub(super) entry: Entry,
     pub(super) content: Content,
@@ -73,6 +75,10 @@ pub(super) fn stopped() -> Error {
     Error::Stream { operation: STOPPED, source: io::ErrorKind::BrokenPipe.into() }
 }
 
+fn is_stopped(error: &Error) -> bool {
+    matches!(error.cause(), Error::Stream { operation: STOPPED, .. })
+}
+
 /// Does `pass` while other threads write what it hands over. Returns what it returns, once everything is written, and what
 /// the kernel refused.
 pub(super) fn writing<T>(root: &Root, pass: impl FnOnce(&Writers<'_>) -> Result<T>) -> Result<(T, Vec<Skipped>)> {
@@ -90,7 +96,9 @@ pub(super) fn writing<T>(root: &Root, pass: impl FnOnce(&Writers<'_>) -> Result<
         });
         match (passed, written.unwrap_or(Ok(Vec::new()))) {
             (Ok(passed), Ok(skipped)) => Ok((passed, skipped)),
-            (Ok(_) | Err(Error::Stream { operation: STOPPED, .. }), Err(error)) | (Err(error), _) => Err(error),
+            (Ok(_), Err(error)) => Err(error),
+            (Err(stopped), Err(error)) if is_stopped(&stopped) => Err(error),
+            (Err(error), _) => Err(error),
         }
     })
 }
@@ -123,7 +131,7 @@ impl Job {
         let place = Place { dir: self.directory.as_fd(), name, path: &self.path };
         let Content { slices, more } = self.content;
         let mut content = Slices { ready: slices.into_iter(), more, current: None, at: 0 };
-        root.put_at(place, &self.entry, &mut content)
+        root.put_at(place, &self.entry, &mut content).map_err(|error| error.in_layer(self.layer))
     }
 }
 

@@ -12,6 +12,7 @@ use super::look::{is_kept, xattr_names};
 use super::remove::remove_at;
 use super::{READ_DIRECTORY, Root, at, io_at};
 use crate::entry::XattrName;
+use crate::error::printable;
 use crate::{Entry, Error, Kind, RelPath, Result, Timestamp};
 
 /// Content passes in pieces of at most this size.
@@ -39,9 +40,10 @@ pub enum Lost {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.lost {
-            Lost::Device => write!(f, "'/{}': device node left out", self.path),
+            Lost::Device => write!(f, "'/{}': device node left out", printable(&self.path)),
             Lost::Xattr(name) => {
-                write!(f, "'/{}': extended attribute {} left out", self.path, String::from_utf8_lossy(name))
+                let name = String::from_utf8_lossy(name);
+                write!(f, "'/{}': extended attribute {} left out", printable(&self.path), printable(&name))
             }
         }
     }
@@ -171,7 +173,7 @@ impl Root {
     }
 }
 
-fn inode(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(u64, u64), Errno> {
+pub(super) fn inode(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(u64, u64), Errno> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     #[expect(clippy::useless_conversion, reason = "the width of this field differs between architectures")]
     Ok((u64::from(stat.st_dev), stat.st_ino))
@@ -248,7 +250,16 @@ fn dress_more(fd: BorrowedFd<'_>, entry: &Entry, path: &RelPath) -> Result<Vec<S
     for (name, value) in &entry.xattrs {
         match rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()) {
             Ok(()) => {}
-            Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => {
+            // More than the kernel takes, or than the file system has room for at one file, is said so, too.
+            Err(
+                Errno::PERM
+                | Errno::ACCESS
+                | Errno::OPNOTSUPP
+                | Errno::INVAL
+                | Errno::TOOBIG
+                | Errno::RANGE
+                | Errno::NOSPC,
+            ) => {
                 skipped.push(Skipped { path: path.clone(), lost: Lost::Xattr(name.clone()) });
             }
             Err(errno) => return Err(at("setxattr", path)(errno)),

@@ -8,6 +8,16 @@ use super::pax::{self, Records};
 use super::{AUFS, Item, OPAQUE, WHITEOUT};
 use crate::{Entry, Error, Kind, RelPath, Result, Timestamp};
 
+/// PATH_MAX, without the NUL byte at the end: nothing that is longer can be put into a root by its name.
+const LONGEST_PATH: usize = 4095;
+
+/// NAME_MAX.
+const LONGEST_NAME: usize = 255;
+
+/// What the kernel has bits for.
+const LARGEST_MAJOR: u32 = (1 << 12) - 1;
+const LARGEST_MINOR: u32 = (1 << 20) - 1;
+
 /// A header with everything that came before it on its behalf.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -29,15 +39,28 @@ impl Member {
         stated.cloned().or_else(|| self.header.link_name_bytes().map(Into::into)).unwrap_or_default()
     }
 
+    /// The name as it stands in the tar.
+    pub(super) fn printable(&self) -> String {
+        String::from_utf8_lossy(&self.name()).into_owned()
+    }
+
     pub(super) fn refuse(&self, reason: &'static str) -> Error {
-        Error::Entry { name: String::from_utf8_lossy(&self.name()).replace('\0', "\\0"), reason }
+        Error::Entry { name: self.printable(), reason }
     }
 
     /// The bytes that follow the header. Links, directories, devices and pipes have none, whatever their size says.
     pub(super) fn size(&self) -> Result<u64> {
         match self.flag() {
             b'1'..=b'6' => Ok(0),
-            _ => self.number("size", &self.header.as_old().size),
+            _ => {
+                let size = self.number("size", &self.header.as_old().size)?;
+                // No file is larger, and with the blocks around it its size is still a number.
+                if i64::try_from(size).is_ok() {
+                    Ok(size)
+                } else {
+                    Err(self.refuse("has a size that no file can have"))
+                }
+            }
         }
     }
 
@@ -82,12 +105,16 @@ impl Member {
         let read = |field: &[u8]| number(field).and_then(|number| u32::try_from(number).ok());
         fields
             .and_then(|(major, minor)| Some((read(major)?, read(minor)?)))
+            .filter(|&(major, minor)| major <= LARGEST_MAJOR && minor <= LARGEST_MINOR)
             .ok_or_else(|| self.refuse("has no valid device number"))
     }
 
     /// The path and what is said of it. `None` for what means nothing: the root itself, and AUFS's own files.
     pub(super) fn decode(&self) -> Result<Option<(RelPath, Item)>> {
         let path = RelPath::new(self.name()).map_err(|invalid| self.refuse(invalid.reason))?;
+        if path.as_bytes().len() > LONGEST_PATH || path.components().any(|component| component.len() > LONGEST_NAME) {
+            return Err(self.refuse("has a name that is longer than any file's"));
+        }
         let kind = self.kind(&path)?;
         let Some(name) = path.file_name() else {
             return if kind == Kind::Directory { Ok(None) } else { Err(self.refuse("is the root, but no directory")) };
@@ -142,6 +169,9 @@ impl Member {
                 let target = self.link();
                 if target.is_empty() || target.contains(&0) {
                     return Err(self.refuse("is a symbolic link to nothing"));
+                }
+                if target.len() > LONGEST_PATH {
+                    return Err(self.refuse("is a symbolic link that is longer than any path"));
                 }
                 Kind::Symlink { target }
             }

@@ -20,7 +20,7 @@ pub use read::read;
 pub(crate) use read::{Body, read_buffered};
 pub use write::{pipe, stream, write};
 
-use crate::{Entry, Index, Result};
+use crate::{Entry, Index, Limits, Result};
 
 /// The prefix of the name of a file that says that the rest of its name is gone.
 const WHITEOUT: &[u8] = b".wh.";
@@ -46,16 +46,16 @@ pub enum Item {
     Opaque,
 }
 
-/// What the layer in `tar` says. The digests of all contents are computed; a hard link leads to the first name that the
-/// layer has for the file.
+/// What a layer says that was made here. The digests of all contents are computed; a hard link leads to the first name that
+/// the layer has for the file.
 pub fn index(tar: impl std::io::Read) -> Result<Index> {
-    index_buffered(std::io::BufReader::with_capacity(PIECE, tar))
+    index_buffered(std::io::BufReader::with_capacity(PIECE, tar), &Limits::NONE)
 }
 
-/// Like [`index`], for what is in memory already.
-pub(crate) fn index_buffered(tar: impl std::io::BufRead) -> Result<Index> {
+/// Like [`index`], for whatever layer, which is in memory already.
+pub(crate) fn index_buffered(tar: impl std::io::BufRead, limits: &Limits) -> Result<Index> {
     let mut indexer = Indexer::default();
-    read_buffered(tar, |path, item, content| indexer.take(path, item, content))?;
+    read_buffered(tar, limits, |path, item, content| indexer.take(path, item, content))?;
     Ok(indexer.finish())
 }
 

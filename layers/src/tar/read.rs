@@ -10,7 +10,8 @@ use tar::Header;
 use super::header::{Member, number};
 use super::pax::{self, Records};
 use super::{Item, PIECE};
-use crate::{Error, RelPath, Result};
+use crate::limits::Counted;
+use crate::{Error, Limits, RelPath, Result};
 
 const BLOCK: u64 = 512;
 
@@ -20,30 +21,40 @@ pub(super) const MAX_EXTENSION: u64 = 1 << 20;
 /// Reads a tar to its end, and `visit`s what it says in its order.
 ///
 /// Names become relative; `..` in a name or a hard link's target, a whiteout of no name, an unknown type and a sparse file
-/// are refused by name, and whatever `visit` refuses ends the reading. The reader given to `visit` holds the entry's
+/// are refused by name, and so is what goes beyond `limits`; whatever `visit` refuses ends the reading. The reader given to `visit` holds the entry's
 /// content: exactly as many bytes as the entry's size, or it fails; `visit` may leave any part of it. The root itself is
 /// passed over. The stream is read to its end, beyond the end of the archive, so that a digest over it is complete.
-pub fn read(tar: impl Read, mut visit: impl FnMut(RelPath, Item, &mut dyn Read) -> Result<()>) -> Result<()> {
-    read_buffered(BufReader::with_capacity(PIECE, tar), |path, item, body| visit(path, item, body))
+pub fn read(
+    tar: impl Read,
+    limits: &Limits,
+    mut visit: impl FnMut(RelPath, Item, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    read_buffered(BufReader::with_capacity(PIECE, tar), limits, |path, item, body| visit(path, item, body))
 }
 
 /// Like [`read`], for what is in memory already: contents need not be copied out of it.
 pub(crate) fn read_buffered<R: BufRead>(
     tar: R,
+    limits: &Limits,
     mut visit: impl FnMut(RelPath, Item, &mut Body<'_, R>) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = Stream { inner: tar };
+    let mut stream = Stream { inner: tar, counted: Counted::new(limits) };
     while let Some(member) = stream.next()? {
         let size = member.size()?;
+        let padding = padding(size);
+        stream.counted.bytes(size + padding, || format!("entry '{}'", member.printable()))?;
+        let said = member.decode()?;
+        stream.counted.said(said.as_ref())?;
         let mut body = Body { inner: &mut stream.inner, left: size };
-        if let Some((path, item)) = member.decode()? {
+        if let Some((path, item)) = said {
             visit(path, item, &mut body)?;
         }
-        let rest = body.left + padding(size);
+        let rest = body.left + padding;
         stream.skip(rest)?;
     }
-    pass(&mut stream.inner, u64::MAX).map_err(failed)?;
-    Ok(())
+    let most = stream.counted.left();
+    let rest = pass(&mut stream.inner, most.saturating_add(1)).map_err(failed)?;
+    stream.counted.bytes(rest, || "what follows the end of the archive".to_owned())
 }
 
 /// Reads up to `size` bytes that nobody wants, and says how many there were.
@@ -79,6 +90,7 @@ pub(super) fn padding(size: u64) -> u64 {
 
 struct Stream<R> {
     inner: R,
+    counted: Counted,
 }
 
 impl<R: BufRead> Stream<R> {
@@ -123,7 +135,8 @@ impl<R: BufRead> Stream<R> {
                 Err(error) => return Err(failed(error)),
             }
         }
-        if block.iter().all(|&byte| byte == 0) {
+        self.counted.bytes(BLOCK, || "the header of an entry".to_owned())?;
+        if header.as_bytes().iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
         let stated = number(&header.as_old().cksum);
@@ -141,6 +154,7 @@ impl<R: BufRead> Stream<R> {
         let Some(size) = size.filter(|&size| size <= MAX_EXTENSION) else {
             return Err(malformed("an extended header is larger than 1 MiB"));
         };
+        self.counted.bytes(size + padding(size), || "the extended header of an entry".to_owned())?;
         let mut body = vec![0; size as usize];
         self.inner.read_exact(&mut body).map_err(failed)?;
         self.skip(padding(size))?;

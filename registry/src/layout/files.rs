@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::{Error, Result};
 
@@ -13,6 +14,31 @@ use crate::{Error, Result};
 pub(super) const TEMPORARY: &str = ".new-";
 
 const LOCK: &str = ".lock";
+
+/// The largest `index.json` that is read, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// Opens a file for reading that somebody else may have put there. A pipe would be waited for, and a device has no end.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))
+    }
+}
+
+/// Reads the whole of a file that has to be small.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    read.map_err(|error| failed("read", path, error))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(failed("read", path, io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB")));
+    }
+    Ok(bytes)
+}
 
 /// The layout's lock, among processes and within one; dropped, or with its process dead, it is free.
 #[derive(Debug)]

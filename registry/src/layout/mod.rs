@@ -44,7 +44,7 @@ impl Layout {
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         let path = directory.join(MARKER);
-        let marker: Value = parse(&path, &fs::read(&path).map_err(|error| failed("read", &path, error))?)?;
+        let marker: Value = parse(&path, &files::read(&path)?)?;
         let version = marker.get("imageLayoutVersion").and_then(Value::as_str).unwrap_or_default();
         if !version.starts_with("1.") {
             return Err(Error::Unsupported {
@@ -87,7 +87,7 @@ impl Layout {
 
     fn read_index(&self) -> Result<Index> {
         let path = self.directory.join(INDEX);
-        parse(&path, &fs::read(&path).map_err(|error| failed("read", &path, error))?)
+        parse(&path, &files::read(&path)?)
     }
 
     /// Replaces the index. Whoever does holds the lock since before it was read.
@@ -187,8 +187,8 @@ impl Store for Layout {
     async fn read_blob(&self, digest: &Digest, size: Option<u64>, sink: &mut Sink<'_>) -> Result<()> {
         use tokio::io::AsyncReadExt as _;
         let path = self.blob_path(digest);
-        let mut file = match tokio::fs::File::open(&path).await {
-            Ok(file) => file,
+        let mut file = match files::open(&path) {
+            Ok(file) => tokio::fs::File::from_std(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotFound { what: format!("blob {digest}"), store: self.describe() });
             }
@@ -295,6 +295,30 @@ mod tests {
         assert!(matches!(read, Err(Error::Mismatch { .. })));
         layout.replace_blob(&blob).await.unwrap();
         assert!(crate::read_small(&layout, &blob.digest(), None, 100).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_not_waited_for_and_has_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let digest = Digest::of("x");
+        let pipe = |path: &Path| {
+            rustix::fs::mknodat(CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+                .unwrap();
+        };
+        pipe(&layout.blob_path(&digest));
+        let error = crate::read_small(&layout, &digest, None, 100).await.unwrap_err();
+        assert!(error.to_string().contains("it is no file"), "{error}");
+        fs::remove_file(layout.blob_path(&digest)).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", layout.blob_path(&digest)).unwrap();
+        assert!(crate::read_small(&layout, &digest, None, 100).await.is_err());
+        let index = directory.path().join(INDEX);
+        fs::remove_file(&index).unwrap();
+        pipe(&index);
+        assert!(layout.tags().await.unwrap_err().to_string().contains("it is no file"));
+        fs::remove_file(&index).unwrap();
+        fs::File::create(&index).unwrap().set_len((64 << 20) + 1).unwrap();
+        assert!(layout.tags().await.unwrap_err().to_string().contains("larger than 64 MiB"));
     }
 
     #[tokio::test]

@@ -205,7 +205,8 @@ pub(in crate::execute) fn layer_files(
 ) -> Result<Vec<LayerFile>, crate::Error> {
     let _until_opened = blobs.bring(layers)?;
     let file = |(layer, index): (&LayerRef, _)| {
-        Ok(LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob: blobs.open(layer)? })
+        let (digest, diff_id, limits) = (layer.digest, layer.diff_id, *blobs.limits());
+        Ok(LayerFile { digest, diff_id, index, blob: blobs.open(layer)?, limits })
     };
     layers.iter().zip(indexes).map(file).collect()
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Index, RelPath, Root};
+use yadokari_layers::{Index, Limits, RelPath, Root};
 
 use self::activate::Filled;
 use self::keep::{Class, Keep};
@@ -146,8 +146,8 @@ impl Engine for InPlace {
         self.walked.materialise(layers)
     }
 
-    fn push(&mut self, tar: &mut dyn Read) -> Result<Vec<String>> {
-        self.walked.push(tar)
+    fn push(&mut self, tar: &mut dyn Read, limits: &Limits) -> Result<Vec<String>> {
+        self.walked.push(tar, limits)
     }
 
     fn prepare(&mut self, run: &Run, supplies: Vec<Supply>) -> Result<Prepared> {
