@@ -122,6 +122,7 @@ impl Bench {
             form: Default::default(),
             describe: false,
             warm: None,
+            limits: Default::default(),
             lock: None,
             pack: pack::Options { clamp: Some(EPOCH), ..pack::Options::default() },
             jobs: NonZeroUsize::new(4).unwrap(),
