@@ -22,6 +22,8 @@ pub(super) fn write(
     let (root, digest) = (&inventory.packages[inventory.root], file_digest(executable)?);
     let mut main = component(root);
     main["type"] = "application".into();
+    // The algorithm has a field of its own.
+    let digest = digest.trim_start_matches("sha256:");
     main["hashes"] = json!([{ "alg": "SHA-256", "content": digest }]);
     let linked = inventory.packages.iter().enumerate().filter(|(at, _)| *at != inventory.root);
     let components: Vec<_> = linked.map(|(_, package)| component(package)).chain(beside(libc, toolchain)).collect();

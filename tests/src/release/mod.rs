@@ -14,7 +14,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{PATIENCE, capture, command, find, line};
+use crate::command::{Output, PATIENCE, capture, command, find, line};
 use crate::error::{At, Error, Result};
 use crate::{cache, run, workspace};
 
@@ -109,7 +109,10 @@ impl Release {
         cargo.env(format!("CC_{variable}"), self.libc.compiler());
         cargo.env(format!("CFLAGS_{variable}"), c_flags(&prefixes).join(" "));
         let line = line(&cargo);
-        let messages = capture(&mut cargo, PATIENCE * 6)?.ok(&line)?.stdout;
+        let said = capture(&mut cargo, PATIENCE * 6)?;
+        // The messages are for programs: of a failure people read the rest.
+        let messages = if said.success() { said.stdout.clone() } else { String::new() };
+        Output { stdout: String::new(), ..said }.ok(&line)?;
 
         let built = self.directory.join(&target);
         let lock = self.source.join("Cargo.lock");
@@ -164,7 +167,10 @@ impl Release {
         packages.dedup();
         prefixes.extend(packages.into_iter().map(|directory| (directory, "/crates".to_owned())));
         prefixes.push((self.directory.clone(), "/target".to_owned()));
-        Ok(prefixes)
+        // A compiler that asks where it is hears of no symbolic link on the way.
+        let real = |(from, to): &(PathBuf, String)| Some((from.canonicalize().ok()?, to.clone()));
+        let real: Vec<_> = prefixes.iter().filter_map(real).filter(|prefix| !prefixes.contains(prefix)).collect();
+        Ok(real.into_iter().chain(prefixes).collect())
     }
 
     fn rust_flags(&self, prefixes: &[(PathBuf, String)]) -> Vec<String> {
