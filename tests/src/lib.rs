@@ -3,11 +3,13 @@
 //! - [`packages`] sees to the Debian tools, [`cache`] keeps what takes long to make;
 //! - [`Base`] images are made here, from Debian and busybox, and pushed to a [`Registry`] that lives as long as a test;
 //! - a [`GuardedRegistry`] is one as companies have it: with TLS of an own authority, and tokens;
-//! - [`Traffic`] is what a registry was asked for, and a [`SlowProxy`] makes it far away;
+//! - [`Traffic`] is what a registry was asked for, a [`SlowProxy`] makes it far away, and a [`HeldProxy`] stops in the
+//!   middle of something;
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped;
 //! - a [`Context`] is a directory of files to build from;
 //! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
+//! - a [`Fleet`] is many executors at once;
 //! - [`compare`] measures how long and with how much they build the same;
 //! - an [`Image`] is looked at with programs that are not ours: skopeo and umoci read it, runc runs it.
 //!
@@ -27,11 +29,13 @@ mod context;
 mod error;
 mod executor;
 mod guarded;
+mod held;
 mod http;
 mod image;
 mod layout;
 mod limits;
 mod listing;
+mod load;
 mod numbers;
 mod proxy;
 mod registry;
@@ -50,11 +54,13 @@ pub use context::{Context, Packing};
 pub use error::{Error, Result};
 pub use executor::{Executor, Libc, is_static};
 pub use guarded::{Asked, GuardedRegistry, LOGIN, PROJECT};
+pub use held::HeldProxy;
 pub use http::{Request, Response, free_address};
 pub use image::Image;
 pub use layout::{LayerBlob, LayoutWriter, TAG, TarWriter};
 pub use limits::build_within;
 pub use listing::{Entry, Kind, Listing};
+pub use load::{Fleet, Round};
 pub use proxy::{Passed, SlowProxy};
 pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use rustix::process::Signal;

@@ -21,6 +21,7 @@ mod outputs;
 mod packing;
 mod pipelines;
 mod platforms;
+mod registries;
 mod rules;
 mod secrets;
 mod site;
