@@ -472,6 +472,9 @@ pub(crate) fn compression(media_type: &str) -> Option<Compression> {
 }
 
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
