@@ -461,3 +461,6 @@ pub(crate) fn compression(media_type: &str) -> Option<Compression> {
         LayerCompression::Zstd => Compression::Zstd,
     })
 }
+
+#[cfg(test)]
+mod hostile;

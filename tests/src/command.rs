@@ -134,6 +134,13 @@ impl Running {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).at("signal", &self.line)
     }
 
+    /// The most memory that the process has had in RAM so far, in bytes; `None` where it has ended.
+    pub fn peak(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+    }
+
     /// What it has printed so far: standard output, then standard error.
     pub fn printed(&self) -> Result<(String, String)> {
         Ok((text(&self.stdout)?, text(&self.stderr)?))

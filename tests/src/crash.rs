@@ -40,7 +40,7 @@ pub struct Crashes {
 
 /// What came of killing one build.
 #[derive(Debug)]
-pub struct Round {
+pub struct Killed {
     /// Whether it had not ended by itself.
     pub was_killed: bool,
     /// Whether it had pushed its tag.
@@ -65,7 +65,7 @@ impl Crashes {
 
     /// Kills a build after some time, and builds again: in the same container, at once or after `pause`, and in a fresh one. The
     /// `name` is new in each round, so that nothing is cached but by the build that is killed.
-    pub fn round(&mut self, name: &str, after: Duration, pause: Duration) -> Result<Round> {
+    pub fn round(&mut self, name: &str, after: Duration, pause: Duration) -> Result<Killed> {
         let mut wrong = Vec::new();
         let mut build = self.live.spawn(job(self.driver, &self.registry, name))?;
         thread::sleep(after);
@@ -87,7 +87,7 @@ impl Crashes {
         self.came_through(&again, name, "a fresh container", &mut wrong)?;
         drop(fresh);
         self.is_tidy(&mut wrong)?;
-        Ok(Round { was_killed, had_tag, wrong })
+        Ok(Killed { was_killed, had_tag, wrong })
     }
 
     /// Where the planted password is that no build may write down: files of the container but the one that brought it, the volume,

@@ -118,7 +118,9 @@ impl Progress {
     }
 
     fn message(&self, level: Level, step: Option<&str>, text: &str) {
-        self.say(&Event::Message { level, step, text });
+        // What registries and images say is quoted here and there. Lines and tabs are ours; nothing else moves a cursor.
+        let text = text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), " ");
+        self.say(&Event::Message { level, step, text: &text });
     }
 
     /// Something for whoever looks for the cause of something.

@@ -64,6 +64,16 @@ fn the_level_decides_what_is_said() {
 }
 
 #[test]
+fn what_is_quoted_in_a_message_moves_no_cursor() {
+    let said = lines(Level::Info, |progress| {
+        progress.error("a\u{1b}[2Jb\rc\td\u{9b}e");
+        progress.voice("s 1/1").warning("\u{7}x");
+    });
+    assert_eq!(said, ["error: a [2Jb c\td e", "[s 1/1] warning:  x"]);
+    assert_eq!(lines(Level::Info, |progress| progress.error("one\ntwo")).len(), 2);
+}
+
+#[test]
 fn what_a_step_says_begins_with_its_name() {
     let speak = |progress: &Arc<Progress>| {
         progress.voice("s 1/1").info("i");

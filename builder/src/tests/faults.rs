@@ -74,7 +74,7 @@ fn rows(host: &str, other: &str) -> Vec<Row> {
         row("416", refusal(416, &[]), ALL, "TMBLSP", "TMBLSUP"),
         row("HEAD refused with 405", refusal(405, &[]), "L", "", ""),
         row("no Docker-Content-Digest", declares(None), "MBLSUP", "", ""),
-        row("a wrong digest", declares(Some(Digest::of("x").to_string())), "MBLSU", "M", "M"),
+        row("a wrong digest", declares(Some(Digest::of("x").to_string())), "MBLSU", "MU", "MU"),
         row("wrong content", nonsense, "MB", "MB", "MB"),
     ]
 }

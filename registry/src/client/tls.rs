@@ -350,6 +350,20 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn every_client_looks_at_what_a_name_stands_for() {
+        let tls = RegistryTls { registry: "special.example".into(), authorities: Vec::new(), identity: None };
+        let unverified_registries = vec!["careless.example".into()];
+        let options = ClientOptions { tls: vec![tls], unverified_registries, ..ClientOptions::default() };
+        let clients = Clients::new(&options).unwrap();
+        for client in [&clients.ordinary, clients.unverified.as_ref().unwrap(), &clients.special["special.example"]] {
+            let error = client.get("http://localhost:9/").send().await.unwrap_err();
+            let failure = crate::Failure::Transport(error);
+            assert!(failure.to_string().contains("where nobody is led by its name"), "{failure}");
+            assert!(failure.is_permanent(), "{failure}");
+        }
+    }
+
     #[test]
     fn registries_are_named_in_any_form() {
         let table = [

@@ -22,6 +22,7 @@ mod outputs;
 mod packing;
 mod pipelines;
 mod platforms;
+mod registries;
 mod rules;
 mod scarcity;
 mod secrets;
