@@ -51,7 +51,7 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// No layer in use comes near them; a million entries need about 0.5 GB of memory.
+    /// Hardly a layer in use comes near them.
     fn default() -> Self {
         Self { size: 50_000_000_000, entries: 1_000_000 }
     }
