@@ -11,6 +11,7 @@ mod hosts;
 mod link;
 mod login;
 mod manifests;
+mod names;
 mod options;
 mod patience;
 mod repository;
@@ -29,6 +30,7 @@ use reqwest::Url;
 
 pub use self::fetch::{Download, Reply, Request};
 pub use self::hosts::Hosts;
+pub use self::names::{Names, Surroundings};
 pub use self::options::{Bundle, ClientOptions, Listener, Notice, Proxies, RegistryTls, RetryPolicy, Timeouts};
 pub use self::repository::RegistryStore;
 use crate::reference::{DOCKER_HUB, Reference};
