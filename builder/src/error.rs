@@ -173,6 +173,14 @@ pub enum Error {
     /// No driver can execute a RUN here.
     #[error("no sandbox driver works here:\n{0}")]
     NoDriver(String),
+    /// The only driver that a RUN could have is one that does not isolate it, and that is not allowed.
+    #[error("--require-isolation: a RUN is to be executed, and {driver} does not keep it from the builder:\n{drivers}")]
+    NotIsolated {
+        /// The driver.
+        driver: crate::sandbox::Driver,
+        /// What there is to say of all drivers, and what to change.
+        drivers: String,
+    },
     /// A RUN failed.
     #[error("{text}: exit code {code}")]
     Run {
@@ -201,7 +209,7 @@ pub enum ExitCode {
     NoInput = 66,
     /// A registry cannot be reached, or fails.
     Unavailable = 69,
-    /// No sandbox driver works here, or the sandbox failed.
+    /// No sandbox driver works here, or none that may be used; or the sandbox failed.
     Sandbox = 71,
     /// A file cannot be read or written; the disk is full.
     Io = 74,
@@ -275,7 +283,7 @@ impl Error {
                 Some(Fault::Stream) => ExitCode::Io,
                 None => ExitCode::Sandbox,
             },
-            Self::NoDriver(_) => ExitCode::Sandbox,
+            Self::NoDriver(_) | Self::NotIsolated { .. } => ExitCode::Sandbox,
         };
         code as u8
     }

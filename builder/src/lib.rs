@@ -28,6 +28,7 @@ mod csv;
 pub mod dockerfile;
 mod error;
 pub mod execute;
+mod failed;
 pub mod image;
 pub mod lock;
 mod login;
@@ -115,6 +116,8 @@ pub struct Request {
     pub warm: Option<PathBuf>,
     /// The digests that names of base images stand for. What is found out besides is for the caller to write.
     pub lock: Option<Arc<lock::Lock>>,
+    /// Whether the root in which a RUN fails is kept as an image, beside the destinations.
+    pub save_failed: bool,
     /// Whether nothing is built where the destinations have an image of the same content already.
     pub skip_existing: bool,
     /// The client of all registries.

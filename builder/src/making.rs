@@ -4,7 +4,8 @@ use std::cell::OnceCell;
 
 use yadokari_layers::{Growing, pack};
 
-use crate::execute::{self, Blobs, Done, Executor, Fetch, Interrupt, Pending, Readers, choose_driver};
+use crate::execute::{self, Blobs, Done, Executor, FailedRoot, Fetch, Interrupt, Pending, Readers, choose_driver};
+use crate::failed::{self, FailedRoots};
 use crate::output::{self, Image, Made, Uploads};
 use crate::prepare::Prepared;
 use crate::progress::{LayerContents, Progress};
@@ -22,6 +23,8 @@ pub(crate) struct Making<'a> {
     done: Done,
     /// The driver, once a RUN has to be executed.
     probe: OnceCell<Probe>,
+    /// The roots in which commands failed.
+    failed: FailedRoots,
 }
 
 impl<'a> Making<'a> {
@@ -32,8 +35,8 @@ impl<'a> Making<'a> {
         progress: &'a Progress,
         interrupt: &'a Interrupt,
     ) -> Self {
-        let (done, probe) = Default::default();
-        Self { request, prepared, uploads, progress, interrupt, done, probe }
+        let (done, probe, failed) = Default::default();
+        Self { request, prepared, uploads, progress, interrupt, done, probe, failed }
     }
 
     /// Executes what is missing until the images are whole. Where a layer of the cache turns out to be missing or wrong,
@@ -50,7 +53,11 @@ impl<'a> Making<'a> {
                     self.done.forget(&layer);
                     tries -= 1;
                 }
-                result => return result,
+                Err(error) => {
+                    failed::save(self.request, self.prepared, &self.failed, &error, self.progress).await;
+                    return Err(error);
+                }
+                made => return made,
             }
         }
     }
@@ -95,6 +102,9 @@ impl<'a> Making<'a> {
         let pending = (0..prepared.plans.len()).map(|number| self.pending(number, fetch)).collect();
         let readers = Readers::new(prepared.work.holders(), pending);
         let begun = |layer: &Growing| self.uploads.begin(layer);
+        let roots = &self.failed;
+        let failed = |root| roots.add(root);
+        let failed = request.save_failed.then_some(&failed as &(dyn Fn(FailedRoot) + Sync));
         let finished = |finished| self.uploads.send(finished);
         let packs: Vec<pack::Options> = prepared.plans.iter().map(|plan| prepared.pack(plan)).collect();
         let labels: Vec<String> = (0..packs.len()).map(|number| prepared.label(number)).collect();
@@ -120,6 +130,7 @@ impl<'a> Making<'a> {
             progress: self.progress,
             interrupt: self.interrupt,
             begun: &begun,
+            failed,
             finished: &finished,
         };
         let executors: Vec<Executor<'_>> = (0..packs.len()).map(executor).collect();

@@ -44,8 +44,8 @@ pub use yadokari_layers::{Digest, Mismatch};
 
 pub use self::blob::{BlobSource, BytesBlob, FileBlob, Upload};
 pub use self::client::{
-    Bundle, Client, ClientOptions, Download, Hosts, Listener, Notice, Proxies, RegistryStore, RegistryTls, Reply,
-    Request, RetryPolicy, Timeouts,
+    Bundle, Client, ClientOptions, Download, Hosts, Listener, Names, Notice, Proxies, RegistryStore, RegistryTls,
+    Reply, Request, RetryPolicy, Surroundings, Timeouts,
 };
 pub use self::credentials::{Config, Credentials, Lease, Login, Provider, Source, Warning};
 pub use self::error::{Error, Failure, Result};

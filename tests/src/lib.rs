@@ -6,6 +6,7 @@
 //! - [`Traffic`] is what a registry was asked for, a [`SlowProxy`] makes it far away, and a [`HeldProxy`] stops in the
 //!   middle of something;
 //! - a [`Container`] is shaped like the one a CI job gets, in the [`Variant`]s that CI systems use;
+//! - an [`attacker`] tries in there what no RUN should be able to do;
 //! - the [`Executor`] is the static executable in the root filesystem that is shipped, and a [`Release`] builds it;
 //! - a [`Context`] is a directory of files to build from;
 //! - the [`dialect`] of Dockerfiles is written down in cases, and the [`oracle`] builds them with other builders;
@@ -23,6 +24,7 @@ pub mod dialect;
 pub mod oracle;
 pub mod packages;
 
+mod attacker;
 mod authority;
 mod bases;
 mod command;
@@ -51,6 +53,7 @@ mod traffic;
 
 use std::path::{Path, PathBuf};
 
+pub use attacker::attacker;
 pub use authority::Authority;
 pub use bases::{Base, architecture};
 pub use command::{Output, PATIENCE, Running, capture, command, find, line, run};

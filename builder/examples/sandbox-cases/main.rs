@@ -86,6 +86,8 @@ fn everything(args: &[String]) -> Result<usize, Box<dyn StdError>> {
         work_dir: path("--work")?,
         home,
         contexts: option("--context").map(PathBuf::from).into_iter().collect(),
+        kept: Vec::new(),
+        isolated: false,
         force: args.iter().any(|arg| arg == "--force"),
         hide: vec![hide.clone()],
         gate: sandbox::Gate::default(),

@@ -27,6 +27,7 @@ use super::offline::LockFlags;
 use super::outputs::{FormFlags, PushFlags, ReportFlags};
 use super::push::{Index, Push};
 use super::registry::RegistryFlags;
+use super::runs::RunFlags;
 use super::trust::TrustFlags;
 use super::warm::Warm;
 
@@ -220,6 +221,8 @@ pub(super) struct Build {
     /// Use this sandbox driver and no other: overlay, flat or in-place.
     #[arg(long)]
     pub(super) driver: Option<Driver>,
+    #[command(flatten)]
+    pub(super) runs: RunFlags,
     /// Where layers and stages are kept during the build.
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub(super) work_dir: Option<PathBuf>,

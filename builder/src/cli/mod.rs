@@ -20,6 +20,7 @@ mod paths;
 mod push;
 mod registry;
 mod retry;
+mod runs;
 mod scope;
 mod secrets;
 mod tls;
@@ -215,7 +216,9 @@ fn doctor_settings(doctor: Doctor) -> sandbox::Settings {
         work_dir: given(&doctor.work_dir).unwrap_or_else(|| paths::work_dir(&home)),
         home,
         contexts: Vec::new(),
+        kept: Vec::new(),
         force: doctor.force,
+        isolated: false,
         hide: Vec::new(),
         gate: sandbox::Gate::default(),
     }
@@ -296,6 +299,9 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
     let (pack, reports) = (args.layers.options()?, args.reports.reports(!names.is_empty(), &env)?);
     reports.admitted(&client)?;
     let lock = args.lock.lock()?;
+    let destinations = destinations(&args, names.clone())?;
+    let save_failed = args.runs.save_failed(&destinations)?;
+    let kept = runs::kept(&destinations, cache.as_ref(), args.cache.warm());
     let request = Request {
         dockerfile,
         dockerfile_path,
@@ -313,7 +319,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         },
         index: is_index.then_some(platforms),
         named_contexts,
-        destinations: destinations(&args, names.clone())?,
+        destinations,
         pushing: args.push.pushing(),
         form: args.form.form(is_index, &pack)?,
         describe: args.reports.describes(),
@@ -321,7 +327,17 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         jobs: args.jobs(),
         squash: args.layers.squash || args.kaniko.single_snapshot,
         limits: args.limits.limits(),
-        sandbox: sandbox::Settings { driver: args.driver, work_dir, home, contexts, force: args.force, hide, gate },
+        sandbox: sandbox::Settings {
+            driver: args.driver,
+            work_dir,
+            home,
+            contexts,
+            kept,
+            force: args.force,
+            isolated: args.runs.require_isolation,
+            hide,
+            gate,
+        },
         secrets,
         agents: secrets::agents(&args.ssh, &variable)?,
         network_files: network_files(),
@@ -330,6 +346,7 @@ fn build_invocation(args: Build, cache: Cache) -> Result<BuildInvocation, Error>
         warm: args.cache.warm(),
         lock: lock.clone(),
         skip_existing: args.skip_existing,
+        save_failed,
         context,
         client,
     };

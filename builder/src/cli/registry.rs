@@ -86,6 +86,7 @@ impl RegistryFlags {
             user_agent: user_agent(std::env::var("UPSTREAM_CLIENT_TYPE").ok()),
             http1: http1(&|name| std::env::var(name).ok()),
             proxies: yadokari_registry::Proxies::from_variables(|name| std::env::var(name).ok()),
+            names: yadokari_registry::Names::within(gate.clone()),
             ..ClientOptions::default()
         };
         hide.extend(self.tls.apply(&mut options, pushed)?);

@@ -49,6 +49,7 @@ pub use interrupt::Interrupt;
 pub use mounts::check;
 pub use readers::{Pending, Readers};
 pub use squash::Merged;
+pub use stage::FailedRoot;
 pub use upcoming::Upcoming;
 pub use users::{Identity, UnknownName, identity, owner};
 pub use work_dir::WorkDir;
@@ -111,6 +112,8 @@ pub struct Executor<'a> {
     pub interrupt: &'a Interrupt,
     /// Told of layers of the image while they are being written, if nobody can have made the same ones before.
     pub begun: &'a (dyn Fn(&Growing) + Sync),
+    /// Takes the root in which a command failed, where that is to be kept.
+    pub failed: Option<&'a (dyn Fn(FailedRoot) + Sync)>,
     /// Takes what steps have made, as soon as it is there.
     pub finished: &'a (dyn Fn(Finished) -> Result<(), crate::Error> + Sync),
 }
@@ -227,6 +230,9 @@ fn made_at(clock: i64, epoch: Option<i64>) -> Timestamp {
 pub fn choose_driver(settings: &Settings, progress: &Progress) -> Result<Probe, crate::Error> {
     let probe = probe(settings);
     match probe.chosen {
+        Some(driver) if settings.isolated && !driver.is_isolated() => {
+            return Err(crate::Error::NotIsolated { driver, drivers: doctor_lines(&probe).join("\n") });
+        }
         Some(driver) => progress.info(&format!("sandbox: {driver}")),
         None => return Err(crate::Error::NoDriver(doctor_lines(&probe).join("\n"))),
     }

@@ -1,5 +1,6 @@
 //! One stage: its steps in order, each to a layer.
 
+mod failed;
 mod root;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use crate::plan::{self, Base, Copy, LayerRef, Mkdir, Op, Origin, Stage, Step};
 use crate::progress::{Voice, one_line};
 use crate::sandbox::Worker;
 
+pub use failed::FailedRoot;
 pub(super) use root::layer_files;
 
 /// A stage under way.
@@ -113,7 +115,11 @@ impl<'a> StageRun<'a> {
             self.reached(0);
             for (number, step) in self.stage.steps.iter().enumerate() {
                 self.executor.interrupt.check()?;
-                let (ending, fresh) = self.step(number, wanted).map_err(|error| self.failed(number, error))?;
+                let (ending, fresh) = self.step(number, wanted).map_err(|error| {
+                    let error = self.failed(number, error);
+                    self.keep_root(&error, &mut packing);
+                    error
+                })?;
                 // Layers are in order, and one for each stage is compressed while the next step is done.
                 self.settle(&mut packing)?;
                 match fresh {

@@ -122,6 +122,7 @@ impl Bench {
             progress: &Progress::to(Level::Warn, Box::new(messages.clone())),
             interrupt: &interrupt,
             begun: &|_| (),
+            failed: None,
             finished: &|done| (setting.finished)(&work, done),
         };
         let jobs = NonZeroUsize::new(setting.jobs).unwrap();

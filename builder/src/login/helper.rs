@@ -243,7 +243,7 @@ mod tests {
     async fn a_helper_does_not_run_while_a_command_runs_in_place() {
         let (_directory, helper) = helper(r#"echo '{"Username":"u","Secret":"p"}'"#);
         let gate = helper.gate.clone();
-        let inside = gate.enter();
+        let inside = gate.try_take().unwrap();
         let asking = tokio::spawn({
             let helper = helper.clone();
             async move { ask(&helper, "r.example").await }

@@ -18,7 +18,7 @@ use yadokari_registry::media::ManifestKind;
 use yadokari_registry::{Descriptor, Manifest, Platform, digest_of};
 
 use crate::execute::{Merged, StageResult};
-use crate::image::{BlobRef, Form, History, index_bytes, manifest_bytes, rfc3339};
+use crate::image::{BlobRef, Form, History, ImageConfig, index_bytes, manifest_bytes, rfc3339};
 use crate::plan::{LayerRef, Plan};
 use crate::sources::layers_of;
 
@@ -190,6 +190,11 @@ pub fn assemble(plan: &Plan, stages: &[StageResult], epoch: Option<i64>, form: &
         config.history.push(History::of_merged(&created, comment, layer.is_some()));
     }
     config.created = Some(created);
+    written(config, layers, form)
+}
+
+/// Writes the config of an image with these layers, and its manifest.
+pub(crate) fn written(mut config: ImageConfig, layers: Vec<LayerRef>, form: &Form) -> Image {
     config.rootfs.kind = "layers".into();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
     let config = config.to_bytes();
@@ -217,7 +222,6 @@ fn tar_name(layer: &LayerRef) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageConfig;
     use crate::plan::{Base, HistoryLine, Stage};
     use yadokari_layers::KeyHasher;
 

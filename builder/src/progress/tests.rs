@@ -97,6 +97,18 @@ fn output_is_cut_into_whole_lines() {
 }
 
 #[test]
+fn a_line_that_does_not_end_is_cut_and_not_collected() {
+    let said = lines(Level::Info, |progress| {
+        let output = progress.output("s 1/1");
+        (0..64).for_each(|_| output.write(Stream::Stdout, &[b'x'; 1 << 10]));
+        output.finish();
+    });
+    let lengths: Vec<usize> = said.iter().map(|line| line.rsplit(' ').next().unwrap().len()).collect();
+    assert!(lengths.len() > 3 && lengths.iter().all(|&length| length <= 17 << 10), "{lengths:?}");
+    assert_eq!(lengths.iter().sum::<usize>(), 64 << 10);
+}
+
+#[test]
 fn lines_tell_the_story_without_what_only_other_views_show() {
     let image = Digest::of("image");
     let expected = [

@@ -92,6 +92,11 @@ impl Driver {
     /// All drivers, the best first.
     pub const ALL: [Self; 3] = [Self::Overlay, Self::Flat, Self::InPlace];
 
+    /// Whether a RUN has a root file system of its own, and is kept from the builder's processes by the kernel.
+    pub fn is_isolated(self) -> bool {
+        self != Self::InPlace
+    }
+
     /// Whether a RUN can be without a network. That the kernel allows it is only known when one is tried.
     pub fn can_isolate_network(self) -> bool {
         self != Self::InPlace
@@ -132,8 +137,12 @@ pub struct Settings {
     pub home: PathBuf,
     /// The directories of the build contexts, which stay in place too, and in which nothing is written.
     pub contexts: Vec<PathBuf>,
+    /// Other directories that the builder reads and writes while commands run. They stay in place as well.
+    pub kept: Vec<PathBuf>,
     /// Use the in-place driver even where `/` holds the files of another image.
     pub force: bool,
+    /// Execute no command without a root file system of its own, whatever driver was asked for.
+    pub isolated: bool,
     /// Credential files that are ours: they are gone while an in-place RUN runs.
     pub hide: Vec<PathBuf>,
     /// Shut while a command runs in place.

@@ -82,7 +82,7 @@ pub(super) fn for_in_place(settings: &Settings) -> Result<PathBuf> {
 
 /// What of ours stays in `/`.
 pub(super) fn pinned(settings: &Settings) -> Vec<PathBuf> {
-    let ours = [&settings.home, &settings.work_dir].into_iter().chain(&settings.contexts);
+    let ours = [&settings.home, &settings.work_dir].into_iter().chain(&settings.contexts).chain(&settings.kept);
     // What does not exist cannot be moved.
     ours.filter_map(|path| path.canonicalize().ok()).collect()
 }

@@ -15,6 +15,9 @@ use super::error::{During, Error, Result, Syscall};
 /// How long killed processes may take to die. Only one that the kernel itself holds up takes longer than milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often children alone are looked for before all processes are.
+const HASTE: u32 = 50;
+
 /// Collects every child that has died so far, and how `main` ended if it is among them. Returns false when no child is
 /// left.
 pub(super) fn collect(main: Option<Pid>, exit: &mut Option<Exit>) -> Result<bool> {
@@ -38,11 +41,16 @@ fn ended(status: WaitStatus) -> Option<Exit> {
 pub(super) fn kill_all(main: Option<Pid>, exit: &mut Option<Exit>) -> Result<()> {
     let since = Instant::now();
     let mut pause = Duration::from_micros(200);
-    while collect(main, exit)? {
-        for pid in descendants()? {
-            // One that died meanwhile is what we want; nothing else can be wrong with a signal to our own descendant.
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+    // One that died meanwhile is what we want; nothing else can be wrong with a signal to our own descendant.
+    let kill = |pids: Vec<Pid>| pids.into_iter().for_each(|pid| _ = rustix::process::kill_process(pid, Signal::KILL));
+    loop {
+        for _ in 0..HASTE {
+            if !collect(main, exit)? {
+                return Ok(());
+            }
+            kill(children());
         }
+        kill(descendants()?);
         if since.elapsed() > PATIENCE {
             let late = Err(Error::Timeout(PATIENCE.as_secs()));
             return late.during("killing the processes that the RUN left behind");
@@ -50,7 +58,15 @@ pub(super) fn kill_all(main: Option<Pid>, exit: &mut Option<Exit>) -> Result<()>
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
-    Ok(())
+}
+
+/// The processes that this one has to wait for. The kernel lists them at once, where it was built to: a process that forks
+/// and ends, over and over, would always be gone by the time when all of `/proc` was read.
+fn children() -> Vec<Pid> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let parse = |list: String| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+    lists.flat_map(parse).filter_map(Pid::from_raw).collect()
 }
 
 /// Every process below this one. A process that forks while we look is found in the next round.
@@ -91,5 +107,14 @@ mod tests {
         let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
         assert_eq!(parent_of(own), parent);
         assert_eq!(parent_of(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_child_is_listed() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let listed = children().contains(&Pid::from_child(&child));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(listed);
     }
 }

@@ -7,16 +7,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Gid};
 
 use super::error::{Result, Syscall};
 
 /// Makes the builder's memory, environment and descriptors unreadable for every process without CAP_SYS_PTRACE, even of
-/// the same user: what a RUN in place must not see. `main` calls this.
+/// the same user: what a RUN in place must not see; and its limits unchangeable. `main` calls this.
 pub fn harden() {
     // The call fails on no kernel; if it did, dropping CAP_SETPCAP would still keep a RUN of root out.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // Limits may be set by whoever has all the ids of a process, the saved ones too. Where groups may not be chosen, root is
+    // none that a RUN could be.
+    let (own, effective) = (rustix::process::getgid(), rustix::process::getegid());
+    let saved = Gid::from_raw(if effective.as_raw() == SAVED_GROUP { SAVED_GROUP + 1 } else { SAVED_GROUP });
+    let _ = rustix::thread::set_thread_res_gid(own, effective, saved);
 }
+
+/// A group that the builder and its workers have saved, and no RUN has. It gives access to nothing.
+const SAVED_GROUP: u32 = 1;
 
 /// A sealed copy of our own executable in memory. An in-place RUN may replace the file on disk, and a RUN in a user
 /// namespace may be unable to reach it; nothing can change this copy.

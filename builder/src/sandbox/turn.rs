@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use yadokari_registry::Surroundings;
 
 use super::error::{During, Error, Result, Syscall};
 use super::in_place;
@@ -29,17 +30,30 @@ const LOCK: &str = "lock";
 /// The most of that file that is read.
 const MOST_PINNED: u64 = 1 << 20;
 
-/// Who has `/`: a command in place, or somebody of the builder who needs it as it was before the build. One at a time.
+/// Who has `/`: a command in place, alone, or those of the builder who need it as it was before the build.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<Passage>);
 
 #[derive(Debug, Default)]
 struct Passage {
-    taken: Mutex<bool>,
+    inside: Mutex<Within>,
     given_back: Condvar,
 }
 
-/// `/` as it was before the build, until this is dropped.
+/// Who is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Command,
+    Builder(u32),
+}
+
+impl Default for Within {
+    fn default() -> Self {
+        Self::Builder(0)
+    }
+}
+
+/// `/` as it was before the build, or for a command alone, until this is dropped.
 #[derive(Debug)]
 pub struct Inside<'a>(&'a Gate);
 
@@ -55,21 +69,42 @@ impl Gate {
 
     /// The same, for no longer than a moment.
     fn try_enter(&self) -> Option<Inside<'_>> {
-        let taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.given_back.wait_timeout_while(taken, TICK, |taken| *taken);
-        let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *taken {
-            return None;
-        }
-        *taken = true;
+        self.change(|within| match within {
+            Within::Command => None,
+            Within::Builder(count) => Some(Within::Builder(count + 1)),
+        })
+    }
+
+    /// Waits no longer than a moment until nobody is inside, for a command.
+    pub(crate) fn try_take(&self) -> Option<Inside<'_>> {
+        self.change(|within| (within == Within::Builder(0)).then_some(Within::Command))
+    }
+
+    fn change(&self, to: impl Fn(Within) -> Option<Within>) -> Option<Inside<'_>> {
+        let within = self.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.given_back.wait_timeout_while(within, TICK, |within| to(*within).is_none());
+        let (mut within, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *within = to(*within)?;
         Some(Inside(self))
+    }
+}
+
+/// The client looks up names in files of `/`.
+impl Surroundings for Gate {
+    fn try_within(&self, look: &mut dyn FnMut()) -> bool {
+        let inside = self.try_enter();
+        inside.is_some().then(look).is_some()
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        *self.0.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.0.given_back.notify_one();
+        let mut within = self.0.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        *within = match *within {
+            Within::Command => Within::default(),
+            Within::Builder(count) => Within::Builder(count.saturating_sub(1)),
+        };
+        self.0.0.given_back.notify_all();
     }
 }
 
@@ -123,7 +158,7 @@ impl Turns {
             if interrupted.load(Ordering::SeqCst) {
                 return Err(Error::Interrupted);
             }
-            if let Some(inside) = self.gate.try_enter() {
+            if let Some(inside) = self.gate.try_take() {
                 return Ok(Turn { turns: self, _inside: inside });
             }
         }
@@ -213,5 +248,22 @@ mod tests {
         assert!(matches!(second, Err(Error::Foreign(text)) if text.contains("another build")));
         drop(turns);
         Turns::new(directory.path(), Vec::new(), Gate::default()).unwrap();
+    }
+
+    #[test]
+    fn a_command_is_alone_and_the_builder_is_not_kept_from_itself() {
+        let gate = Gate::default();
+        let (first, second) = (gate.enter(), gate.enter());
+        assert!(gate.try_take().is_none());
+        drop(first);
+        assert!(gate.try_take().is_none());
+        drop(second);
+        let command = gate.try_take().unwrap();
+        assert!(gate.try_enter().is_none() && gate.try_take().is_none());
+        assert!(!gate.try_within(&mut || panic!("a command has the files")));
+        drop(command);
+        let mut looked = false;
+        assert!(gate.try_within(&mut || looked = true) && looked);
+        assert!(gate.try_take().is_some(), "who looked is gone");
     }
 }

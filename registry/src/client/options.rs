@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hosts::Hosts;
+use super::names::Names;
 use crate::{Credentials, Secret};
 
 /// How registries are reached. The default is anonymous HTTPS.
@@ -42,6 +43,8 @@ pub struct ClientOptions {
     pub http1: bool,
     /// The proxies to go through.
     pub proxies: Proxies,
+    /// How names are looked up.
+    pub names: Names,
     /// When to stop waiting.
     pub timeouts: Timeouts,
     /// When to try again.
@@ -132,6 +135,11 @@ impl Proxies {
             https: either("HTTPS_PROXY").or_else(|| either("ALL_PROXY")),
             no_proxy: either("NO_PROXY").unwrap_or_default(),
         }
+    }
+
+    /// Whether all hosts are reached directly.
+    pub(crate) fn are_none(&self) -> bool {
+        self.http.is_none() && self.https.is_none()
     }
 }
 

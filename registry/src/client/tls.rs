@@ -245,6 +245,9 @@ fn builder(options: &ClientOptions) -> Result<ClientBuilder> {
         .tcp_keepalive_interval(DEAD_AFTER / 4)
         .tcp_keepalive_retries(3)
         .tcp_user_timeout(DEAD_AFTER);
+    if let Some(resolver) = options.names.resolver() {
+        builder = builder.dns_resolver(resolver);
+    }
     if options.http1 {
         builder = builder.http1_only();
     }

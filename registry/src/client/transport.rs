@@ -323,6 +323,9 @@ impl ClientInner {
         self.admit(request.url(), operation)?;
         let (host, secrets) = (host_of(request.url()), Secrets::of(&request));
         let unreachable = |source| Error::Unreachable { operation: operation.into(), host, source };
+        if self.options.proxies.are_none() {
+            self.options.names.know(request.url()).await;
+        }
         let http = self.clients.of(&self.options, registry, request.url());
         let mut response = std::pin::pin!(http.execute(request));
         loop {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper may fail it as the test itself may")]
 
 mod airgap;
+mod attacks;
 mod cache;
 mod checks;
 mod contexts;

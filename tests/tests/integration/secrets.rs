@@ -12,7 +12,7 @@ use crate::in_place::{THIEF, holds};
 use crate::site::{self, printed};
 
 /// What the thief looks for.
-const SECRET: &str = "planted-in-a-secret";
+pub(crate) const SECRET: &str = "planted-in-a-secret";
 
 const TEXT: &str = "FROM busybox AS stage
 RUN --mount=type=secret,id=token,target=/deep/down/token [ $(cat /deep/down/token | wc -c) = 19 ] && echo stage > /of-stage
@@ -28,7 +28,7 @@ RUN sh /thief > /tmp/loot; cat /tmp/loot
 ";
 
 /// Fails where a file below `directory` holds the secret, as it is or compressed.
-fn nothing_holds_it(directory: &Path) {
+pub(crate) fn nothing_holds_it(directory: &Path) {
     let mut count = 0;
     for entry in walkdir::WalkDir::new(directory) {
         let entry = entry.unwrap();

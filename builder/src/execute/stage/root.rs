@@ -112,7 +112,12 @@ impl StageRun<'_> {
     }
 
     /// Packs what the sandbox says has changed.
-    fn commit(&mut self, run: &Run, ahead: bool, wanted: bool) -> Result<Option<pack::Packing>, crate::Error> {
+    pub(super) fn commit(
+        &mut self,
+        run: &Run,
+        ahead: bool,
+        wanted: bool,
+    ) -> Result<Option<pack::Packing>, crate::Error> {
         let (options, directory, begun) = (&self.options(), self.blobs.directory(), self.executor.begun);
         // Its times are those of this build, so that it is a new layer wherever it goes.
         let is_new = wanted && options.clamp.is_none();

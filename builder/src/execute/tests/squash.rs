@@ -95,6 +95,7 @@ fn build(
         progress: &Progress::to(Level::Warn, Box::new(Said::default())),
         interrupt: &interrupt,
         begun: &|_| (),
+        failed: None,
         finished: &|what| {
             finished.lock().unwrap().push(what);
             Ok(())
