@@ -1,12 +1,13 @@
 //! A moment in the middle of something: a way to a server that stops where it is told, for whatever is to happen then.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{At, Error, Result};
+use crate::proxy::copy;
 
 /// A way to a server on which nothing goes on after certain words of a client, and a number of bytes behind them, until it is
 /// let go. That happens once.
@@ -145,22 +146,10 @@ impl Said {
     }
 }
 
-/// Copies until the end; `look` is told what was said before it goes on.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
-    let mut buffer = [0; 64 << 10];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        look(&buffer[..count]);
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    // The other side may be closed already.
-    let _ = to.shutdown(Shutdown::Write);
-    let _ = from.shutdown(Shutdown::Read);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]

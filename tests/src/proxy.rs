@@ -111,30 +111,30 @@ impl Shared {
         let (from, to) = (client.try_clone()?, server.try_clone()?);
         let (shared, flag) = (Arc::clone(self), Arc::clone(&asked));
         thread::spawn(move || {
-            copy(from, to, |count| {
+            copy(from, to, |bytes| {
                 flag.store(true, Ordering::SeqCst);
-                shared.up.fetch_add(count, Ordering::SeqCst);
+                shared.up.fetch_add(bytes.len() as u64, Ordering::SeqCst);
             });
         });
         let shared = Arc::clone(self);
         thread::spawn(move || {
-            copy(server, client, |count| {
+            copy(server, client, |bytes| {
                 if asked.swap(false, Ordering::SeqCst) {
                     shared.answers.fetch_add(1, Ordering::SeqCst);
                     thread::sleep(Duration::from_millis(shared.milliseconds.load(Ordering::SeqCst)));
                 }
-                shared.down.fetch_add(count, Ordering::SeqCst);
+                shared.down.fetch_add(bytes.len() as u64, Ordering::SeqCst);
             });
         });
         Ok(())
     }
 }
 
-/// Copies until the end; `pass` is told of the bytes before they go on.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(u64)) {
+/// Copies until the end; `pass` is shown the bytes before they go on.
+pub(crate) fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8])) {
     let mut buffer = [0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        pass(count as u64);
+        pass(&buffer[..count]);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }

@@ -132,7 +132,7 @@ async fn a_disk_that_fills_up_is_said_with_what_is_needed() {
         let error = bench.build(request).await.unwrap_err();
         let message = error.to_string();
         assert!(message.contains(cause) && message.contains("No space left on device"), "{message}");
-        let place = format!("'{}/build-", work.display());
+        let place = format!("'{}/.yadokari-build-", work.display());
         assert!(message.contains(&place) && message.contains("is on a full disk, "), "{message}");
         assert!(message.contains(" are free there") && message.contains(needed), "{message}");
         assert_eq!(error.exit_code(), ExitCode::Io as u8);
