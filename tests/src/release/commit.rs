@@ -21,10 +21,12 @@ impl Commit {
             let place = ["-C".to_owned(), source.to_string_lossy().into_owned()];
             run("git", place.iter().map(String::as_str).chain(arguments.iter().copied())).ok()
         };
+        // What was unpacked into somebody else's checkout is not that one's commit.
+        let above = git(&["rev-parse", "--show-prefix"])?.stdout;
         let changed = git(&["status", "--porcelain"])?.stdout;
         let said = git(&["log", "-1", "--format=%H %ct"])?.stdout;
         let (id, time) = said.trim().split_once(' ')?;
-        changed.is_empty().then(|| Self { id: id.to_owned(), time: time.to_owned() })
+        (above.trim().is_empty() && changed.is_empty()).then(|| Self { id: id.to_owned(), time: time.to_owned() })
     }
 }
 
