@@ -10,7 +10,6 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Knows when the machine's own files are there.
 pub trait Surroundings: Send + Sync {
@@ -35,9 +34,12 @@ impl Names {
         Self(Some(Arc::new(Known { surroundings: Box::new(surroundings), addresses: Mutex::default() })))
     }
 
-    /// What a client is to look up names with.
-    pub(crate) fn resolver(&self) -> Option<Arc<impl Resolve + 'static>> {
-        self.0.as_ref().map(|known| Arc::new(Resolver(Arc::clone(known))))
+    /// The addresses of a name.
+    pub(crate) async fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
+        match &self.0 {
+            Some(known) => known.ask(name.to_owned()).await,
+            None => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
+        }
     }
 
     /// Sees to it that the name in a URL was looked up once: in the middle of a connection there is no time to wait. What
@@ -84,18 +86,6 @@ impl Known {
                 (None, None) => {}
             }
         }
-    }
-}
-
-struct Resolver(Arc<Known>);
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let known = Arc::clone(&self.0);
-        Box::pin(async move {
-            let addresses: Addrs = Box::new(known.ask(name.as_str().to_owned()).await?.into_iter());
-            Ok(addresses)
-        })
     }
 }
 

@@ -13,6 +13,7 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::endpoint::host_of;
+use super::names::Names;
 
 /// The names of metadata servers that are no address, and that stand for one only within their cloud.
 const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "metadata.goog"];
@@ -162,15 +163,15 @@ impl Reach {
     }
 }
 
-/// What a client resolves names with.
+/// What a client resolves names with: how they are looked up, and where they may lead.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Resolver(pub(crate) Arc<Reach>);
+pub(crate) struct Resolver(pub(crate) Arc<Reach>, pub(crate) Names);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = Arc::clone(&self.0);
+        let Self(reach, names) = self.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = names.look_up(name.as_str()).await?;
             let chosen = reach.choose(name.as_str(), found)?;
             Ok(Box::new(chosen.into_iter()) as Addrs)
         })
@@ -188,6 +189,7 @@ fn has(hosts: &Mutex<HashSet<String>>, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Surroundings;
     use super::*;
 
     fn url(host: &str) -> Url {
@@ -301,5 +303,21 @@ mod tests {
         assert!(resolve().await.is_err());
         resolver.0.name(&url("localhost"));
         assert!(resolve().await.unwrap().next().is_some());
+    }
+
+    #[tokio::test]
+    async fn names_are_looked_up_as_the_client_is_told_to_and_looked_at_then() {
+        struct Files(Arc<AtomicBool>);
+        impl Surroundings for Files {
+            fn try_within(&self, look: &mut dyn FnMut()) -> bool {
+                self.0.store(true, Ordering::SeqCst);
+                look();
+                true
+            }
+        }
+        let asked = Arc::new(AtomicBool::new(false));
+        let resolver = Resolver(Arc::default(), Names::within(Files(Arc::clone(&asked))));
+        assert!(resolver.resolve("localhost".parse().unwrap()).await.is_err());
+        assert!(asked.load(Ordering::SeqCst));
     }
 }

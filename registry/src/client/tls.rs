@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -43,7 +44,7 @@ pub(crate) struct Clients {
 impl Clients {
     /// Builds them. Everything that needs files happens here, before any build step can touch them.
     pub(crate) fn new(options: &ClientOptions) -> Result<Self> {
-        let resolver = Resolver::default();
+        let resolver = Resolver(Arc::default(), options.names.clone());
         for proxy in [&options.proxies.http, &options.proxies.https].into_iter().flatten() {
             // One without a scheme is spoken to in plain HTTP, and one that is no URL is an error of its own.
             let url = Url::parse(proxy).ok().filter(Url::has_host);
@@ -245,9 +246,6 @@ fn builder(options: &ClientOptions) -> Result<ClientBuilder> {
         .tcp_keepalive_interval(DEAD_AFTER / 4)
         .tcp_keepalive_retries(3)
         .tcp_user_timeout(DEAD_AFTER);
-    if let Some(resolver) = options.names.resolver() {
-        builder = builder.dns_resolver(resolver);
-    }
     if options.http1 {
         builder = builder.http1_only();
     }
