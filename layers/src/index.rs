@@ -117,8 +117,12 @@ impl Index {
         let mut records: Vec<(RelPath, Record)> = Vec::new();
         let rest = each(&plain, |(path, record): (RelPath, Record)| {
             counted.entry(&path, record.entry()).map_err(|error| error.to_string())?;
-            if path.is_root() || records.last().is_some_and(|(before, _)| *before >= path) {
+            if records.last().is_some_and(|(before, _)| *before >= path) {
                 return Err("its paths are not sorted".to_owned());
+            }
+            // A layer may hide all that is below it, and says nothing else of the root.
+            if path.is_root() && record != Record::Opaque(None) {
+                return Err("it says what the root is".to_owned());
             }
             records.push((path, record));
             Ok(())
@@ -318,7 +322,8 @@ mod tests {
         assert_eq!(refused(&[gone("a"), gone("b")], &[(path("etc/passwd"), b"x")]), "");
         assert!(refused(&[gone("b"), gone("a")], &[]).contains("not sorted"));
         assert!(refused(&[gone("a"), gone("a")], &[]).contains("not sorted"));
-        assert!(refused(&[gone("")], &[]).contains("not sorted"));
+        assert_eq!(refused(&[(RelPath::root(), Record::Opaque(None)), gone("a")], &[]), "");
+        assert!(refused(&[gone("")], &[]).contains("what the root is"));
         assert!(refused(&[], &[(path("etc/shadow"), b"x")]).contains("'etc/shadow'"));
         assert!(refused(&[], &[(path("etc/passwd"), &[0; (1 << 20) + 1])]).contains("'etc/passwd'"));
         // Few bytes that claim to be more records than there is memory for.
