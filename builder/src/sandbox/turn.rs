@@ -133,7 +133,7 @@ impl Turns {
     /// Locks `/` against other builds, and puts it back if one was killed.
     pub(super) fn new(place: &Path, pinned: Vec<PathBuf>, gate: Gate) -> Result<Self> {
         std::fs::create_dir_all(place).on("mkdir", place.display())?;
-        let Some(builder) = claim(place)? else {
+        let Some(builder) = announced(place)? else {
             return Err(Error::Foreign("another build in this container has '/'".to_owned()));
         };
         let mut options = File::options();
@@ -173,7 +173,7 @@ pub fn settle(places: [&Path; 2]) -> Result<()> {
         // Where no build ever was in place, or we may not look, there is nothing to wait for.
         let Ok(lock) = File::open(&path) else { continue };
         // A build that lives keeps `/` in order for as long as it likes.
-        if let Some(_builder) = claim(place)? {
+        if let Some(_builder) = announced(place)? {
             wait_for(&lock, &path)?;
             if let Some(pinned) = left_pinned(&lock) {
                 in_place::recover(place, &pinned)?;
@@ -184,7 +184,7 @@ pub fn settle(places: [&Path; 2]) -> Result<()> {
 }
 
 /// Says that a builder lives that has `/`, unless there is another one.
-fn claim(place: &Path) -> Result<Option<File>> {
+fn announced(place: &Path) -> Result<Option<File>> {
     let builder = File::open(place).on("open", place.display())?;
     Ok(try_lock(&builder, place)?.then_some(builder))
 }
