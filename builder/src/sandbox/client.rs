@@ -344,12 +344,10 @@ impl Sandbox for Worker {
             _ => Ok(()),
         };
         let revealed = hidden.as_ref().map_or(Ok(()), Hidden::reveal);
+        // Somebody else's RUN may be next in `/`, and these files are to be hidden from it, too.
+        let released = hidden.map_or(Ok(()), |_| self.guard(None));
         let exit = ran?;
-        recovered.and(revealed)?;
-        if hidden.is_some() {
-            // Somebody else's RUN may be next in `/`, and these files are to be hidden from it, too.
-            self.guard(None)?;
-        }
+        recovered.and(revealed).and(released)?;
         Ok(exit)
     }
 
