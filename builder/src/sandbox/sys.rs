@@ -5,8 +5,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid};
 
 use super::error::{Result, Syscall};
@@ -26,6 +28,10 @@ pub fn harden() {
 /// A group that the builder and its workers have saved, and no RUN has. It gives access to nothing.
 const SAVED_GROUP: u32 = 1;
 
+/// How often sealing is tried, and the pause between two tries.
+const SEALING: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A sealed copy of our own executable in memory. An in-place RUN may replace the file on disk, and a RUN in a user
 /// namespace may be unable to reach it; nothing can change this copy.
 pub(super) fn sealed_executable() -> Result<OwnedFd> {
@@ -38,7 +44,15 @@ pub(super) fn sealed_executable() -> Result<OwnedFd> {
     let mut own = File::open("/proc/self/exe").on("open", "/proc/self/exe")?;
     io::copy(&mut own, &mut memory).on("write", "the memory file")?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memory, seals).on("fcntl", "F_ADD_SEALS")?;
+    // As long as the kernel itself is at work on a page of it, the answer is EBUSY: that passes.
+    let mut tries = 0;
+    while let Err(error) = rustix::fs::fcntl_add_seals(&memory, seals) {
+        tries += 1;
+        if error != Errno::BUSY || tries == SEALING {
+            return Err(error).on("fcntl", "F_ADD_SEALS");
+        }
+        std::thread::sleep(PAUSE);
+    }
     // A descriptor that is open for writing makes exec fail with ETXTBSY on some kernels: hand out a reader.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
     let reader = File::open(&path).on("open", "the memory file")?;
