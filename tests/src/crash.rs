@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::{Base, CREDENTIALS, Container, Context, Executor, Job, Listing, Live, Output, Registry, Variant};
+use crate::{Base, CREDENTIALS, Container, Context, Executor, Job, Listing, Live, Output, Registry, Variant, holds};
 
 /// Two stages, a cache, files that are made, changed, moved and removed, and pauses in which something can happen.
 const DOCKERFILE: &str = "FROM busybox AS made
@@ -98,9 +98,7 @@ impl Crashes {
             for found in walkdir::WalkDir::new(&place).into_iter().flatten() {
                 let is_ours = found.path().ends_with("kaniko/.docker/config.json");
                 let bytes = if found.file_type().is_file() { std::fs::read(found.path()) } else { Ok(Vec::new()) };
-                let holds =
-                    |bytes: &[u8]| bytes.windows(CREDENTIALS.1.len()).any(|part| part == CREDENTIALS.1.as_bytes());
-                if !is_ours && bytes.is_ok_and(|bytes| holds(&bytes)) {
+                if !is_ours && bytes.is_ok_and(|bytes| holds(&bytes, CREDENTIALS.1)) {
                     leaks.push(found.path().display().to_string());
                 }
             }

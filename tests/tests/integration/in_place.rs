@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use yadokari_tests::{Base, CREDENTIALS, Context, Image, Listing, Live, Registry, Result, Signal, Variant};
+use yadokari_tests::{Base, CREDENTIALS, Context, Image, Listing, Live, Registry, Result, Signal, Variant, holds};
 
 use crate::site::{self, printed};
 
@@ -113,11 +113,6 @@ true
 fn secrets() -> [&'static str; 3] {
     // The last one is the beginning of `builder:a` in base64, as a login is sent.
     [PLANTED, CREDENTIALS.1, "YnVpbGRlcjph"]
-}
-
-/// Whether `secret` is in `bytes`.
-pub(crate) fn holds(bytes: &[u8], secret: &str) -> bool {
-    bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use yadokari_tests::{Base, Context, Image, Result};
+use yadokari_tests::{Base, Context, Image, Result, holds};
 
 use crate::drivers::{PLACES, volume};
-use crate::in_place::{THIEF, holds};
+use crate::in_place::THIEF;
 use crate::site::{self, printed};
 
 /// What the thief looks for.
