@@ -55,7 +55,7 @@ impl Walked {
     /// Walks the directory, unless that was done after the RUN before.
     pub(super) fn look(&mut self) -> Result<()> {
         if self.before.is_none() {
-            self.before = Some(scan::scan(&self.root, &BTreeSet::new())?);
+            self.before = Some(scan::scan(&self.root, None)?);
         }
         Ok(())
     }
@@ -81,7 +81,7 @@ impl Walked {
     /// Writes what changed since the last commit or push.
     pub(super) fn commit(&mut self, commit: &Commit, out: &mut Pipe) -> Result<bool> {
         let Some(mut before) = self.before.take() else { return Ok(false) };
-        let after = scan::scan(&self.root, &BTreeSet::new())?;
+        let after = scan::scan(&self.root, Some(&before))?;
         for path in self.forgiven.difference(&self.touched) {
             before.forgive(path, &after);
         }

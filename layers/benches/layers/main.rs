@@ -8,7 +8,6 @@ mod count;
 mod input;
 mod meter;
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::{self, File};
 use std::path::Path;
@@ -85,7 +84,7 @@ fn bench_scan(place: &Path, meter: &mut Meter) -> Result<Amount> {
     let root = input::root(&input::many_files(), &place.join("root"))?;
     let mut entries = 0;
     for _ in meter.rounds() {
-        entries = meter.measure(|| scan(&root, &BTreeSet::new()))??.len();
+        entries = meter.measure(|| scan(&root, None))??.len();
     }
     Ok(Amount::Entries(entries))
 }
@@ -93,9 +92,9 @@ fn bench_scan(place: &Path, meter: &mut Meter) -> Result<Amount> {
 fn bench_diff(place: &Path, meter: &mut Meter) -> Result<Amount> {
     let path = place.join("root");
     let root = input::root(&input::many_files(), &path)?;
-    let before = scan(&root, &BTreeSet::new())?;
+    let before = scan(&root, None)?;
     input::edit(&path)?;
-    let after = scan(&root, &BTreeSet::new())?;
+    let after = scan(&root, Some(&before))?;
     for _ in meter.rounds() {
         meter.measure(|| before.diff(&after))?;
     }

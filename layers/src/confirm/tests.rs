@@ -166,10 +166,10 @@ fn plain(run: fn(&Path)) -> (tempfile::TempDir, Arc<Root>, Changes) {
     let (dir, root) = temp();
     let root = Arc::new(root);
     fill(&root);
-    let before = scan(&root, &BTreeSet::new()).unwrap();
+    let before = scan(&root, None).unwrap();
     wait_for_clock(before.newest_ctime());
     run(dir.path());
-    let after = scan(&root, &BTreeSet::new()).unwrap();
+    let after = scan(&root, Some(&before)).unwrap();
     let changes = confirm(&root, &tree(), &before.diff(&after)).unwrap();
     (dir, root, changes)
 }

@@ -1,7 +1,8 @@
 //! What the kernel says of every path below a root, in about 80 bytes each.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::{RelPath, Timestamp};
 
@@ -36,10 +37,11 @@ impl Key {
 }
 
 /// What one directory holds, sorted by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub(super) path: RelPath,
-    names: Box<[u8]>,
+    /// One after the other. The snapshots between which a directory did not change share them.
+    names: Arc<[u8]>,
     /// Where each name ends, and what it is.
     entries: Box<[(u32, Key)]>,
 }
@@ -56,12 +58,26 @@ impl Listing {
         Self { path, names: names.into(), entries: entries.into() }
     }
 
+    /// The same names with other keys, as many and in their order.
+    pub(super) fn with(&self, keys: Vec<Key>) -> Self {
+        let entries = self.entries.iter().zip(keys).map(|(&(end, _), key)| (end, key)).collect();
+        Self { path: self.path.clone(), names: Arc::clone(&self.names), entries }
+    }
+
     fn name(&self, at: usize) -> &[u8] {
         let start = at.checked_sub(1).map_or(0, |before| self.entries[before].0 as usize);
         &self.names[start..self.entries[at].0 as usize]
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&[u8], &Key)> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Key> {
+        self.find(name).map(|at| &self.entries[at].1)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Key)> {
         self.entries.iter().enumerate().map(|(at, (_, key))| (self.name(at), key))
     }
 
@@ -86,10 +102,10 @@ impl Listing {
 /// What the kernel said of every path below a root at one time.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    listings: Vec<Listing>,
-    /// Mount points and what else was not looked at.
-    passed_over: BTreeSet<RelPath>,
-    newest: Timestamp,
+    pub(super) listings: HashMap<RelPath, Listing>,
+    /// Mount points, which were not looked at.
+    pub(super) mounts: BTreeSet<RelPath>,
+    pub(super) newest: Timestamp,
 }
 
 /// The paths at which two states may differ.
@@ -102,28 +118,18 @@ pub struct Candidates {
 }
 
 impl Snapshot {
-    pub(super) fn new(mut listings: Vec<Listing>, passed_over: BTreeSet<RelPath>, newest: Timestamp) -> Self {
-        listings.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Self { listings, passed_over, newest }
-    }
-
-    fn listing(&self, path: &RelPath) -> Option<&Listing> {
-        let at = self.listings.binary_search_by(|listing| listing.path.cmp(path)).ok()?;
-        Some(&self.listings[at])
-    }
-
     /// The paths at which `after` may differ from this. What either of the two did not look at is no candidate.
     pub fn diff(&self, after: &Self) -> Candidates {
         let mut candidates = Candidates::default();
-        let is_hidden = |path: &RelPath| self.passed_over.contains(path) || after.passed_over.contains(path);
+        let is_hidden = |path: &RelPath| self.mounts.contains(path) || after.mounts.contains(path);
         let none = Listing::default();
         // What is only in a directory that is gone as a whole is not mentioned: its listing has no partner here.
-        for new in &after.listings {
-            let was_hidden = |path: &RelPath| self.passed_over.contains(path);
-            if was_hidden(&new.path) || (!self.passed_over.is_empty() && new.path.ancestors().any(|p| was_hidden(&p))) {
+        for new in after.listings.values() {
+            let was_hidden = |path: &RelPath| self.mounts.contains(path);
+            if was_hidden(&new.path) || (!self.mounts.is_empty() && new.path.ancestors().any(|p| was_hidden(&p))) {
                 continue;
             }
-            let mut before = self.listing(&new.path).unwrap_or(&none).iter().peekable();
+            let mut before = self.listings.get(&new.path).unwrap_or(&none).iter().peekable();
             let mut now = new.iter().peekable();
             loop {
                 let order = match (before.peek(), now.peek()) {
@@ -153,10 +159,8 @@ impl Snapshot {
     /// below `path` is still compared.
     pub fn forgive(&mut self, path: &RelPath, after: &Self) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
-        let Some(listing) = after.listing(&parent) else { return };
-        let Some(key) = listing.find(name).map(|at| listing.entries[at].1) else { return };
-        let Ok(at) = self.listings.binary_search_by(|listing| listing.path.cmp(&parent)) else { return };
-        let listing = &mut self.listings[at];
+        let Some(&key) = after.listings.get(&parent).and_then(|listing| listing.get(name)) else { return };
+        let Some(listing) = self.listings.get_mut(&parent) else { return };
         if let Some(at) = listing.find(name) {
             listing.entries[at].1 = key;
         }
@@ -169,15 +173,14 @@ impl Snapshot {
 
     /// The number of paths.
     pub fn len(&self) -> usize {
-        self.listings.iter().map(|listing| listing.entries.len()).sum()
+        self.listings.values().map(Listing::len).sum()
     }
 
-    /// Whether the content of the file at `path` is part of the comparison.
+    /// What the kernel said of a path.
     #[cfg(test)]
-    pub(super) fn is_hashed(&self, path: &RelPath) -> bool {
-        let parent = path.parent().unwrap_or_default();
-        let entry = |listing: &Listing| listing.find(path.file_name()?).map(|at| listing.entries[at].1.content);
-        self.listing(&parent).and_then(entry).is_some_and(|content| content != 0)
+    pub(super) fn key(&self, path: &str) -> Option<&Key> {
+        let path = RelPath::new(path).ok()?;
+        self.listings.get(&path.parent()?)?.get(path.file_name()?)
     }
 
     /// Whether the root is empty.
