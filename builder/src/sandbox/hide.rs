@@ -27,6 +27,8 @@ pub(super) struct Hidden {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct HiddenFile {
     path: PathBuf,
+    /// The process that hid it.
+    by: u32,
     /// Where its content begins.
     at: u64,
     length: u64,
@@ -85,30 +87,48 @@ impl Hidden {
         let path = path.canonicalize()?;
         let at = self.contents.seek(SeekFrom::End(0))?;
         let length = io::copy(&mut file, &mut self.contents)?;
-        Ok(Some(HiddenFile { path, at, length, mode, owner, modified }))
+        Ok(Some(HiddenFile { path, by: std::process::id(), at, length, mode, owner, modified }))
     }
 
-    /// Writes a file beside its place, and moves it there in one step: builder and worker may do so at the same time.
+    /// Writes a file beside its place, and moves it there in one step, so that there is one at any time: builder and worker may
+    /// do so at once, and either may be killed meanwhile.
     fn put(&self, file: &HiddenFile) -> Result<()> {
-        let HiddenFile { path, at, length, mode, owner, modified } = file;
+        let HiddenFile { path, by, mode, owner, modified, .. } = file;
         let name = path.display();
-        if let Err(error) = make_room(path) {
-            // What cannot be removed has been there all the time.
-            let stays = matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::ReadOnlyFilesystem);
-            return if stays { Ok(()) } else { Err(error).on("unlink", name) };
-        }
-        let beside = path.with_file_name(format!(".yadokari-{}", std::process::id()));
-        make_room(&beside).on("unlink", beside.display())?;
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
-        let mut made = made.on("open", beside.display())?;
-        // A descriptor that is shared has one position; opened anew it has its own.
-        let mut contents = self.reopened().on("open", "what is hidden")?;
-        contents.seek(SeekFrom::Start(*at)).on("lseek", &name)?;
-        io::copy(&mut contents.take(*length), &mut made).on("write", &name)?;
+        make_room(path).on("unlink", &name)?;
+        let beside = beside(path, std::process::id());
+        let made = match self.write(file, &beside) {
+            // What cannot be replaced could not be removed either, and has been there all the time.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(()),
+            made => made.on("write", beside.display())?,
+        };
         std::os::unix::fs::fchown(&made, Some(owner.0), Some(owner.1)).on("chown", &name)?;
         made.set_permissions(Permissions::from_mode(*mode)).on("chmod", &name)?;
         modified.map_or(Ok(()), |modified| made.set_modified(modified)).on("utimens", &name)?;
-        fs::rename(&beside, path).on("rename", &name)
+        let moved = match fs::rename(&beside, path) {
+            // A file mounted into the container.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => fs::remove_file(&beside),
+            // A worker took it away when it had done the same.
+            Err(error) if error.kind() == ErrorKind::NotFound && path.exists() => Ok(()),
+            moved => moved,
+        };
+        moved.on("rename", &name)?;
+        if *by != std::process::id() {
+            // The builder may have been killed just before its own last step.
+            _ = fs::remove_file(self::beside(path, *by));
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: &HiddenFile, to: &Path) -> io::Result<File> {
+        make_room(to)?;
+        _ = fs::remove_file(to);
+        let mut made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        // A descriptor that is shared has one position; opened anew it has its own.
+        let mut contents = self.reopened()?;
+        contents.seek(SeekFrom::Start(file.at))?;
+        io::copy(&mut contents.take(file.length), &mut made)?;
+        Ok(made)
     }
 
     fn reopened(&self) -> io::Result<File> {
@@ -120,12 +140,16 @@ fn is_seen(path: &Path, error: &io::Error) -> String {
     format!("a RUN of root can read '{}': {error}", path.display())
 }
 
-/// Removes whatever a RUN left at `path`, and makes the directory that it may have removed. No RUN is left by now.
+/// Where a process writes what is to be moved to `path`.
+fn beside(path: &Path, process: u32) -> PathBuf {
+    path.with_file_name(format!(".yadokari-{process}"))
+}
+
+/// Removes a directory that a RUN left at `path`, and makes the one above that it may have removed. No RUN is left by now.
 fn make_room(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
+        _ => Ok(()),
     };
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -184,6 +208,34 @@ mod tests {
         is_back();
         // Whoever else was told to has done so already.
         is_back();
+    }
+
+    #[test]
+    fn there_is_a_file_at_any_time_while_it_is_put_back_again() {
+        let (_directory, path, hidden) = hidden();
+        hidden.reveal().unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(fs::read(&path).unwrap(), b"secret");
+                }
+            });
+            (0..200).for_each(|_| hidden.reveal().unwrap());
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            watcher.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_a_killed_builder_left_beside_a_file_is_taken_away() {
+        let (directory, path, mut hidden) = hidden();
+        let half = beside(&path, u32::MAX);
+        fs::write(&half, "secr").unwrap();
+        hidden.files.iter_mut().for_each(|file| file.by = u32::MAX);
+        hidden.reveal().unwrap();
+        assert!(path.exists() && !half.exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]

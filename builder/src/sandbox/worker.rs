@@ -140,7 +140,7 @@ fn prepare_trial() -> Result<()> {
 fn serve(channel: &mut Channel, engine: Box<dyn Engine>, supplies: Supplies) -> Result<()> {
     let guarded = watch(channel)?;
     let served = answer(channel, engine, supplies, &guarded);
-    put_back(&guarded.lock().unwrap_or_else(PoisonError::into_inner));
+    put_back(&mut guarded.lock().unwrap_or_else(PoisonError::into_inner));
     served
 }
 
@@ -235,10 +235,11 @@ fn tell_found(known: &[bool], filled: &Unpacked, channel: &mut Channel) -> Resul
     found.try_for_each(|(index, _)| channel.send(&Reply::Index(index.encode()?), &[]))
 }
 
-/// Puts the builder's files back, now that it has hung up.
-fn put_back(hidden: &Option<Hidden>) {
+/// Puts the builder's files back, now that it has hung up: once, for this process may end as soon as the first thread that
+/// noticed is done.
+fn put_back(hidden: &mut Option<Hidden>) {
     // A builder that still lives does the same, and says what goes wrong with it.
-    let _ = hidden.as_ref().map(Hidden::reveal);
+    _ = hidden.take().as_ref().map(Hidden::reveal);
 }
 
 /// What is to be put back when the builder is killed. It is locked while a RUN is under way.
@@ -258,8 +259,8 @@ fn watch(channel: &Channel) -> Result<Guarded> {
             }
         }
         // Held until the end, so that no RUN begins.
-        let hidden = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        put_back(&hidden);
+        let mut hidden = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        put_back(&mut hidden);
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).on("clone", "the watcher")?;
