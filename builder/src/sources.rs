@@ -16,11 +16,11 @@ use yadokari_registry::{Client, ImageManifest, Layout, Reference, Resolved, Size
 use crate::cache::{Cache, LayerOrigin};
 use crate::context::Contexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Span};
-use crate::execute::{Fetch, Interrupt};
+use crate::execute::{Begun, Fetch, Interrupt};
 use crate::image::ImageConfig;
 use crate::lock::Lock;
 use crate::plan::{BaseImage, Checked, ImageName, Known, LayerRef, Needs, Options, Plan, Planned, check, plan};
-use crate::progress::{Progress, read_to};
+use crate::progress::{Progress, WhileItComes, read_to};
 use crate::{remote, sandbox};
 
 use bounds::Bounds;
@@ -302,18 +302,25 @@ impl Sources {
 
     /// Brings one layer to the blob directory, under a temporary name until all of it is verified. Where somebody else
     /// brings it, it is waited for. False when it was or came there without this call.
-    pub async fn download(&self, layer: &LayerRef, directory: &Path) -> Result<bool, crate::Error> {
+    ///
+    /// `begun` is given what can be read meanwhile, at most once, where a failure of that is the end of all ways to have it.
+    pub async fn download(
+        &self,
+        layer: &LayerRef,
+        directory: &Path,
+        begun: Option<WhileItComes<'_>>,
+    ) -> Result<bool, crate::Error> {
         let bringing = Arc::clone(lock(&self.bringing).entry(layer.digest).or_default());
         let _bringing = bringing.lock().await;
         let to = blob_path(directory, &layer.digest);
         if to.exists() {
             return Ok(false);
         }
-        self.bring(layer, &to).await?;
+        self.bring(layer, &to, begun).await?;
         Ok(true)
     }
 
-    async fn bring(&self, layer: &LayerRef, to: &Path) -> Result<(), crate::Error> {
+    async fn bring(&self, layer: &LayerRef, to: &Path, begun: Option<WhileItComes<'_>>) -> Result<(), crate::Error> {
         let blob = (&layer.digest, layer.size);
         let of_image = self.lock().layers.get(&layer.digest).map(Arc::clone);
         if let Some(image) = of_image {
@@ -322,11 +329,11 @@ impl Sources {
             }
             let failed =
                 |source| crate::Error::Image { name: image.name.clone(), meant: None, source: Box::new(source) };
-            return read_to(&self.progress, &*image.origin.store, blob, to, failed).await;
+            return read_to(&self.progress, &*image.origin.store, blob, to, begun, failed).await;
         }
         let stale = crate::Error::Stale { layer: layer.digest };
         if let Some(origin) = self.sent.find(&layer.digest) {
-            match read_to(&self.progress, &*origin.store, blob, to, |_| stale).await {
+            match read_to(&self.progress, &*origin.store, blob, to, None, |_| stale).await {
                 // Who takes a layer and does not give it back may have it in the cache, and else it is made again.
                 Err(crate::Error::Stale { .. }) => _ = self.sent.lock().remove(&layer.digest),
                 read => return read,
@@ -339,7 +346,7 @@ impl Sources {
             cache.spoil(layer.digest, &error);
             crate::Error::Stale { layer: layer.digest }
         };
-        read_to(&self.progress, &*origin.store, blob, to, spoiled).await
+        read_to(&self.progress, &*origin.store, blob, to, begun, spoiled).await
     }
 
     /// Takes a layer from the directory that was filled before. What is wrong there costs no more than a download.
@@ -350,7 +357,7 @@ impl Sources {
             meant: None,
             source: Box::new(source),
         };
-        read_to(&self.progress, warm, (&layer.digest, layer.size), to, unread).await.is_ok()
+        read_to(&self.progress, warm, (&layer.digest, layer.size), to, None, unread).await.is_ok()
     }
 
     /// Where layers come from, for the user.
@@ -402,14 +409,20 @@ impl Fetch for Fetcher<'_> {
         self.sources.cache.as_ref().is_some_and(|cache| cache.distrust(layer, with_indexes, error))
     }
 
-    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, layers: &[LayerRef], directory: &Path, begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         let missing = layers.iter().filter(|layer| !fs::exists(blob_path(directory, &layer.digest)).unwrap_or(false));
         let missing: Vec<&LayerRef> = missing.collect();
         if missing.is_empty() {
             return Ok(());
         }
         let start = std::time::Instant::now();
-        let downloads = missing.iter().map(|layer| self.sources.download(layer, directory));
+        let downloads = missing.iter().map(|layer| async move {
+            let Some(begun) = begun else { return self.sources.download(layer, directory, None).await };
+            let arriving = |arriving| begun(layer, Some(arriving));
+            let brought = self.sources.download(layer, directory, Some(&arriving)).await?;
+            begun(layer, None);
+            Ok(brought)
+        });
         let brought = self.runtime.block_on(async {
             tokio::select! {
                 brought = try_join_all(downloads) => brought,

@@ -19,6 +19,7 @@
 //! decompress, hash and write while a layer is read, or compress while one is made. Every tar is assumed to be hostile.
 
 pub mod apply;
+mod arriving;
 mod blob;
 mod changes;
 pub mod compress;
@@ -49,6 +50,7 @@ mod testing;
 mod tree;
 pub mod upper;
 
+pub use arriving::{Arrival, Arriving, Coming};
 pub use blob::{Blob, BlobWriter, blob_path};
 pub use changes::{Change, Changes, Content, Opened};
 pub use digest::{Digest, Hasher, HashingReader, HashingWriter, InvalidDigest, Mismatch, VerifiedReader, Verifier};

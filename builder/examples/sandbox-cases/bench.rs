@@ -39,7 +39,14 @@ impl Bench {
     /// The base image's layer.
     pub(crate) fn base(&self, index: Option<Arc<Index>>) -> Result<LayerFile, Box<dyn StdError>> {
         let digest = Digest::of(std::fs::read(&self.base)?);
-        Ok(LayerFile { digest, diff_id: digest, index, blob: File::open(&self.base)?, limits: Limits::default() })
+        Ok(LayerFile {
+            digest,
+            diff_id: digest,
+            index,
+            blob: File::open(&self.base)?,
+            coming: None,
+            limits: Limits::default(),
+        })
     }
 
     pub(crate) fn sh(&self, worker: &mut Worker, script: &str) -> Result<Output, Error> {
@@ -191,6 +198,7 @@ pub(crate) fn small_layer(bench: &Bench, changes: &Changes) -> Result<LayerFile,
         diff_id: digest,
         index: Some(Arc::new(index)),
         blob: File::open(&path)?,
+        coming: None,
         limits: Limits::default(),
     })
 }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use yadokari_layers::{
-    Content, Digest, Error as LayersError, Index, Limits, RelPath, Spool, Tree, blob_path, compress, materialise, tar,
+    Arriving, Coming, Content, Digest, Error as LayersError, Index, Limits, RelPath, Spool, Tree, blob_path, compress,
+    materialise, tar,
 };
 
 use super::{Hold, Holders, WorkDir};
@@ -36,9 +37,16 @@ pub trait Fetch: Sync {
     }
 
     /// Fetches those of `layers` that are not in `directory` yet, side by side. `Ok` means that each is there, whole and
-    /// verified; it can be fetched again once it is not.
-    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error>;
+    /// verified; it can be fetched again once it is not. Meanwhile `begun` is told of each layer that it is there, and before
+    /// that, where it can be read as it comes, how.
+    fn fetch(&self, layers: &[LayerRef], directory: &Path, begun: Option<Begun<'_>>) -> Result<(), crate::Error>;
 }
+
+/// What is told of layers while they are fetched.
+pub type Begun<'a> = &'a (dyn Fn(&LayerRef, Option<Arriving>) + Sync);
+
+/// A blob, and what is to come of it yet.
+pub(super) type Opened = (File, Option<Coming>);
 
 /// A directory of blobs, and the indexes of those that were read or made. Whatever several stages need at once is fetched and
 /// read once.
@@ -164,23 +172,90 @@ impl<'a> Blobs<'a> {
     /// Sees to it that blobs are here, and stay while they are held.
     pub(super) fn bring(&self, layers: &[LayerRef]) -> Result<Hold, crate::Error> {
         let hold = self.holders.hold(layers.iter().map(|layer| layer.digest));
+        self.fetch(&self.missing(layers), None)?;
+        Ok(hold)
+    }
+
+    /// Gives `read` all the blobs, those that are not here yet while they come. What it makes of them holds once they are all
+    /// here and verified; what is wrong with one of them comes before whatever went wrong in reading it.
+    pub(super) fn bring_beside<T>(
+        &self,
+        layers: &[LayerRef],
+        read: impl FnOnce(Vec<Opened>) -> Result<T, crate::Error>,
+    ) -> Result<T, crate::Error> {
+        let _until_read = self.holders.hold(layers.iter().map(|layer| layer.digest));
+        let missing = self.missing(layers);
+        // One that is in the image twice would need two readers.
+        let is_single = |digest: &Digest| layers.iter().filter(|layer| layer.digest == *digest).count() == 1;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            let fetching = scope.spawn({
+                let missing = &missing;
+                move || {
+                    let begun = |layer: &LayerRef, arriving| _ = sender.send((layer.digest, arriving));
+                    self.fetch(missing, Some(&begun))
+                }
+            });
+            let fetched = || fetching.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let mut awaited: HashSet<Digest> = missing.iter().map(|layer| layer.digest).collect();
+            let mut coming: HashMap<Digest, Arriving> = HashMap::new();
+            while !awaited.is_empty() {
+                match receiver.recv() {
+                    Ok((digest, Some(arriving))) if is_single(&digest) => {
+                        awaited.remove(&digest);
+                        coming.insert(digest, arriving);
+                    }
+                    Ok((_, Some(_))) => {}
+                    Ok((digest, None)) => _ = awaited.remove(&digest),
+                    // It failed, or had nothing to tell.
+                    Err(mpsc::RecvError) => break,
+                }
+            }
+            if !awaited.is_empty() {
+                fetched()?;
+                return read(layers.iter().map(|layer| self.open_here(layer)).collect::<Result<_, _>>()?);
+            }
+            let opened = layers.iter().map(|layer| match coming.remove(&layer.digest) {
+                Some(arriving) => {
+                    let (file, coming) = arriving.into_parts();
+                    Ok((file, Some(coming)))
+                }
+                None => self.open_here(layer),
+            });
+            let made = opened.collect::<Result<_, _>>().and_then(read);
+            fetched().and(made)
+        })
+    }
+
+    /// Those of the layers whose blobs are not here.
+    fn missing(&self, layers: &[LayerRef]) -> Vec<LayerRef> {
         let is_missing = |layer: &&LayerRef| !blob_path(&self.directory, &layer.digest).exists();
-        let missing: Vec<LayerRef> = layers.iter().filter(is_missing).copied().collect();
+        let mut seen = HashSet::new();
+        layers.iter().filter(is_missing).filter(|layer| seen.insert(layer.digest)).copied().collect()
+    }
+
+    fn fetch(&self, missing: &[LayerRef], begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         let needed = || {
             let size = missing.iter().map(|layer| layer.size).sum();
             Some(format!("the layers that are downloaded have {}", bytes(size)))
         };
-        let fetched = self.fetch.fetch(&missing, &self.directory);
+        let fetched = self.fetch.fetch(missing, &self.directory, begun);
         fetched.map_err(|error| space::explained(error, &self.directory, needed))?;
         missing.iter().for_each(|layer| self.holders.is_elsewhere(&layer.digest));
-        Ok(hold)
+        Ok(())
     }
 
     /// Opens the compressed blob of a layer, which is fetched first where it is not here.
     pub(super) fn open(&self, layer: &LayerRef) -> Result<File, crate::Error> {
         let _until_opened = self.bring(&[*layer])?;
+        self.open_here(layer).map(|(blob, _)| blob)
+    }
+
+    /// Opens one that is here.
+    fn open_here(&self, layer: &LayerRef) -> Result<Opened, crate::Error> {
         let path = blob_path(&self.directory, &layer.digest);
-        File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })
+        let blob = File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })?;
+        Ok((blob, None))
     }
 
     /// Copies the contents of some files of a layer into a spool, in one pass over its blob. Only files under their first
@@ -240,9 +315,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Read, Write as _};
 
-    use yadokari_layers::{BlobWriter, Compression};
+    use yadokari_layers::{Arrival, BlobWriter, Compression};
 
     use super::*;
 
@@ -253,7 +328,7 @@ mod tests {
             Vec::new()
         }
 
-        fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+        fn fetch(&self, layers: &[LayerRef], directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
             assert!(layers.iter().all(|layer| blob_path(directory, &layer.digest).exists()));
             Ok(())
         }
@@ -283,6 +358,82 @@ mod tests {
         let found = blobs.extract(&layer, &wanted, &mut blobs.spool().unwrap()).unwrap();
         let content = |path: &RelPath| std::io::read_to_string(found[path].open().unwrap()).unwrap();
         assert_eq!(wanted.map(|path| content(&path)), ["new", "other"]);
+    }
+
+    /// Fetches layers of the bytes `0123456789`, the first one last: its second half comes when the first was read.
+    struct HalfByHalf {
+        first_was_read: Mutex<mpsc::Receiver<()>>,
+        fails: bool,
+    }
+
+    impl Fetch for HalfByHalf {
+        fn layers(&self, _image: &ImageName) -> Vec<LayerRef> {
+            Vec::new()
+        }
+
+        fn fetch(&self, layers: &[LayerRef], directory: &Path, begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
+            let begun = begun.expect("somebody reads meanwhile");
+            let mut arrivals = Vec::new();
+            for layer in layers {
+                let path = blob_path(directory, &layer.digest).with_extension("part");
+                let (arrival, arriving) = Arrival::begin(File::create_new(path).unwrap(), layer.size).unwrap();
+                begun(layer, Some(arriving));
+                arrivals.push((layer, arrival));
+            }
+            for (layer, mut arrival) in arrivals.into_iter().rev() {
+                arrival.write_all(b"01234").unwrap();
+                if layer.digest == layers[0].digest {
+                    lock(&self.first_was_read).recv().unwrap();
+                }
+                arrival.write_all(b"56789").unwrap();
+                let path = blob_path(directory, &layer.digest);
+                std::fs::write(path, "0123456789").unwrap();
+                begun(layer, None);
+            }
+            if self.fails { Err(crate::Error::BadImage { name: "x".into(), reason: "fetched".into() }) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn layers_are_read_while_they_come_and_hold_when_they_are_all_there() {
+        let image = |name: &str| LayerRef {
+            digest: Digest::of(name),
+            size: 10,
+            compression: Compression::None,
+            diff_id: Digest::of(name),
+        };
+        for (fails, misread, expected) in [
+            (false, false, Ok(())),
+            (true, false, Err("image 'x': fetched")),
+            (false, true, Err("image 'y': read")),
+            (true, true, Err("image 'x': fetched")),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let work = WorkDir::create(directory.path()).unwrap();
+            let (told, first_was_read) = mpsc::channel();
+            let fetch = HalfByHalf { first_was_read: Mutex::new(first_was_read), fails };
+            let blobs = Blobs::new(&work, &fetch);
+            // The second is there twice, and is waited for: nobody could read one file for both.
+            let layers = if misread { vec![image("a")] } else { vec![image("a"), image("b"), image("b")] };
+            let made = blobs.bring_beside(&layers, |opened| {
+                let mut all = Vec::new();
+                for (number, (file, coming)) in opened.into_iter().enumerate() {
+                    assert_eq!(coming.is_some(), number == 0);
+                    let mut blob: Box<dyn Read> = match coming {
+                        Some(coming) => Box::new(Arriving::new(file, coming)),
+                        None => Box::new(file),
+                    };
+                    let mut half = [0; 5];
+                    blob.read_exact(&mut half).unwrap();
+                    told.send(()).unwrap();
+                    all.push(std::io::read_to_string(blob).unwrap());
+                }
+                let error = crate::Error::BadImage { name: "y".into(), reason: "read".into() };
+                if misread { Err(error) } else { Ok(all) }
+            });
+            let made = made.map(|all| assert_eq!(all, ["56789"; 3]));
+            assert_eq!(made.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+        }
     }
 
     #[test]

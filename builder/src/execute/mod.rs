@@ -42,7 +42,7 @@ use crate::sandbox::{Probe, Settings, doctor_lines, probe};
 use crate::secrets::{Agents, Secrets};
 use crate::trust::RunAuthorities;
 
-pub use blobs::{Blobs, Fetch};
+pub use blobs::{Begun, Blobs, Fetch};
 pub use earlier::{Done, Earlier};
 pub use holders::{Hold, Holders};
 pub use interrupt::Interrupt;

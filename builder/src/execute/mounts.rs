@@ -308,7 +308,7 @@ impl<'a> Mounts<'a> {
         let path = blob_path(scratch.path(), &layer.digest);
         let blob = File::open(&path).map_err(|source| crate::Error::Host { operation: "open", path, source })?;
         let (digest, diff_id, index) = (layer.digest, layer.diff_id, Some(layer.index));
-        Ok(LayerFile { digest, diff_id, index, blob, limits: Limits::NONE })
+        Ok(LayerFile { digest, diff_id, index, blob, coming: None, limits: Limits::NONE })
     }
 }
 

@@ -149,6 +149,7 @@ mod tests {
     use yadokari_layers::Compression;
     use yadokari_registry::Platform;
 
+    use super::super::Begun;
     use super::super::earlier::Claimed;
     use super::*;
     use crate::context::{Context, Contexts};
@@ -164,7 +165,12 @@ mod tests {
             vec![layer(&image.name)]
         }
 
-        fn fetch(&self, _layers: &[LayerRef], _directory: &Path) -> Result<(), crate::Error> {
+        fn fetch(
+            &self,
+            _layers: &[LayerRef],
+            _directory: &Path,
+            _begun: Option<Begun<'_>>,
+        ) -> Result<(), crate::Error> {
             Ok(())
         }
     }

@@ -32,7 +32,7 @@ impl Fetch for NothingToFetch {
         Vec::new()
     }
 
-    fn fetch(&self, _layers: &[LayerRef], _directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, _layers: &[LayerRef], _directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         Ok(())
     }
 }

@@ -199,7 +199,7 @@ impl Relay<'_> {
         if mount.is_some() && self.to.store.write_blob(&missing, mount).await.is_ok() {
             return Ok(());
         }
-        read_to(&Arc::new(Progress::silent()), &*self.from.store, (&digest, size), &path, |error| {
+        read_to(&Arc::new(Progress::silent()), &*self.from.store, (&digest, size), &path, None, |error| {
             self.from.unread(error)
         })
         .await?;

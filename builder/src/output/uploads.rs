@@ -15,7 +15,7 @@ use yadokari_registry::{BytesBlob, Client, FileBlob, Layout, Store, Version, Wri
 use super::ahead::Ahead;
 use super::{Destination, Made, Pushing, export, tags, tarball};
 use crate::cache::{Cache, LayerOrigin, NewStep};
-use crate::execute::{Blobs, Fetch, Hold, Holders, WorkDir};
+use crate::execute::{Begun, Blobs, Fetch, Hold, Holders, WorkDir};
 use crate::plan::{ImageName, LayerRef};
 use crate::progress::{Direction, Outcome, Progress, bytes, write_blob};
 use crate::sources::{Sent, Sources};
@@ -85,7 +85,7 @@ impl Fetch for AllHere {
         Vec::new()
     }
 
-    fn fetch(&self, _layers: &[LayerRef], _directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, _layers: &[LayerRef], _directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         Ok(())
     }
 }
@@ -200,7 +200,7 @@ impl<'a> Uploads<'a> {
                 let size = made.layers().map(|layer| layer.size).sum();
                 Some(format!("the image's layers have {}", bytes(size)))
             };
-            let layers = made.layers().map(|layer| self.sources.download(layer, &self.shared.blobs));
+            let layers = made.layers().map(|layer| self.sources.download(layer, &self.shared.blobs, None));
             let downloaded = try_join_all(layers).await;
             downloaded.map_err(|error| space::explained(error, &self.shared.blobs, needed))?;
         }
@@ -382,7 +382,7 @@ async fn base_layer(
             return Ok(written);
         }
         let needed = || Some(format!("the layer has {}", bytes(layer.size)));
-        sources.download(layer, blobs).await.map_err(|error| space::explained(error, blobs, needed))?;
+        sources.download(layer, blobs, None).await.map_err(|error| space::explained(error, blobs, needed))?;
     }
     let written = write_blob(sources.progress(), &*target.store, &blob, from).await;
     written.map_err(|source| failed(&*target.store, source))

@@ -33,7 +33,7 @@ pub use live::Live;
 pub use output::Output;
 pub use report::Report;
 pub use sections::Sections;
-pub(crate) use transfer::{Transfer, read_to, write_blob};
+pub(crate) use transfer::{Transfer, WhileItComes, read_to, write_blob};
 pub(crate) use units::{age, bytes};
 
 /// Shows what happens, somewhere and in some form.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use yadokari_layers::Digest;
+use yadokari_layers::{Arrival, Arriving, Digest};
 use yadokari_registry::{BlobSource, FileBlob, Store, Written};
 
 use super::{Direction, Event, Outcome, Progress};
@@ -85,22 +85,39 @@ pub(crate) async fn write_blob(
     Ok(written)
 }
 
+/// Takes a blob that can be read while it comes.
+pub(crate) type WhileItComes<'a> = &'a (dyn Fn(Arriving) + Sync);
+
 /// Writes a blob, with its size, to the file `to`, which appears when all of it is verified, and says how far that is.
 pub(crate) async fn read_to(
     progress: &Arc<Progress>,
     store: &dyn Store,
     (digest, size): (&Digest, u64),
     to: &Path,
+    begun: Option<WhileItComes<'_>>,
     failed: impl FnOnce(yadokari_registry::Error) -> crate::Error,
 ) -> Result<(), crate::Error> {
     let host = |operation| move |source| crate::Error::Host { operation, path: to.to_owned(), source };
     let directory = to.parent().unwrap_or(to);
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(host("create a file for"))?;
+    let mut arrival = match begun {
+        Some(begun) => {
+            let opened = file.as_file().try_clone().and_then(|file| Arrival::begin(file, size));
+            let (arrival, arriving) = opened.map_err(host("open a second time"))?;
+            begun(arriving);
+            Some(arrival)
+        }
+        None => None,
+    };
     let transfer = progress.transfer(Direction::Download, &store.describe(), digest, size);
     let mut full = None;
     let mut sink = |piece: &[u8]| {
         transfer.add(piece.len() as u64);
-        file.write_all(piece).map_err(|error| {
+        let written = match &mut arrival {
+            Some(arrival) => arrival.write_all(piece),
+            None => file.write_all(piece),
+        };
+        written.map_err(|error| {
             let kind = error.kind();
             full = Some(error);
             io::Error::from(kind)

@@ -130,8 +130,11 @@ impl Worker {
 
     fn send_layer(&mut self, layer: &LayerFile) -> Result<()> {
         let index = layer.index.as_ref().map(|index| index.encode()).transpose()?;
-        let request = Request::Layer(layer.digest, layer.diff_id, layer.limits, index.map(Into::into));
-        self.tell(&request, &[layer.blob.as_fd()])
+        let size = layer.coming.as_ref().map(|coming| coming.size);
+        let request = Request::Layer(layer.digest, layer.diff_id, layer.limits, size, index.map(Into::into));
+        let mut descriptors = vec![layer.blob.as_fd()];
+        descriptors.extend(layer.coming.as_ref().map(|coming| coming.told.as_fd()));
+        self.tell(&request, &descriptors)
     }
 
     /// Has layers unpacked. Returns the answer, and what each of the layers says.

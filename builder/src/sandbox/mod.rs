@@ -62,7 +62,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use yadokari_layers::{Digest, Index, Limits, RelPath};
+use yadokari_layers::{Coming, Digest, Index, Limits, RelPath};
 
 pub use client::{Interrupter, Worker};
 pub use doctor::doctor_lines;
@@ -158,8 +158,10 @@ pub struct LayerFile {
     pub diff_id: Digest,
     /// What the layer says, where that is known.
     pub index: Option<Arc<Index>>,
-    /// The compressed blob, open for reading and at its start. Its digest has been verified.
+    /// The compressed blob, open for reading and at its start. Where it is all there, its digest has been verified.
     pub blob: File,
+    /// What is to come of it yet. Whoever downloads it verifies it.
+    pub coming: Option<Coming>,
     /// How much it may hold.
     pub limits: Limits,
 }

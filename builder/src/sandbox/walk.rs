@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
-use yadokari_layers::materialise::{Materialised, Source, materialise};
+use yadokari_layers::materialise::{Materialised, Seekable, Source, materialise};
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Limits, RelPath, Root, Tree, apply, confirm, scan, tar};
+use yadokari_layers::{Arriving, Limits, RelPath, Root, Tree, apply, confirm, scan, tar};
 
 use super::error::{During, Result};
 use super::files::Watched;
@@ -101,12 +101,12 @@ impl Walked {
 
 /// Fills an empty root with layers, and says what is in it.
 pub(super) fn fill(root: &Root, layers: Vec<LayerFile>) -> Result<(Tree, Unpacked)> {
-    let source = |LayerFile { digest, diff_id, index, blob, limits }| Source {
-        blob: Box::new(blob),
-        digest,
-        diff_id,
-        index,
-        limits,
+    let source = |LayerFile { digest, diff_id, index, blob, coming, limits }| {
+        let blob: Box<dyn Seekable> = match coming {
+            Some(coming) => Box::new(Arriving::new(blob, coming)),
+            None => Box::new(blob),
+        };
+        Source { blob, digest, diff_id, index, limits }
     };
     let Materialised { tree, skipped } = materialise(root, layers.into_iter().map(source).collect())?;
     let filled =

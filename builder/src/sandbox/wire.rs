@@ -72,9 +72,9 @@ pub(super) enum Request {
     Materialise(u32),
     /// Make a tree beside the root of this many layers, which follow.
     Provide(u32),
-    /// A layer: its digest, its diff id, how much it may hold, and its index as it is stored, where that is known; the blob comes
-    /// as a descriptor.
-    Layer(Digest, Digest, Limits, Option<serde_bytes::ByteBuf>),
+    /// A layer: its digest, its diff id, how much it may hold, the size that its blob is going to have, if that is not all there
+    /// yet, and its index as it is stored, where that is known. The blob comes as a descriptor, and with it what tells of more.
+    Layer(Digest, Digest, Limits, Option<u64>, Option<serde_bytes::ByteBuf>),
     /// Put on the root what comes as a descriptor.
     Push(Form),
     /// Put these files back if the builder is killed; their contents come as a descriptor. None: no longer.

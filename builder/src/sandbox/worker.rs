@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use yadokari_layers::tar::Pipe;
-use yadokari_layers::{Digest, Index, Limits, compress};
+use yadokari_layers::{Coming, Digest, Index, Limits, compress};
 
 use super::channel::{self, Channel};
 use super::engine::{Engine, Prepared};
@@ -161,8 +161,8 @@ fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supp
                 continue;
             }
             Request::Push(form) => push(&mut *engine, form, descriptors).map(Reply::Done),
-            Request::Layer(digest, diff_id, limits, index) => {
-                match layer((digest, diff_id), limits, index, descriptors) {
+            Request::Layer(digest, diff_id, limits, size, index) => {
+                match layer((digest, diff_id), limits, size, index, descriptors) {
                     Err(error) => Err(error),
                     Ok(layer) => {
                         layers.push(layer);
@@ -270,12 +270,15 @@ fn watch(channel: &Channel) -> Result<Guarded> {
 fn layer(
     (digest, diff_id): (Digest, Digest),
     limits: Limits,
+    size: Option<u64>,
     index: Option<serde_bytes::ByteBuf>,
     mut descriptors: VecDeque<OwnedFd>,
 ) -> Result<LayerFile> {
     let index = index.map(|index| decode(&index)).transpose()?;
-    let blob = descriptors.pop_front().ok_or(Error::Protocol("builder"))?;
-    Ok(LayerFile { digest, diff_id, index, blob: blob.into(), limits })
+    let mut next = || descriptors.pop_front().ok_or(Error::Protocol("builder"));
+    let blob = next()?.into();
+    let coming = size.map(|size| Ok::<_, Error>(Coming { size, told: next()? })).transpose()?;
+    Ok(LayerFile { digest, diff_id, index, blob, coming, limits })
 }
 
 fn push(engine: &mut dyn Engine, form: Form, mut descriptors: VecDeque<OwnedFd>) -> Result<Vec<String>> {

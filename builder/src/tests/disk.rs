@@ -86,7 +86,7 @@ async fn a_layer_comes_back_from_where_it_was_sent_and_else_it_is_made_again() {
     let layer = LayerRef { digest, size: 5, compression: Compression::None, diff_id: digest };
     let directory = tempfile::tempdir().unwrap();
     let is_stale = async || {
-        let error = sources.download(&layer, directory.path()).await.unwrap_err();
+        let error = sources.download(&layer, directory.path(), None).await.unwrap_err();
         matches!(error, Error::Stale { layer } if layer == digest)
     };
     assert!(is_stale().await, "it is nowhere");
@@ -94,7 +94,7 @@ async fn a_layer_comes_back_from_where_it_was_sent_and_else_it_is_made_again() {
     let origin = LayerOrigin { store: Arc::new(app.clone()), repository: Some(("r".into(), "app".into())) };
     sources.sent().add(digest, origin.clone());
     assert_eq!(sources.repository_of(&digest), origin.repository);
-    sources.download(&layer, directory.path()).await.unwrap();
+    sources.download(&layer, directory.path(), None).await.unwrap();
     assert_eq!(fs::read(blob_path(directory.path(), &digest)).unwrap(), b"layer");
 
     fs::remove_file(blob_path(directory.path(), &digest)).unwrap();

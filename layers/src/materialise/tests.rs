@@ -1,11 +1,11 @@
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::apply::apply_tar;
 use crate::testing::{Hostile, is_root, listing, source, temp};
-use crate::{Mismatch, VerifiedReader, tar};
+use crate::{Arrival, Mismatch, VerifiedReader, tar};
 
 /// Fills a directory with layers, of which `known` says whether the index is known.
 fn fill(layers: &[Vec<u8>], known: impl Fn(usize) -> bool) -> Result<(Vec<String>, Materialised)> {
@@ -15,12 +15,28 @@ fn fill(layers: &[Vec<u8>], known: impl Fn(usize) -> bool) -> Result<(Vec<String
     Ok((listing(&root, true), materialised))
 }
 
-/// Materialising at once, with indexes or without, makes what putting one layer after the other makes.
+/// Fills a directory with layers that come in small pieces.
+fn fill_as_they_come(layers: &[Vec<u8>]) -> (Vec<String>, Materialised) {
+    let (_dir, root) = temp();
+    let materialised = std::thread::scope(|scope| {
+        let sources = layers.iter().map(|layer| {
+            let file = tempfile::tempfile().unwrap();
+            let (mut arrival, arriving) = Arrival::begin(file, layer.len() as u64).unwrap();
+            scope.spawn(move || layer.chunks(700).for_each(|piece| arrival.write_all(piece).unwrap()));
+            Source { blob: Box::new(arriving), ..source(layer, false) }
+        });
+        materialise(&root, sources.collect()).unwrap()
+    });
+    (listing(&root, true), materialised)
+}
+
+/// Materialising at once, with indexes or without, of what is there or comes meanwhile, makes what putting one layer after the other makes.
 fn check(name: &str, layers: Vec<Hostile>) -> Vec<String> {
     let layers: Vec<Vec<u8>> = layers.into_iter().map(Hostile::end).collect();
     let (_b, one_by_one) = temp();
     layers.iter().for_each(|layer| _ = apply_tar(&layer[..], &Limits::NONE, &one_by_one).unwrap());
     let lines = listing(&one_by_one, true);
+    assert_eq!(fill_as_they_come(&layers).0, lines, "{name}, as they come");
     for (known, which) in [(0, "none known"), (1, "every other known"), (2, "all known")] {
         let (found, materialised) = fill(&layers, |number| (number + known) % 2 == 1 || known == 2).unwrap();
         assert_eq!(found, lines, "{name}, {which}");

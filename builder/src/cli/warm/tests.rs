@@ -168,7 +168,7 @@ async fn layers_come_from_the_directory_unless_they_are_wrong_there() {
         let layer: LayerRef = sources.layers(&sources.images()[0])[0];
         let before = bench.served.seen().len();
         let blobs = tempfile::tempdir().unwrap();
-        assert!(sources.download(&layer, blobs.path()).await.unwrap());
+        assert!(sources.download(&layer, blobs.path(), None).await.unwrap());
         assert_eq!(std::fs::read(yadokari_layers::blob_path(blobs.path(), &digest)).unwrap(), b"a");
         let seen = bench.served.seen().split_off(before);
         assert_eq!(seen.iter().filter(|seen| seen.path.contains("/blobs/")).count(), reads, "{here}");

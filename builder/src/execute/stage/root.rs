@@ -167,11 +167,19 @@ impl StageRun<'_> {
     pub(super) fn make_root(&mut self) -> Result<(), crate::Error> {
         self.job.give_way(&self.upcoming.awaited(self.position, self.number))?;
         let known = self.blobs.known(&self.layers);
-        let files = layer_files(self.blobs, &self.layers, known.clone())?;
         let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
-        let mut worker = Worker::start(probe, settings, &self.stage.name)?;
-        self.executor.interrupt.watch(worker.interrupter());
-        let filled = worker.materialise(files)?;
+        let limits = *self.blobs.limits();
+        let (worker, filled) = self.blobs.bring_beside(&self.layers, |blobs| {
+            let file = |((layer, index), (blob, coming)): ((&LayerRef, _), _)| {
+                let (digest, diff_id) = (layer.digest, layer.diff_id);
+                LayerFile { digest, diff_id, index, blob, coming, limits }
+            };
+            let files = self.layers.iter().zip(known.clone()).zip(blobs).map(file).collect();
+            let mut worker = Worker::start(probe, settings, &self.stage.name)?;
+            self.executor.interrupt.watch(worker.interrupter());
+            let filled = worker.materialise(files)?;
+            Ok((worker, filled))
+        })?;
         self.worker = Some(worker);
         self.job.has_root();
         let unknown = known.iter().map(Option::is_none);
@@ -211,7 +219,7 @@ pub(in crate::execute) fn layer_files(
     let _until_opened = blobs.bring(layers)?;
     let file = |(layer, index): (&LayerRef, _)| {
         let (digest, diff_id, limits) = (layer.digest, layer.diff_id, *blobs.limits());
-        Ok(LayerFile { digest, diff_id, index, blob: blobs.open(layer)?, limits })
+        Ok(LayerFile { digest, diff_id, index, blob: blobs.open(layer)?, coming: None, limits })
     };
     layers.iter().zip(indexes).map(file).collect()
 }

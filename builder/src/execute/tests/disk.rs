@@ -27,7 +27,7 @@ impl Fetch for Elsewhere {
         Vec::new()
     }
 
-    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, layers: &[LayerRef], directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         for LayerRef { digest, .. } in layers {
             fs::copy(blob_path(self.directory.path(), digest), blob_path(directory, digest)).unwrap();
             self.fetched.lock().unwrap().push(*digest);

@@ -15,7 +15,7 @@ impl Fetch for Based {
         self.0.clone()
     }
 
-    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, layers: &[LayerRef], directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         assert!(layers.iter().all(|layer| yadokari_layers::blob_path(directory, &layer.digest).exists()));
         Ok(())
     }

@@ -74,7 +74,7 @@ impl Fetch for Image<'_> {
         self.read.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn fetch(&self, layers: &[LayerRef], directory: &Path) -> Result<(), crate::Error> {
+    fn fetch(&self, layers: &[LayerRef], directory: &Path, _begun: Option<Begun<'_>>) -> Result<(), crate::Error> {
         for layer in layers.iter().filter(|layer| layer.digest == self.layer.digest) {
             assert!(self.event.is_awaited(), "nobody else went on");
             self.brought.fetch_add(1, Ordering::SeqCst);
