@@ -1,8 +1,10 @@
 //! Paths inside a root.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// The root itself is the empty path. The order is that of the bytes, in which a directory comes before what it holds.
 /// Copies share their bytes: an index and the trees that it is part of hold each path once.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Eq, Default)]
 pub struct RelPath(Arc<[u8]>);
 
 /// A name that is no path inside a root.
@@ -45,6 +47,9 @@ impl RelPath {
     }
 
     fn build(text: &[u8], on_parent: impl Fn(String) -> Result<(), InvalidPath>) -> Result<Self, InvalidPath> {
+        if is_clean(text) {
+            return Ok(Self(text.into()));
+        }
         let printable = || String::from_utf8_lossy(text).into_owned();
         if text.contains(&0) {
             return Err(InvalidPath { path: printable(), reason: "holds a NUL byte" });
@@ -112,12 +117,11 @@ impl RelPath {
 
     /// This path with one more component, which must be a name and not a path.
     pub fn child(&self, name: &[u8]) -> Result<Self, InvalidPath> {
-        let below = Self::new(name)?;
-        if below.as_bytes() == name && !name.is_empty() && !name.contains(&b'/') {
-            Ok(self.join(&below))
-        } else {
-            Err(InvalidPath { path: String::from_utf8_lossy(name).into_owned(), reason: "is not the name of a file" })
+        if name.is_empty() || name.contains(&b'/') || !is_clean(name) {
+            let path = Self::new(name).map(|_| String::from_utf8_lossy(name).into_owned())?;
+            return Err(InvalidPath { path, reason: "is not the name of a file" });
         }
+        Ok(Self(if self.is_root() { name.into() } else { [&self.0[..], name].join(&b'/').into() }))
     }
 
     /// What is left of this path below `base`: the root when they are the same, `None` when it is not below `base`.
@@ -135,6 +139,53 @@ impl RelPath {
     /// Whether this path is `base` or below it.
     pub fn starts_with(&self, base: &Self) -> bool {
         self.strip_prefix(base).is_some()
+    }
+}
+
+/// Whether this is a path as it is kept already.
+fn is_clean(text: &[u8]) -> bool {
+    let is_name = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
+    text.is_empty() || (!text.contains(&0) && text.split(|&byte| byte == b'/').all(is_name))
+}
+
+/// The order of two byte strings, eight bytes at a time. Paths have long beginnings in common, and musl compares single bytes.
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let (words, rest) = a.as_chunks::<8>();
+    let (others, other_rest) = b.as_chunks::<8>();
+    for (word, other) in words.iter().zip(others) {
+        if word != other {
+            return u64::from_be_bytes(*word).cmp(&u64::from_be_bytes(*other));
+        }
+    }
+    match words.len().cmp(&others.len()) {
+        // What is left of the shorter one has fewer than eight bytes.
+        Ordering::Less => rest.iter().cmp(others[words.len()].iter()).then(Ordering::Less),
+        Ordering::Equal => rest.iter().cmp(other_rest),
+        Ordering::Greater => words[others.len()].iter().cmp(other_rest).then(Ordering::Greater),
+    }
+}
+
+impl PartialEq for RelPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && (Arc::ptr_eq(&self.0, &other.0) || compare(&self.0, &other.0).is_eq())
+    }
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for RelPath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 
@@ -164,9 +215,22 @@ impl Serialize for RelPath {
 
 impl<'de> Deserialize<'de> for RelPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes: serde_bytes::ByteBuf = Deserialize::deserialize(deserializer)?;
-        let path = Self::new(&bytes[..]).map_err(serde::de::Error::custom)?;
-        if path.as_bytes() == &bytes[..] { Ok(path) } else { Err(serde::de::Error::custom("a path that is not clean")) }
+        deserializer.deserialize_bytes(Clean)
+    }
+}
+
+/// Reads a path as it is kept.
+struct Clean;
+
+impl serde::de::Visitor<'_> for Clean {
+    type Value = RelPath;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a clean path")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<RelPath, E> {
+        if is_clean(bytes) { Ok(RelPath(bytes.into())) } else { Err(E::custom("a path that is not clean")) }
     }
 }
 
@@ -205,6 +269,24 @@ mod tests {
         assert_eq!(path("ab").strip_prefix(&path("a")), None);
         assert_eq!(path("a").strip_prefix(&path("a")), Some(RelPath::root()));
         assert!(path("a").starts_with(&RelPath::root()));
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_bytes() {
+        let long = "usr/lib/python3/site";
+        let mut texts: Vec<String> = (0..=long.len()).map(|end| long[..end].trim_end_matches('/').to_owned()).collect();
+        for at in 0..long.len() {
+            for other in ["!", "z", "\u{ff}"] {
+                texts.push(format!("{}{other}{}", &long[..at], &long[at + 1..]));
+            }
+        }
+        let paths: Vec<RelPath> = texts.iter().map(|text| path(text)).collect();
+        for a in &paths {
+            for b in &paths {
+                assert_eq!(a.cmp(b), a.as_bytes().cmp(b.as_bytes()), "{a} {b}");
+                assert_eq!(a == b, a.as_bytes() == b.as_bytes(), "{a} {b}");
+            }
+        }
     }
 
     #[test]

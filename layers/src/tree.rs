@@ -71,6 +71,9 @@ impl Tree {
         }
         // What lies below a symbolic link of its own layer comes after all that the link may lead to or through.
         let (mut links, mut links_behind, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+        // On nothing, all else of the layer is where it says, and what lies below a path comes after it.
+        let mut first = self.nodes.is_empty().then(Vec::new);
+        let mut plain = None;
         for (position, (path, record)) in index.records().iter().enumerate() {
             let Some(entry) = record.entry() else { continue };
             let (node, bytes) = (Node { layer, record: position as u32 }, path.as_bytes());
@@ -83,13 +86,26 @@ impl Tree {
             if is_link {
                 links.push(bytes);
             }
-            self.put(path, entry, node);
+            if let Some(first) = &mut first {
+                first.push((path.clone(), node));
+                continue;
+            }
+            // What is side by side has the same above it, which only links change.
+            let parent = bytes.iter().rposition(|&byte| byte == b'/').map(|end| &bytes[..end]);
+            let is_plain = plain == Some(parent) || !self.has_link_above(path);
+            plain = (is_plain && !is_link).then_some(parent);
+            let at = if is_plain { path.clone() } else { self.place(path) };
+            self.put(at, entry, node);
         }
-        links_behind.into_iter().chain(behind).for_each(|(path, entry, node)| self.put(path, entry, node));
+        if let Some(first) = first {
+            self.nodes = first.into_iter().collect();
+        }
+        for (path, entry, node) in links_behind.into_iter().chain(behind) {
+            self.put(self.place(path), entry, node);
+        }
     }
 
-    fn put(&mut self, path: &RelPath, entry: &Entry, node: Node) {
-        let path = self.place(path);
+    fn put(&mut self, path: RelPath, entry: &Entry, node: Node) {
         if !entry.is_directory() {
             self.remove_below(&path);
         }
@@ -99,12 +115,18 @@ impl Tree {
     /// Where a layer's entry lands: a symbolic link among its directories is followed, as it is when tars are unpacked
     /// one over the other. Links that lead to each other are left as they are; nothing can be put below those.
     fn place(&self, path: &RelPath) -> RelPath {
-        let is_link = |above: &RelPath| matches!(self.get(above), Some(Found { entry, .. }) if matches!(entry.kind, Kind::Symlink { .. }));
-        if path.ancestors().any(|above| is_link(&above)) {
+        if self.has_link_above(path) {
             self.resolve_parent(path).unwrap_or_else(|_| path.clone())
         } else {
             path.clone()
         }
+    }
+
+    fn has_link_above(&self, path: &RelPath) -> bool {
+        let bytes = path.as_bytes();
+        let is_link = |&node: &Node| matches!(self.found(node).entry.kind, Kind::Symlink { .. });
+        let mut above = (0..bytes.len()).filter(|&end| bytes[end] == b'/').map(|end| &bytes[..end]);
+        above.any(|above| self.nodes.get(above).is_some_and(is_link))
     }
 
     /// For each record of layer `layer`, the path under which it is visible, if it is. A path whose last statement is in
