@@ -69,10 +69,7 @@ impl Crashes {
         let mut wrong = Vec::new();
         let mut build = self.live.spawn(job(self.driver, &self.registry, name))?;
         thread::sleep(after);
-        let was_killed = build.is_running()?;
-        if was_killed {
-            build.signal(Signal::KILL)?;
-        }
+        let was_killed = build.is_running()? && build.signal(Signal::KILL)?;
         let had_tag = self.registry.manifest(&repository(name), "1")?.is_some();
         if had_tag {
             self.whole(name, "the killed build's image", &mut wrong)?;

@@ -102,6 +102,10 @@ fn every_change_is_a_candidate() {
 #[test]
 fn names_in_what_is_the_same_directory_are_not_read_again() {
     let (dir, root) = temp();
+    if !walk::tells_names_by_times(&root.open_dir(&RelPath::root()).unwrap()).unwrap() {
+        println!("names that are not read again: skipped, since nothing is known of this file system");
+        return;
+    }
     fill(dir.path());
     let truth = take(&root);
     let mut before = truth.clone();

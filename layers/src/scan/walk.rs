@@ -28,15 +28,25 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub fn scan(root: &Root, before: Option<&Snapshot>) -> Result<Snapshot> {
     let dir = Arc::new(root.open_dir(&RelPath::root())?);
     let stat = statx(dir.as_fd(), b"").map_err(at("statx", &RelPath::root()))?;
-    let file_system = rustix::fs::fstatfs(&dir).map_err(at("statfs", &RelPath::root()))?;
-    #[expect(clippy::useless_conversion, reason = "the width of this field differs between architectures")]
-    let file_system = i64::from(file_system.f_type);
+    let file_system = file_system(&dir)?;
     // What a mount point covers is in no snapshot, and may come to light.
     let before = before.filter(|before| TIMED.contains(&file_system) && before.mounts.is_empty());
     let found = Mutex::new(Ok(Snapshot::default()));
     let walk = Walk { before, mount: mount(&stat), hash: file_system == TMPFS_MAGIC, found };
     rayon::scope(|scope| walk.directory(scope, dir, RelPath::root(), None));
     walk.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What kind of file system a root is on.
+fn file_system(dir: &OwnedFd) -> Result<i64> {
+    let found = rustix::fs::fstatfs(dir).map_err(at("statfs", &RelPath::root()))?;
+    #[expect(clippy::useless_conversion, reason = "the width of this field differs between architectures")]
+    Ok(i64::from(found.f_type))
+}
+
+#[cfg(test)]
+pub(super) fn tells_names_by_times(dir: &OwnedFd) -> Result<bool> {
+    Ok(TIMED.contains(&file_system(dir)?))
 }
 
 /// What identifies a mount: its id since Linux 5.8, before that the device of its file system.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -248,12 +249,16 @@ impl Drop for Live {
 }
 
 impl Process {
-    /// Sends `signal` to the process, whose start it waits for.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends `signal` to the process, whose start it waits for. False where it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<bool> {
         let start = Instant::now();
         while start.elapsed() < self.limit {
             if let Some(pid) = self.pid() {
-                return kill_process(pid, signal).at("signal the process in", &self.pid_file);
+                return match kill_process(pid, signal) {
+                    // Whoever started it has yet to notice.
+                    Err(Errno::SRCH) => Ok(false),
+                    sent => sent.map(|()| true).at("signal the process in", &self.pid_file),
+                };
             }
             thread::sleep(Duration::from_millis(2));
         }
