@@ -150,18 +150,15 @@ fn is_clean(text: &[u8]) -> bool {
 
 /// The order of two byte strings, eight bytes at a time. Paths have long beginnings in common, and musl compares single bytes.
 fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    let (words, rest) = a.as_chunks::<8>();
-    let (others, other_rest) = b.as_chunks::<8>();
-    for (word, other) in words.iter().zip(others) {
-        if word != other {
-            return u64::from_be_bytes(*word).cmp(&u64::from_be_bytes(*other));
+    let (words, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let mut pairs = words.iter().zip(others);
+    match pairs.find(|(word, other)| word != other) {
+        Some((word, other)) => u64::from_be_bytes(*word).cmp(&u64::from_be_bytes(*other)),
+        None => {
+            // Of one of the two there are fewer than eight bytes left.
+            let same = 8 * words.len().min(others.len());
+            a[same..].cmp(&b[same..])
         }
-    }
-    match words.len().cmp(&others.len()) {
-        // What is left of the shorter one has fewer than eight bytes.
-        Ordering::Less => rest.iter().cmp(others[words.len()].iter()).then(Ordering::Less),
-        Ordering::Equal => rest.iter().cmp(other_rest),
-        Ordering::Greater => words[others.len()].iter().cmp(other_rest).then(Ordering::Greater),
     }
 }
 

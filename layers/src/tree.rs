@@ -94,7 +94,7 @@ impl Tree {
             let parent = bytes.iter().rposition(|&byte| byte == b'/').map(|end| &bytes[..end]);
             let is_plain = plain == Some(parent) || !self.has_link_above(path);
             plain = (is_plain && !is_link).then_some(parent);
-            let at = if is_plain { path.clone() } else { self.place(path) };
+            let at = if is_plain { path.clone() } else { self.behind_links(path) };
             self.put(at, entry, node);
         }
         if let Some(first) = first {
@@ -115,11 +115,11 @@ impl Tree {
     /// Where a layer's entry lands: a symbolic link among its directories is followed, as it is when tars are unpacked
     /// one over the other. Links that lead to each other are left as they are; nothing can be put below those.
     fn place(&self, path: &RelPath) -> RelPath {
-        if self.has_link_above(path) {
-            self.resolve_parent(path).unwrap_or_else(|_| path.clone())
-        } else {
-            path.clone()
-        }
+        if self.has_link_above(path) { self.behind_links(path) } else { path.clone() }
+    }
+
+    fn behind_links(&self, path: &RelPath) -> RelPath {
+        self.resolve_parent(path).unwrap_or_else(|_| path.clone())
     }
 
     fn has_link_above(&self, path: &RelPath) -> bool {

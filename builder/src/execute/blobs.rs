@@ -207,13 +207,9 @@ impl<'a> Blobs<'a> {
                     }
                     Ok((_, Some(_))) => {}
                     Ok((digest, None)) => _ = awaited.remove(&digest),
-                    // It failed, or had nothing to tell.
+                    // It is over: what was not told of is here, or what went wrong is told below.
                     Err(mpsc::RecvError) => break,
                 }
-            }
-            if !awaited.is_empty() {
-                fetched()?;
-                return read(layers.iter().map(|layer| self.open_here(layer)).collect::<Result<_, _>>()?);
             }
             let opened = layers.iter().map(|layer| match coming.remove(&layer.digest) {
                 Some(arriving) => {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
+use yadokari_layers::remove_all;
 
 use super::error::{During, Result, Syscall};
 
@@ -121,8 +122,7 @@ impl Hidden {
     }
 
     fn write(&self, file: &HiddenFile, to: &Path) -> io::Result<File> {
-        make_room(to)?;
-        _ = fs::remove_file(to);
+        clear(to)?;
         let mut made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         // A descriptor that is shared has one position; opened anew it has its own.
         let mut contents = self.reopened()?;
@@ -145,15 +145,20 @@ fn beside(path: &Path, process: u32) -> PathBuf {
     path.with_file_name(format!(".yadokari-{process}"))
 }
 
-/// Removes a directory that a RUN left at `path`, and makes the one above that it may have removed. No RUN is left by now.
+/// Makes the directory above `path`, which a RUN may have removed, and removes a directory that one left there: what else it
+/// left can be replaced. No RUN is left by now.
 fn make_room(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        _ => Ok(()),
-    };
-    match removed {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        clear(path)?;
+    }
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Removes whatever is at `path`, however deep it is.
+fn clear(path: &Path) -> io::Result<()> {
+    match remove_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => path.parent().map_or(Ok(()), fs::create_dir_all),
+        _ => Ok(()),
     }
 }
 

@@ -39,7 +39,6 @@ impl Key {
 /// What one directory holds, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listing {
-    pub(super) path: RelPath,
     /// One after the other. The snapshots between which a directory did not change share them.
     names: Arc<[u8]>,
     /// Where each name ends, and what it is.
@@ -47,7 +46,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(path: RelPath, mut found: Vec<(Vec<u8>, Key)>) -> Self {
+    pub(super) fn new(mut found: Vec<(Vec<u8>, Key)>) -> Self {
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut names = Vec::with_capacity(found.iter().map(|(name, _)| name.len()).sum());
         let mut entries = Vec::with_capacity(found.len());
@@ -55,13 +54,13 @@ impl Listing {
             names.extend_from_slice(&name);
             entries.push((names.len() as u32, key));
         }
-        Self { path, names: names.into(), entries: entries.into() }
+        Self { names: names.into(), entries: entries.into() }
     }
 
     /// The same names with other keys, as many and in their order.
     pub(super) fn with(&self, keys: Vec<Key>) -> Self {
         let entries = self.entries.iter().zip(keys).map(|(&(end, _), key)| (end, key)).collect();
-        Self { path: self.path.clone(), names: Arc::clone(&self.names), entries }
+        Self { names: Arc::clone(&self.names), entries }
     }
 
     fn name(&self, at: usize) -> &[u8] {
@@ -93,10 +92,6 @@ impl Listing {
         }
         None
     }
-
-    fn child(&self, name: &[u8]) -> RelPath {
-        self.path.child(name).expect("the kernel lists names without slashes")
-    }
 }
 
 /// What the kernel said of every path below a root at one time.
@@ -124,12 +119,12 @@ impl Snapshot {
         let is_hidden = |path: &RelPath| self.mounts.contains(path) || after.mounts.contains(path);
         let none = Listing::default();
         // What is only in a directory that is gone as a whole is not mentioned: its listing has no partner here.
-        for new in after.listings.values() {
+        for (directory, new) in &after.listings {
             let was_hidden = |path: &RelPath| self.mounts.contains(path);
-            if was_hidden(&new.path) || (!self.mounts.is_empty() && new.path.ancestors().any(|p| was_hidden(&p))) {
+            if was_hidden(directory) || (!self.mounts.is_empty() && directory.ancestors().any(|p| was_hidden(&p))) {
                 continue;
             }
-            let mut before = self.listings.get(&new.path).unwrap_or(&none).iter().peekable();
+            let mut before = self.listings.get(directory).unwrap_or(&none).iter().peekable();
             let mut now = new.iter().peekable();
             loop {
                 let order = match (before.peek(), now.peek()) {
@@ -146,7 +141,7 @@ impl Snapshot {
                     (Some((name, old)), Some((_, key))) if old.differs(key) => (name, &mut candidates.changed),
                     _ => continue,
                 };
-                let path = new.child(name);
+                let path = directory.child(name).expect("the kernel lists names without slashes");
                 if !is_hidden(&path) {
                     set.insert(path);
                 }

@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
     where
         'a: 's,
     {
-        let listed = match same.and_then(|same| self.again(&dir, same)) {
+        let listed = match same.and_then(|same| self.again(&dir, &path, same)) {
             Some(listed) => Ok(listed),
             None => self.list(&dir, &path),
         };
@@ -122,11 +122,11 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks at the names that a directory had before; nothing if one of them is not there to be looked at.
-    fn again(&self, dir: &OwnedFd, before: &Listing) -> Option<Listed<'a>> {
+    fn again(&self, dir: &OwnedFd, path: &RelPath, before: &Listing) -> Option<Listed<'a>> {
         let mut listed = Listed::default();
         let mut keys = Vec::with_capacity(before.len());
         for (name, was) in before.iter() {
-            keys.push(self.look(dir, &before.path, name, Some(was), &mut listed).ok()??);
+            keys.push(self.look(dir, path, name, Some(was), &mut listed).ok()??);
         }
         listed.listing = before.with(keys);
         Some(listed)
@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
                 keys.push((name.to_vec(), key));
             }
         }
-        listed.listing = Listing::new(path.clone(), keys);
+        listed.listing = Listing::new(keys);
         Ok(listed)
     }
 

@@ -1,9 +1,10 @@
 //! The root file system of a stage: layers go onto it, commands run in it, and what they changed becomes layers.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use yadokari_layers::{Changes, Compression, Entry, Growing, Index, Kind, Layer, Tree, pack};
+use yadokari_layers::{Changes, Coming, Compression, Entry, Growing, Index, Kind, Layer, Tree, pack};
 
 use super::StageRun;
 use crate::execute::blobs::Blobs;
@@ -168,13 +169,9 @@ impl StageRun<'_> {
         self.job.give_way(&self.upcoming.awaited(self.position, self.number))?;
         let known = self.blobs.known(&self.layers);
         let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
-        let limits = *self.blobs.limits();
-        let (worker, filled) = self.blobs.bring_beside(&self.layers, |blobs| {
-            let file = |((layer, index), (blob, coming)): ((&LayerRef, _), _)| {
-                let (digest, diff_id) = (layer.digest, layer.diff_id);
-                LayerFile { digest, diff_id, index, blob, coming, limits }
-            };
-            let files = self.layers.iter().zip(known.clone()).zip(blobs).map(file).collect();
+        let (worker, filled) = self.blobs.bring_beside(&self.layers, |opened| {
+            let file = |((layer, index), opened): ((&LayerRef, _), _)| layer_file(self.blobs, layer, index, opened);
+            let files = self.layers.iter().zip(known.clone()).zip(opened).map(file).collect();
             let mut worker = Worker::start(probe, settings, &self.stage.name)?;
             self.executor.interrupt.watch(worker.interrupter());
             let filled = worker.materialise(files)?;
@@ -217,9 +214,15 @@ pub(in crate::execute) fn layer_files(
     indexes: Vec<Option<Arc<Index>>>,
 ) -> Result<Vec<LayerFile>, crate::Error> {
     let _until_opened = blobs.bring(layers)?;
-    let file = |(layer, index): (&LayerRef, _)| {
-        let (digest, diff_id, limits) = (layer.digest, layer.diff_id, *blobs.limits());
-        Ok(LayerFile { digest, diff_id, index, blob: blobs.open(layer)?, coming: None, limits })
-    };
+    let file = |(layer, index)| Ok(layer_file(blobs, layer, index, (blobs.open(layer)?, None)));
     layers.iter().zip(indexes).map(file).collect()
+}
+
+fn layer_file(
+    blobs: &Blobs<'_>,
+    layer: &LayerRef,
+    index: Option<Arc<Index>>,
+    (blob, coming): (File, Option<Coming>),
+) -> LayerFile {
+    LayerFile { digest: layer.digest, diff_id: layer.diff_id, index, blob, coming, limits: *blobs.limits() }
 }
