@@ -121,13 +121,12 @@ impl Deflater {
         // There is room for all of it, however much it grows: what had to stay in the compressor would outlive the reset.
         let (before, room) = (output.len(), input.len() + input.len() / 7 + 1024);
         self.0.reset();
-        output.resize(before + room, 0);
-        self.0.compress(input, &mut output[before..], FlushCompress::Sync).map_err(io::Error::other)?;
-        let size = self.0.total_out() as usize;
-        if size == room {
+        output.reserve(room);
+        self.0.compress_vec(input, output, FlushCompress::Sync).map_err(io::Error::other)?;
+        let size = output.len() - before;
+        if size >= room {
             return Err(io::Error::other("deflated data has grown beyond its bounds"));
         }
-        output.truncate(before + size);
         Ok(size < limit)
     }
 }

@@ -36,13 +36,13 @@ impl Key {
     }
 }
 
-/// What one directory holds, sorted by name.
+/// What one directory holds, sorted by name. Snapshots share what did not change between them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// One after the other. The snapshots between which a directory did not change share them.
+    /// One after the other.
     names: Arc<[u8]>,
     /// Where each name ends, and what it is.
-    entries: Box<[(u32, Key)]>,
+    entries: Arc<[(u32, Key)]>,
 }
 
 impl Listing {
@@ -57,10 +57,19 @@ impl Listing {
         Self { names: names.into(), entries: entries.into() }
     }
 
-    /// The same names with other keys, as many and in their order.
-    pub(super) fn with(&self, keys: Vec<Key>) -> Self {
-        let entries = self.entries.iter().zip(keys).map(|(&(end, _), key)| (end, key)).collect();
+    /// The same names with perhaps other keys, as many and in their order.
+    pub(super) fn with(&self, keys: &[Key]) -> Self {
+        let pairs = || self.entries.iter().zip(keys);
+        if pairs().all(|((_, was), key)| was == key) {
+            return self.clone();
+        }
+        let entries = pairs().map(|(&(end, _), &key)| (end, key)).collect();
         Self { names: Arc::clone(&self.names), entries }
+    }
+
+    /// Whether this was made of the other and is the same; that it is not says nothing.
+    pub(super) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.names, &other.names) && Arc::ptr_eq(&self.entries, &other.entries)
     }
 
     fn name(&self, at: usize) -> &[u8] {
@@ -124,7 +133,11 @@ impl Snapshot {
             if was_hidden(directory) || (!self.mounts.is_empty() && directory.ancestors().any(|p| was_hidden(&p))) {
                 continue;
             }
-            let mut before = self.listings.get(directory).unwrap_or(&none).iter().peekable();
+            let old = self.listings.get(directory).unwrap_or(&none);
+            if new.is_shared_with(old) {
+                continue;
+            }
+            let mut before = old.iter().peekable();
             let mut now = new.iter().peekable();
             loop {
                 let order = match (before.peek(), now.peek()) {
@@ -157,7 +170,7 @@ impl Snapshot {
         let Some(&key) = after.listings.get(&parent).and_then(|listing| listing.get(name)) else { return };
         let Some(listing) = self.listings.get_mut(&parent) else { return };
         if let Some(at) = listing.find(name) {
-            listing.entries[at].1 = key;
+            Arc::make_mut(&mut listing.entries)[at].1 = key;
         }
     }
 

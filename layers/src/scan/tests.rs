@@ -114,6 +114,7 @@ fn names_in_what_is_the_same_directory_are_not_read_again() {
     let after = scan(&root, Some(&before)).unwrap();
     assert_eq!(after.listings[&path("a")].len(), 1);
     assert_eq!(after.listings[&path("b")], truth.listings[&path("b")]);
+    assert!(after.listings[&path("b")].is_shared_with(&before.listings[&path("b")]), "it is there once");
 
     wait_for_clock(before.newest_ctime());
     write(dir.path(), "a/new", "");
@@ -153,9 +154,11 @@ fn a_forgiven_change_is_none_but_what_is_below_still_counts() {
     fs::rename(dir.path().join("a"), dir.path().join("parked")).unwrap();
     fs::rename(dir.path().join("parked"), dir.path().join("a")).unwrap();
     fs::write(dir.path().join("a/x"), "4321").unwrap();
-    let after = take(&root);
+    let after = scan(&root, Some(&before)).unwrap();
     assert_eq!(before.diff(&after), candidates(&["a", "a/x"], &[]));
     before.forgive(&path("a"), &after);
+    // Nothing became of this one, and both snapshots share it.
+    before.forgive(&path("b/x"), &after);
     before.forgive(&path("absent/x"), &after);
     assert_eq!(before.diff(&after), candidates(&["a/x"], &[]));
 }

@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
         for (name, was) in before.iter() {
             keys.push(self.look(dir, path, name, Some(was), &mut listed).ok()??);
         }
-        listed.listing = before.with(keys);
+        listed.listing = before.with(&keys);
         Some(listed)
     }
 
