@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yadokari::sandbox::{Commit, Error, Exit, LayerFile, Network, Probe, Run, Sandbox, Settings, Stream, Worker};
+use yadokari::sandbox::{
+    Commit, Error, Exit, LayerFile, Network, Priority, Probe, Run, Sandbox, Settings, Stream, Worker,
+};
 use yadokari_layers::{Changes, Content, Digest, Entry, Index, Kind, Limits, Record, RelPath, Timestamp, tar};
 
 pub(crate) type Outcome = Result<(), Box<dyn StdError>>;
@@ -30,7 +32,7 @@ impl Bench {
         let mut worker = Worker::start(&self.probe, &self.settings, "case")?;
         self.took("start", began);
         let began = Instant::now();
-        let warnings = worker.materialise(vec![self.base(Some(Arc::clone(&self.index)))?])?.warnings;
+        let warnings = worker.materialise(vec![self.base(Some(Arc::clone(&self.index)))?], Priority::Normal)?.warnings;
         self.took("materialise", began);
         check(&format!("no warnings, but {warnings:?}"), warnings.is_empty())?;
         Ok(worker)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bench::{Bench, Outcome, base_layer, check, layer, names, ok, processes, same, shell, small_layer};
-use yadokari::sandbox::{self, Driver, Error, Exit, Fault, LayerFile, Run, Sandbox, Settings, Worker};
+use yadokari::sandbox::{self, Driver, Error, Exit, Fault, LayerFile, Priority, Run, Sandbox, Settings, Worker};
 use yadokari_layers::{Changes, Content, Digest, Entry, RelPath, Timestamp};
 
 /// A case: its name, and what it does with a fresh root that holds the base image.
@@ -301,12 +301,13 @@ fn found(bench: &Bench, worker: &mut Worker) -> Outcome {
     check("the index that is found is the layer's", filled.indexes[..] == [Arc::clone(&bench.index)])?;
     let mut fresh = Worker::start(&bench.probe, &bench.settings, "fresh")?;
     let changes = Changes::new();
-    let filled = fresh.materialise(vec![bench.base(None)?, small_layer(bench, &changes)?])?;
+    let layers = vec![bench.base(None)?, small_layer(bench, &changes)?];
+    let filled = fresh.materialise(layers, Priority::Low)?;
     check("the index that is found is the layer's", filled.indexes[0] == bench.index)?;
     same(&bench.sh(&mut fresh, "cat /data/deep/file")?.stdout.as_str(), &"deep\n")?;
     let mut wrong = Worker::start(&bench.probe, &bench.settings, "wrong")?;
     let layer = LayerFile { diff_id: Digest::of("another"), ..bench.base(None)? };
-    let fault = wrong.materialise(vec![layer]).map_or_else(|error| error.fault(), |_| None);
+    let fault = wrong.materialise(vec![layer], Priority::Normal).map_or_else(|error| error.fault(), |_| None);
     same(&fault, &Some(Fault::Mismatch))
 }
 

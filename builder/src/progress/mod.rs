@@ -34,7 +34,7 @@ pub use output::Output;
 pub use report::Report;
 pub use sections::Sections;
 pub(crate) use transfer::{Transfer, WhileItComes, read_to, write_blob};
-pub(crate) use units::{age, bytes};
+pub(crate) use units::{age, bytes, seconds};
 
 /// Shows what happens, somewhere and in some form.
 pub trait View: Send {
@@ -260,6 +260,11 @@ pub struct Voice<'a> {
 }
 
 impl Voice<'_> {
+    /// Something for whoever looks for the cause of something.
+    pub fn debug(&self, text: &str) {
+        self.progress.message(Level::Debug, Some(&self.name), text);
+    }
+
     /// Something that everybody wants to know.
     pub fn info(&self, text: &str) {
         self.progress.message(Level::Info, Some(&self.name), text);

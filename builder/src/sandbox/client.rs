@@ -25,7 +25,7 @@ use super::start::{self, Deadline, Stage};
 use super::turn::Turn;
 use super::wire::{Form, Kind, Reply, Request};
 use super::{
-    Commit, Exit, Give, LayerFile, Mount, MountKind, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked,
+    Commit, Exit, Give, LayerFile, Mount, MountKind, Priority, Probe, Run, Sandbox, Settings, Stream, Take, Unpacked,
     doctor_lines,
 };
 
@@ -297,9 +297,9 @@ fn warn(output: &mut dyn FnMut(Stream, &[u8]), warning: &str) {
 }
 
 impl Sandbox for Worker {
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked> {
+    fn materialise(&mut self, layers: Vec<LayerFile>, priority: Priority) -> Result<Unpacked> {
         let count = u32::try_from(layers.len()).map_err(|_| Error::Protocol("builder"))?;
-        match self.unpack(&Request::Materialise(count), &layers)? {
+        match self.unpack(&Request::Materialise(count, priority), &layers)? {
             (Reply::Done(warnings), indexes) => Ok(Unpacked { indexes, warnings }),
             _ => Err(Error::Protocol("worker")),
         }

@@ -23,7 +23,7 @@ pub(super) struct Prepared {
 
 /// A driver, as the worker sees it: [`Sandbox`](super::Sandbox) with the processes taken out, which are the worker's
 /// business whatever the driver.
-pub(super) trait Engine {
+pub(super) trait Engine: Send {
     /// See [`Sandbox::materialise`](super::Sandbox::materialise).
     fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
 

@@ -41,6 +41,7 @@ mod namespace;
 mod network;
 mod overlay;
 mod places;
+mod priority;
 mod privileges;
 mod probe;
 mod reap;
@@ -69,6 +70,7 @@ pub use doctor::doctor_lines;
 pub use error::{Error, Failure, Fault, Result};
 pub use foreign::executes;
 pub use mount::{Mount, MountKind, Network, Secret, Sharing};
+pub use priority::Priority;
 pub use probe::{Probe, Report, Verdict, probe};
 pub use turn::{Gate, Inside, settle};
 
@@ -228,8 +230,8 @@ pub enum Exit {
 /// it may be used again. After [`Error::Interrupted`] every call returns that.
 pub trait Sandbox {
     /// Fills the fresh root with the layers of the base, the lowest first. It is the first call and is made once, with
-    /// no layer for a stage `FROM scratch`.
-    fn materialise(&mut self, layers: Vec<LayerFile>) -> Result<Unpacked>;
+    /// no layer for a stage `FROM scratch`. RUNs have the priority of the builder whatever that of this is.
+    fn materialise(&mut self, layers: Vec<LayerFile>, priority: Priority) -> Result<Unpacked>;
 
     /// Puts one more layer on the root, as a COPY does. What it changes is not part of the next commit; neither is what
     /// a RUN changed before it without a commit in between. Its index must be known. Returns warnings.

@@ -17,7 +17,7 @@ use super::idmap::IdMap;
 use super::places::{self, Place};
 use super::turn::Turns;
 use super::wire::Kind;
-use super::{Commit, Driver, Exit, Network, PROBE, Run, Sandbox, Settings, Stream, doctor, start, sys};
+use super::{Commit, Driver, Exit, Network, PROBE, Priority, Run, Sandbox, Settings, Stream, doctor, start, sys};
 use crate::claim;
 
 /// The directory of caches in the work directory.
@@ -231,7 +231,7 @@ fn in_place(settings: &Settings, executable: &Arc<OwnedFd>, is_needed: bool) -> 
 /// Runs a worker from beginning to end with a tiny root.
 fn trial(footing: Footing) -> Result<Footing> {
     let mut worker = start::start(footing.clone(), "trial", Some(LIMIT))?;
-    worker.materialise(Vec::new())?;
+    worker.materialise(Vec::new(), Priority::Normal)?;
     let run = Run {
         argv: vec!["/proc/self/exe".to_owned(), PROBE.to_owned()],
         env: Vec::new(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use yadokari_layers::{Digest, Limits};
 
 use super::hide::HiddenFile;
-use super::{Commit, Exit, Failure, Run};
+use super::{Commit, Exit, Failure, Priority, Run};
 
 /// The first message to a worker. The stage's directory comes with it, and the lock on `/` where there is one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub(super) enum Request {
     /// The maps of the user namespace are written.
     Mapped,
     /// Fill the root with this many layers; each follows as [`Request::Layer`].
-    Materialise(u32),
+    Materialise(u32, Priority),
     /// Make a tree beside the root of this many layers, which follow.
     Provide(u32),
     /// A layer: its digest, its diff id, how much it may hold, the size that its blob is going to have, if that is not all there

@@ -27,7 +27,7 @@ use super::launch::{Place, Spec};
 use super::mount::supplies::{CACHES, Supplies};
 use super::overlay::{Overlay, STEPS};
 use super::wire::{Form, Kind, Reply, Request, Start};
-use super::{Commit, Exit, LayerFile, Run, Unpacked, files, launch, namespace, reap, sys};
+use super::{Commit, Exit, LayerFile, Priority, Run, Unpacked, files, launch, namespace, reap, sys};
 
 /// How long a RUN may take to end by itself once it was told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -146,14 +146,14 @@ fn serve(channel: &mut Channel, engine: Box<dyn Engine>, supplies: Supplies) -> 
 
 fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supplies, guarded: &Guarded) -> Result<()> {
     let mut layers = Vec::new();
-    let mut awaited = Awaited::Base(0);
+    let mut awaited = Awaited::Base(0, Priority::Normal);
     while let Some((request, descriptors)) = channel.receive()? {
         let descriptors = VecDeque::from(descriptors);
         let answer = match request {
-            Request::Materialise(0) => engine.materialise(Vec::new()).map(|filled| Reply::Done(filled.warnings)),
+            Request::Materialise(0, _) => engine.materialise(Vec::new()).map(|filled| Reply::Done(filled.warnings)),
             Request::Provide(0) => provide(&mut supplies, Vec::new(), channel),
-            Request::Materialise(count) => {
-                awaited = Awaited::Base(count);
+            Request::Materialise(count, priority) => {
+                awaited = Awaited::Base(count, priority);
                 continue;
             }
             Request::Provide(count) => {
@@ -171,7 +171,7 @@ fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supp
                         }
                         let layers = std::mem::take(&mut layers);
                         match awaited {
-                            Awaited::Base(_) => materialise(&mut *engine, layers, channel),
+                            Awaited::Base(_, priority) => materialise(&mut *engine, layers, priority, channel),
                             Awaited::Source(_) => provide(&mut supplies, layers, channel),
                         }
                     }
@@ -203,21 +203,26 @@ fn answer(channel: &mut Channel, mut engine: Box<dyn Engine>, mut supplies: Supp
 /// What the layers that come are for.
 #[derive(Debug, Clone, Copy)]
 enum Awaited {
-    Base(u32),
+    Base(u32, Priority),
     Source(u32),
 }
 
 impl Awaited {
     fn count(self) -> usize {
         match self {
-            Self::Base(count) | Self::Source(count) => count as usize,
+            Self::Base(count, _) | Self::Source(count) => count as usize,
         }
     }
 }
 
-fn materialise(engine: &mut dyn Engine, layers: Vec<LayerFile>, channel: &mut Channel) -> Result<Reply> {
+fn materialise(
+    engine: &mut dyn Engine,
+    layers: Vec<LayerFile>,
+    priority: Priority,
+    channel: &mut Channel,
+) -> Result<Reply> {
     let known: Vec<bool> = layers.iter().map(|layer| layer.index.is_some()).collect();
-    let filled = engine.materialise(layers)?;
+    let filled = priority.run(|| engine.materialise(layers))?;
     tell_found(&known, &filled, channel)?;
     Ok(Reply::Done(filled.warnings))
 }

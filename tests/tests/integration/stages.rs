@@ -10,14 +10,18 @@ use crate::site::{self, printed};
 /// How many stages wait.
 const STAGES: u32 = 4;
 
-/// Stages that each wait for two seconds, and one that takes from all of them and has a command of its own.
+/// Tells how urgent a command is.
+const NICE: &str = "cut -d' ' -f19 /proc/self/stat";
+
+/// Stages that each wait for two seconds, and one that takes from all of them and has a command of its own: its root is made
+/// behind the commands of the others, and its command is as urgent as theirs.
 fn waiting() -> String {
     let stage =
-        |n| format!("FROM busybox AS s{n}\nCOPY file /file{n}\nRUN sleep 2; echo said by {n}; echo made > /made{n}\n");
+        |n| format!("FROM busybox AS s{n}\nCOPY file /file{n}\nRUN sleep 2; echo said by {n}; {NICE} > /made{n}\n");
     let copy = |n| format!("COPY --from=s{n} /made{n} /file{n} /all/\n");
     let stages: String = (0..STAGES).map(stage).collect();
     let copies: String = (0..STAGES).map(copy).collect();
-    format!("{stages}FROM busybox\n{copies}RUN cat /all/* > /seen\n")
+    format!("{stages}FROM busybox\n{copies}RUN {NICE} | cmp - /all/made0 && cat /all/* > /seen\n")
 }
 
 fn place(name: &str) -> Place {

@@ -1,8 +1,9 @@
 //! The root file system of a stage: layers go onto it, commands run in it, and what they changed becomes layers.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use yadokari_layers::{Changes, Coming, Compression, Entry, Growing, Index, Kind, Layer, Tree, pack};
 
@@ -13,8 +14,8 @@ use crate::execute::mounts::with_secrets;
 use crate::execute::transfer::at;
 use crate::execute::users;
 use crate::plan::{LayerRef, Op, Run, Step};
-use crate::progress::bytes;
-use crate::sandbox::{self, Exit, LayerFile, Sandbox, Worker};
+use crate::progress::{bytes, seconds};
+use crate::sandbox::{self, Exit, LayerFile, Priority, Sandbox, Worker};
 use crate::space;
 
 impl StageRun<'_> {
@@ -130,13 +131,18 @@ impl StageRun<'_> {
         let worker = self.worker.as_mut().expect("a RUN made it");
         let mut packed = Ok(None);
         let how = sandbox::Commit { clamp: options.clamp, ignored: run.ignored.clone() };
+        let mut looked = None;
         let committed = worker.commit(&how, &mut |tar| {
-            packed = pack::pack_tar(tar, options, directory, ahead, &begun);
+            let mut tar = Timed { tar, since: Instant::now(), until_first: &mut looked };
+            packed = pack::pack_tar(&mut tar, options, directory, ahead, &begun);
             match &packed {
                 Ok(packing) => Ok(packing.as_ref().map(|packing| Arc::clone(packing.index()))),
                 Err(error) => Err(io::Error::other(error.to_string())),
             }
         });
+        if let Some(time) = looked {
+            self.voice.debug(&format!("changes looked for in {}", seconds(time)));
+        }
         match (committed, packed) {
             (Ok(()), packed) => Ok(packed?),
             // A tar that ends early only says that the worker failed, and a pipe that is closed that this side did.
@@ -166,7 +172,9 @@ impl StageRun<'_> {
 
     /// Makes the root of all layers so far. What they say need not be known: it is afterwards.
     pub(super) fn make_root(&mut self) -> Result<(), crate::Error> {
-        self.job.give_way(&self.upcoming.awaited(self.position, self.number))?;
+        let awaited = self.upcoming.awaited(self.position, self.number);
+        self.job.give_way(&awaited)?;
+        let priority = if awaited.is_empty() { Priority::Normal } else { Priority::Low };
         let known = self.blobs.known(&self.layers);
         let (probe, settings) = self.executor.sandbox.expect("a driver was chosen, since a RUN is upcoming");
         let (worker, filled) = self.blobs.bring_beside(&self.layers, |opened| {
@@ -174,7 +182,7 @@ impl StageRun<'_> {
             let files = self.layers.iter().zip(known.clone()).zip(opened).map(file).collect();
             let mut worker = Worker::start(probe, settings, &self.stage.name)?;
             self.executor.interrupt.watch(worker.interrupter());
-            let filled = worker.materialise(files)?;
+            let filled = worker.materialise(files, priority)?;
             Ok((worker, filled))
         })?;
         self.worker = Some(worker);
@@ -204,6 +212,21 @@ impl StageRun<'_> {
         let tree = self.tree.iter().flat_map(Tree::iter);
         let unpacked = tree.map(|(_, found)| of(found.entry)).sum();
         format!("the layers below have {}, and {} unpacked", bytes(packed), bytes(unpacked))
+    }
+}
+
+/// A tar, and how long its first bytes or its end let wait: nothing is written before all changes are known.
+struct Timed<'a> {
+    tar: &'a mut dyn Read,
+    since: Instant,
+    until_first: &'a mut Option<Duration>,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.tar.read(buffer);
+        self.until_first.get_or_insert_with(|| self.since.elapsed());
+        read
     }
 }
 
