@@ -75,7 +75,7 @@ pub use registry::{CREDENTIALS, Form, Registry, Served};
 pub use release::{Commit, Inventory, Libc, Package, Release, Shipped, is_static};
 pub use rustix::process::Signal;
 pub use settings::{Settings, proxies};
-pub use snapshot::run_times;
+pub use snapshot::{RunTime, run_times};
 pub use soak::{Held, Soak};
 pub use traffic::Traffic;
 

@@ -85,7 +85,8 @@ impl Build<'_> {
     }
 
     fn ours(&self, group: &Group, executor: &Executor) -> Result<(Cost, Output)> {
-        let mut job = Executor::job(self.registry).limit(LIMIT).args(["--dockerfile", "Dockerfile"]);
+        let mut job =
+            Executor::job(self.registry).limit(LIMIT).args(["--dockerfile", "Dockerfile", "--verbosity", "debug"]);
         job = job.args(["--driver", self.builder.name(), "--destination", &self.destination()]);
         for argument in self.arguments() {
             job = job.args(["--build-arg", &argument]);

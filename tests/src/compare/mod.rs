@@ -79,6 +79,10 @@ pub struct Cost {
 /// Carries out the plan, and tells every measurement as soon as it is there.
 pub fn compare(plan: &Plan, tell: &mut dyn FnMut(&Measurement)) -> Result<Vec<Measurement>> {
     let place = plan.place.clone().map_or_else(place, Ok)?;
+    // What cannot be written is better known before hours of measuring.
+    if let Some(directory) = &plan.logs {
+        fs::create_dir_all(directory).at("make", directory)?;
+    }
     let ours = plan.builders.iter().any(|builder| builder.is_ours()).then(|| match &plan.executable {
         Some(program) => Executor::of(program),
         None => Executor::build(),
