@@ -27,33 +27,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let blobs = std::env::temp_dir().join(format!("pack-{}", std::process::id()));
     fs::create_dir(&blobs)?;
-    let (packed, by_wall, by_cpu) = measured(|| {
+    let ((size, blob), wall, cpu) = measured(|| {
         let (mut writer, mut size) = (BlobWriter::create(&blobs, by, number)?, 0);
         for _ in 0..times {
             size += copy(&mut File::open(file)?, &mut writer)?;
         }
         Ok((size, writer.finish()?))
     })?;
-    let (size, blob) = packed;
     fs::remove_dir_all(&blobs)?;
     let megabytes = size as f64 / 1e6;
     println!(
         "{compression} {level} threads {threads}: {:.0} MB/s, {:.0} MB per CPU second, ratio {:.3}, {} {}",
-        megabytes / by_wall,
-        megabytes / by_cpu,
+        megabytes / wall,
+        megabytes / cpu,
         size as f64 / blob.size as f64,
         peak()?,
         &blob.digest.hex()[..12],
     );
     if let Some(level) = number {
         let bytes = fs::read(file)?;
-        let ((), wall, cpu) = measured(|| alone(&bytes, by, level, threads, times))?;
+        let ((), least, least_cpu) = measured(|| alone(&bytes, by, level, threads, times))?;
         println!(
             "the compressor alone: {:.0} MB/s, {:.0} MB per CPU second, of which this is {:.2}, {:.2}",
-            megabytes / wall,
-            megabytes / cpu,
-            wall / by_wall,
-            cpu / by_cpu
+            megabytes / least,
+            megabytes / least_cpu,
+            least / wall,
+            least_cpu / cpu
         );
     }
     Ok(())

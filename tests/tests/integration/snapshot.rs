@@ -14,6 +14,6 @@ fn a_run_on_a_large_base_is_quick_in_place() -> Result<()> {
     // The first one unpacks the base.
     let quickest = times[1..].iter().map(|time| time.whole).fold(f64::INFINITY, f64::min);
     assert!(quickest < LIMIT, "{times:?}");
-    assert!(times.iter().all(|time| time.changes < time.whole), "{times:?}");
+    assert!(times.iter().all(|time| time.changes <= time.whole), "{times:?}");
     Ok(())
 }
